@@ -1,0 +1,41 @@
+# Everything a checkout can do. Paths are relative, so a folder with a space in its name works.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHELL := /bin/bash
+
+# Why each: no usage reports; idle threads must sleep (two busy cores otherwise make torch six times slower);
+# a quick controller poll, so that a training report is seen at once; albumentations must not ask the network.
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+export OMP_WAIT_POLICY := PASSIVE
+export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: demo test lint soak bench study clean
+demo: $(VENV)/.ok
+	$(BIN)/focusvit demo
+
+test: $(VENV)/.ok-test
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: $(VENV)/.ok-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+# fast-slic's setup script needs numpy and cython while it is read, so they come first and isolation is off.
+$(VENV)/.ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt -U setuptools wheel cython numpy
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.ok-test: $(VENV)/.ok
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
+	touch $@
+
+$(VENV)/.ok-soak: $(VENV)/.ok-test
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test,soak]'
+	touch $@

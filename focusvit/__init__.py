@@ -1,0 +1,21 @@
+"""FocusViT: a vision transformer over superpixels. Names load when they are used, so importing costs nothing."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FocusViT": "model",
+    "FocusViTConfig": "model",
+    "Batch": "batch",
+    "TrainConfig": "train",
+    "load_model": "checkpoint",
+    "load_checkpoint": "checkpoint",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'focusvit' has no attribute '{name}'")

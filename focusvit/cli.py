@@ -1,0 +1,78 @@
+"""The one console command. Each verb names its target as a string, so that `focusvit --help` loads nothing heavy."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("cluster.demo:main", "the whole road on embedded data, or on your own image folder"),
+    "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
+    "verify": ("pipeline.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
+    "info": ("focusvit.info:main", "what a data set or a checkpoint holds"),
+    "show": ("pipeline.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
+    "pretrain": ("cluster.training:pretrain_main", "train a recipe on shards with Ray Train"),
+    "finetune": ("cluster.training:finetune_main", "the same loop from a checkpoint with a new head"),
+    "evaluate": ("focusvit.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
+    "transfer": ("transfer.suite:main", "kNN, linear probe and more from a checkpoint"),
+    "report": ("transfer.report:main", "one table from finished runs"),
+    "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
+    "bench": ("focusvit.bench:main", "speed tables of this code"),
+    "ui": ("cluster.ui:main", "the MLflow UI on the right store"),
+}
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())
+    return f"usage: focusvit VERB ...\n\n{rows}\n\n'focusvit VERB --help' shows the options of a verb."
+
+
+def _check_identity() -> None:
+    """The packages have generic names: make sure that the ones found first are this checkout's own."""
+    root = Path(__file__).resolve().parent.parent
+    for name in ("pipeline", "transfer", "cluster"):
+        found = importlib.import_module(name).__file__ or "nowhere"
+        if Path(found).resolve().parent.parent != root:
+            raise SystemExit(
+                f"focusvit: another package called '{name}' is imported first, from {found}, instead of {root / name}. "
+                f"Uninstall that package from this environment, or run from {root}."
+            )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_usage() + "\n")
+        return 0 if arguments else 2
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        sys.stdout.write(f"focusvit {importlib.import_module('focusvit').__version__}\n")
+        return 0
+    if verb not in VERBS:
+        sys.stderr.write(f"focusvit: unknown verb '{verb}'.\n{_usage()}\n")
+        return 2
+    # Before torch or OpenCV load: idle threads must sleep, and albumentations must not ask the network for a version.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    _check_identity()
+    from pipeline.errors import DataError, UsageError
+
+    module, function = VERBS[verb][0].split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(rest)
+    except UsageError as error:
+        sys.stderr.write(f"focusvit {verb}: {error}\n")
+        return 2
+    except DataError as error:
+        sys.stderr.write(f"focusvit {verb}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"focusvit {verb}: interrupted; run the same command again to go on\n")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

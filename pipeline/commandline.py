@@ -1,0 +1,32 @@
+"""Command lines from frozen dataclasses: field docstrings are the help, `__post_init__` is the check."""
+
+from typing import Any, TypeVar
+
+import tyro
+
+from .errors import UsageError
+
+Config = TypeVar("Config")
+
+
+def parse(config: type[Config], argv: list[str], *, prog: str, default: Config | None = None) -> Config:
+    """Fill `config` from `argv`. Wrong options print what is wrong and exit with 2 (`SystemExit`); a ValueError
+    raised by the dataclass's own check becomes a `UsageError` (also exit 2) with the dataclass's words.
+    """
+    return _cli(config, argv, prog, default)
+
+
+def parse_known(
+    config: type[Config], argv: list[str], *, prog: str, default: Config | None = None
+) -> tuple[Config, list[str]]:
+    """As `parse`, and return the options that `config` does not know (for example overrides of a recipe)."""
+    return _cli(config, argv, prog, default, return_unknown_args=True)
+
+
+def _cli(config: Any, argv: list[str], prog: str, default: Any, **options: Any) -> Any:
+    if default is not None:
+        options["default"] = default
+    try:
+        return tyro.cli(config, args=argv, prog=prog, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
