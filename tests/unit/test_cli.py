@@ -1,0 +1,42 @@
+"""What a person meets first: help, an unknown verb, an error in one paragraph."""
+
+import subprocess
+import sys
+
+import pytest
+
+from focusvit.cli import VERBS, main
+from pipeline.errors import DataError, UsageError
+
+
+def test_help_names_every_verb(capsys):
+    assert main([]) == 2 and main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS)
+
+
+def test_unknown_verb_is_wrong_usage(capsys):
+    assert main(["pretrian"]) == 2
+    assert "unknown verb 'pretrian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (DataError, 1)])
+def test_errors_become_one_paragraph_and_an_exit_code(monkeypatch, capsys, error, code):
+    import focusvit.cli as cli
+
+    def fail(argv):
+        raise error("value 7 in place P: turn knob K")
+
+    monkeypatch.setitem(cli.VERBS, "demo", ("test_target:main", ""))
+    monkeypatch.setattr(cli, "_check_identity", lambda: None)
+    monkeypatch.setitem(sys.modules, "test_target", type("Module", (), {"main": staticmethod(fail)}))
+    assert main(["demo"]) == code
+    assert capsys.readouterr().err == "focusvit demo: value 7 in place P: turn knob K\n"
+
+
+def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from focusvit.cli import main; main(['show'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0 and "another package called 'pipeline' is imported first" in done.stderr
