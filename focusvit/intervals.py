@@ -1,0 +1,59 @@
+"""How far a measured number can be trusted: three 95 % intervals and when each applies. numpy only."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+_Z = 1.959963984540054  # two-sided 95 % of the normal distribution
+
+# Two-sided 95 % of Student's t by degrees of freedom; beyond the table the next smaller entry is used (a wider interval).
+_T = {
+    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
+    12: 2.179, 14: 2.145, 16: 2.120, 19: 2.093, 24: 2.064, 29: 2.045, 49: 2.010, 99: 1.984, 999: 1.962,
+}  # fmt: skip
+
+
+def wilson(num_right: float, num_samples: int) -> tuple[float, float]:
+    """95 % interval of a share of independent right answers (Wilson 1927). For one fixed model on one test set.
+
+    Unlike the normal interval it never leaves [0, 1] and is not empty at 0 % or 100 %. ValueError without samples.
+    """
+    if num_samples < 1:
+        raise ValueError("an interval needs at least one sample")
+    share = num_right / num_samples
+    centre = share + _Z**2 / (2 * num_samples)
+    half = _Z * np.sqrt(share * (1 - share) / num_samples + _Z**2 / (4 * num_samples**2))
+    scale = 1 + _Z**2 / num_samples
+    # At 0 % and 100 % the bound is the share itself; rounding may miss it by one bit.
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return float(max(0.0, min(low, share))), float(min(1.0, max(high, share)))
+
+
+def over_draws(values: np.ndarray | list[float]) -> tuple[float, float]:
+    """95 % interval of the mean of a few independent repeats (Student's t). For protocols with random draws or seeds.
+
+    One repeat says nothing about spread: the interval is then (-inf, inf), which no table can mistake for certainty.
+    """
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) < 2:
+        return -np.inf, np.inf
+    freedom = max(entry for entry in _T if entry <= len(numbers) - 1)
+    half = _T[freedom] * numbers.std(ddof=1) / np.sqrt(len(numbers))
+    return float(numbers.mean() - half), float(numbers.mean() + half)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], num_samples: int, *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of `statistic(indices)` when the test samples are drawn again with replacement.
+
+    For metrics that are not a plain share (mean per class, mAP, mIoU). `statistic` gets int64 (num_samples,) indices.
+    Draws for which it returns nan (a class drew no sample) are left out. ValueError when none is left.
+    """
+    rng = np.random.default_rng(seed)
+    values = np.array([statistic(rng.integers(0, num_samples, num_samples)) for _ in range(draws)])
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise ValueError("the statistic was undefined in every bootstrap draw")
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
