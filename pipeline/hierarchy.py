@@ -1,0 +1,76 @@
+"""Any number of superpixels from one sample: a fine map and its merge order, cut or fitted to exactly k regions.
+
+`cut` serves whole images; `fit` serves the crops that a loader makes. Both return maps with exactly k ids, dense and in
+raster order of first pixel, so batches need neither padding nor masks.
+"""
+
+import numpy as np
+
+from .fit import fit_crop, fit_pixels, present_regions
+from .merge_order import merge_order
+
+__all__ = ["cut", "fit", "fit_warped", "merge_order", "split_share"]
+
+Crop = tuple[float, float, float, float]
+
+
+def cut(fine: np.ndarray, merges: np.ndarray, k: int) -> np.ndarray:
+    """The fine map with its first n - k merges made: uint8 (h, w), exactly k connected regions, 1 <= k <= n.
+
+    Cuts are nested: the regions at k are unions of the regions at every larger k. Raises ValueError when k is out of
+    range; `fit` also gives more regions than the map has.
+    """
+    num_regions = len(merges) + 1
+    if not 1 <= k <= num_regions:
+        raise ValueError(
+            f"cannot cut {num_regions} regions into {k}: choose 1 to {num_regions}, or use fit, which splits"
+        )
+    root = np.arange(num_regions)
+    for a, b in merges[: num_regions - k][::-1]:  # backwards, so that the root of a is already final
+        root[b] = root[a]
+    # A survivor keeps the smaller id, and fine ids follow their first pixels: the order of roots is the raster order.
+    ids = np.cumsum(root == np.arange(num_regions)) - 1
+    return ids[root].astype(np.uint8)[fine]
+
+
+def fit(fine: np.ndarray, merges: np.ndarray, crop: Crop, flip: bool, size: tuple[int, int], k: int) -> np.ndarray:
+    """Exactly k regions after a crop: merged in stored order while too many are left, split when too few are.
+
+    fine: uint8 (h, w), ids 0..n-1. merges: (n-1, 2) from `merge_order`. crop: (y0, x0, y1, x1) in [0, 1] of the whole
+    image. flip: mirror left-right. size: output (height, width) in pixels; nearest sampling at pixel centres.
+    Returns (height, width), uint8 when k <= 256 else int16: k non-empty regions, ids in raster order of first pixel.
+    A region that is too large is halved across its longer side, largest first. Regions may be disconnected by the
+    crop only. Raises ValueError when k < 1, k > height * width or the crop is empty or leaves [0, 1].
+    """
+    y0, x0, y1, x1 = crop
+    if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
+        raise ValueError(f"crop (y0, x0, y1, x1) must satisfy 0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1, got {crop}")
+    height, width = size
+    _check(fine, merges, k, height, width)
+    out = np.empty((height, width), np.uint8 if k <= 256 else np.int16)
+    fit_crop(fine, merges, y0, x0, y1, x1, flip, k, out)
+    return out
+
+
+def fit_warped(warped: np.ndarray, merges: np.ndarray, k: int) -> np.ndarray:
+    """As `fit`, for a fine map that other geometry has already moved: uint8 (h, w), ids of 0..n-1, some missing."""
+    _check(warped, merges, k, *warped.shape)
+    out = np.empty(warped.shape, np.uint8 if k <= 256 else np.int16)
+    fit_pixels(warped, merges, k, out)
+    return out
+
+
+def split_share(fine: np.ndarray, crop: Crop, size: tuple[int, int], k: int) -> float:
+    """Share of the k tokens of `fit` that exist only because a region was split: (k - regions left) / k, at least 0."""
+    return max(0, k - present_regions(fine, *crop, *size)) / k
+
+
+def _check(fine: np.ndarray, merges: np.ndarray, k: int, height: int, width: int) -> None:
+    if fine.ndim != 2 or fine.dtype != np.uint8:
+        raise ValueError(f"the superpixel map must be uint8 (h, w), got {fine.dtype} {fine.shape}")
+    if not 1 <= k <= min(height * width, 32767):
+        raise ValueError(
+            f"cannot make {k} regions of a map of {height} x {width} pixels: choose 1 to {min(height * width, 32767)}"
+        )
+    if merges.ndim != 2 or merges.shape[1] != 2 or merges.dtype != np.uint8:
+        raise ValueError(f"merges must be uint8 (n-1, 2), got {merges.dtype} {merges.shape}")

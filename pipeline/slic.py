@@ -1,0 +1,55 @@
+"""fast-slic, called so that it can neither kill the process nor remember the image before."""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UsageError
+
+MIN_PIXELS_PER_REGION = 16  # with fewer pixels than regions fast-slic divides by zero, which ends the process
+
+
+def slic(lab: np.ndarray, regions: int, compactness: float, iterations: int) -> np.ndarray:
+    """SLIC labels, int16 (h, w), of `lab`, uint8 (h, w, 3) in OpenCV's 8-bit Lab; about `regions` labels, often fewer.
+
+    One thread (the default takes every core), and a fresh object per image: a used one starts from the clusters of
+    its last image, so results would depend on what came before. Fewer regions are asked of an image too small for them.
+    """
+    regions = max(1, min(regions, lab.shape[0] * lab.shape[1] // MIN_PIXELS_PER_REGION))
+    segmenter = _slic_class()(num_components=regions, compactness=compactness, num_threads=1, convert_to_lab=False)
+    return segmenter.iterate(np.ascontiguousarray(lab), iterations)
+
+
+@functools.cache
+def _slic_class() -> Any:
+    """The fastest build of SLIC that this CPU runs; the labels are the same. Checked before the first import."""
+    if not _cpu_has_avx2() and not _import_survives():
+        raise UsageError(
+            "fast-slic was built for a CPU with AVX2 and this one has none, so importing it would end the process. "
+            "Rebuild it on this machine without AVX2 (same labels, half the speed): see 'Portable build' in pipeline/README.md."
+        )
+    import cfast_slic
+    from fast_slic import Slic
+
+    if not cfast_slic.is_supported_arch("x64/avx2"):
+        return Slic
+    from fast_slic.avx2 import SlicAvx2
+
+    return SlicAvx2
+
+
+def _cpu_has_avx2() -> bool:
+    """True when the kernel lists AVX2 and FMA; False also when it cannot be asked (not Linux)."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return "avx2" in flags and "fma" in flags
+
+
+def _import_survives() -> bool:
+    """Import fast-slic in a child process: an illegal instruction cannot be caught, only watched."""
+    return subprocess.run([sys.executable, "-c", "import cfast_slic"], capture_output=True).returncode == 0
