@@ -1,0 +1,97 @@
+"""Evaluation: numbers equal a loop and scikit-learn, parts add up, nothing is counted twice."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+
+from focusvit.batch import Batch
+from focusvit.evaluate import evaluate, tally
+
+NUM, CLASSES = 53, 7
+
+
+class Fixed(torch.nn.Module):
+    """Logits by sample: the first pixel holds the sample's number."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images, maps=None, num_tokens=None):
+        return self.logits[images[:, 0, 0, 0].long()]
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(NUM, CLASSES, generator=generator)
+    class_ids = torch.randint(0, CLASSES, (NUM,), generator=generator)
+    return Fixed(logits), logits, class_ids
+
+
+def batches(class_ids, rows, size=8, padding=0):
+    for start in range(0, len(rows), size):
+        ids = torch.tensor(rows[start : start + size])
+        valid = torch.ones(len(ids), dtype=torch.bool)
+        if padding and start + size >= len(rows):
+            ids = torch.cat([ids, ids[:1].repeat(padding)])
+            valid = torch.cat([valid, torch.zeros(padding, dtype=torch.bool)])
+        images = ids.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+        yield Batch(images=images, class_ids=class_ids[ids], sample_ids=ids, valid=valid)
+
+
+def test_numbers_equal_scikit_learn(problem):
+    model, logits, class_ids = problem
+    result = tally(model, batches(class_ids, range(NUM)), num_samples=NUM, num_classes=CLASSES)
+    metrics = result.metrics()
+    share = torch.softmax(logits, 1).numpy()
+    labels = range(CLASSES)
+    assert metrics["top1"] == pytest.approx(float((logits.argmax(1) == class_ids).float().mean()))
+    assert metrics["top5"] == pytest.approx(top_k_accuracy_score(class_ids, logits.numpy(), k=5, labels=labels))
+    assert metrics["loss"] == pytest.approx(log_loss(class_ids, share, labels=labels), abs=1e-5)
+    assert (result.confusion == confusion_matrix(class_ids, logits.argmax(1), labels=labels)).all()
+    low, high = result.interval()
+    assert low < metrics["top1"] < high
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_ranks_add_up_whatever_their_number_and_padding(problem, world_size):
+    model, _, class_ids = problem
+    whole = evaluate(model, batches(class_ids, range(NUM)), num_samples=NUM, num_classes=CLASSES)
+    cuts = np.linspace(0, NUM, world_size + 1).astype(int)
+    parts = [
+        tally(model, batches(class_ids, range(a, b), padding=2), num_samples=NUM, num_classes=CLASSES)
+        for a, b in zip(cuts, cuts[1:])
+    ]
+    vectors: list[np.ndarray] = []
+    for part in parts:
+        part.all_reduce(lambda vector: vectors.append(vector) or vector)
+    parts[0].all_reduce(lambda vector: np.sum(vectors, 0))
+    assert parts[0].metrics() == pytest.approx(whole)
+
+
+def test_double_and_missing_samples_are_refused(problem):
+    model, _, class_ids = problem
+    for rows in ([*range(NUM), 0], list(range(NUM - 1))):
+        with pytest.raises(AssertionError, match="exactly once"):
+            evaluate(model, batches(class_ids, rows), num_samples=NUM, num_classes=CLASSES)
+
+
+def test_a_sample_without_class_is_refused_and_the_mode_is_put_back(problem):
+    model, _, class_ids = problem
+    model.train()
+    with pytest.raises(ValueError, match="-1"):
+        evaluate(model, batches(class_ids * 0 - 1, range(NUM)), num_samples=NUM, num_classes=CLASSES)
+    assert model.training
+
+
+def test_fewer_than_five_classes_and_restricted_logits(problem):
+    model, logits, class_ids = problem
+    keep = torch.tensor([2, 0, 5])
+    few = class_ids % 3
+    result = tally(
+        model, batches(few, range(NUM)), num_samples=NUM, num_classes=3, keep_logits=lambda rows: rows[:, keep]
+    )
+    assert result.metrics()["top5"] == 1.0
+    assert result.metrics()["top1"] == pytest.approx(float((logits[:, keep].argmax(1) == few).float().mean()))
