@@ -1,0 +1,59 @@
+"""Frozen dataclass configs to plain JSON values and back, and the difference between two of them."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from pipeline.errors import UsageError
+
+Config = TypeVar("Config")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Nested dataclasses become nested dicts, tuples become lists."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def from_json(cls: type[Config], values: dict[str, Any], place: str = "the config") -> Config:
+    """Rebuild a config. Keys this version does not know raise `UsageError`; missing keys take their default."""
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"{place} has the unknown key '{unknown[0]}'; this version knows {', '.join(sorted(known))}.")
+    return cls(**{name: _typed(hints[name], value, f"{place}.{name}") for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any, place: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            return from_json(option, value, place)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}, the names used on the command line and as MLflow params."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], ignore: frozenset[str] = frozenset()) -> list[str]:
+    """The keys whose values differ, as 'optim.lr: 0.001 -> 0.002' lines, in the order of the keys."""
+    before, after = flatten(old), flatten(new)
+    keys = sorted((set(before) | set(after)) - ignore)
+    return [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
+    ]
