@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 import tyro
+from tyro.conf import Positional as Positional  # for fields given without their name: `uri: Positional[str]`
 
 from .errors import UsageError
 
