@@ -133,7 +133,8 @@ def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[s
 
 def load_model(uri: str, device: torch.device | str = "cpu") -> tuple["FocusViT", Checkpoint]:
     """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record."""
-    from .model import FocusViT, FocusViTConfig
+    from .model import FocusViT
+    from .model_config import FocusViTConfig
 
     record = load_checkpoint(uri)
     model = FocusViT(from_json(FocusViTConfig, record.model, f"{record.uri}: model"))

@@ -30,6 +30,8 @@ SPEED_ONLY = frozenset(
         "checkpoint_every_epochs",
         "log_every_steps",
         "compile",
+        "model.micro_batches",
+        "model.checkpoint_blocks",
     }
 )
 
@@ -75,10 +77,7 @@ class RunDir:
 
     def checkpoints(self) -> list[int]:
         """Samples seen of every complete checkpoint, oldest first."""
-        if not storage.exists(self.path("checkpoints")):
-            return []
-        names = [name.strip("/") for name in storage.list_names(self.path("checkpoints"))]
-        found = [int(name) for name in names if name.isdigit()]
+        found = [int(name) for name in storage.list_names(self.path("checkpoints")) if name.isdigit()]
         return sorted(s for s in found if storage.exists(storage.join(self.checkpoint_uri(s), "checkpoint.json")))
 
     def latest(self) -> int | None:
@@ -103,8 +102,12 @@ class RunDir:
         keep = {self.latest(), self.best()}
         for samples in self.checkpoints():
             if samples not in keep:
-                storage.remove(storage.join(self.checkpoint_uri(samples), "checkpoint.json"))
-                storage.remove(self.checkpoint_uri(samples))
+                uri = self.checkpoint_uri(samples)
+                storage.remove(storage.join(uri, "checkpoint.json"))
+                for name in storage.list_names(uri):
+                    storage.remove(storage.join(uri, name))
+                if storage.is_local(uri):
+                    Path(uri).rmdir()
 
 
 def parse_metrics(data: bytes) -> list[dict[str, Any]]:
@@ -121,7 +124,7 @@ class MetricsLog:
 
     def __init__(self, run: RunDir, flush_s: float = 10.0) -> None:
         self.uri = run.path("metrics.jsonl")
-        self._local = "://" not in self.uri
+        self._local = storage.is_local(self.uri)
         data = storage.read_bytes(self.uri) if storage.exists(self.uri) else b""
         whole = data[: data.rfind(b"\n") + 1]
         self.points = parse_metrics(whole)

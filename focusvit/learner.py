@@ -1,0 +1,113 @@
+"""What training changes: weights, their moving average, the optimizer, the position. It starts, goes on and is saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.dataset import Dataset
+
+from .checkpoint import (
+    Checkpoint,
+    fill,
+    fill_optimizer,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from .config_json import to_json
+from .model import FocusViT
+from .optim import build_optimizer
+from .order import key_of
+from .run import RunDir
+from .train_config import TrainConfig
+from .train_step import MovingAverage
+
+
+class Learner:
+    """The state of one training on one rank; the same on every rank."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.config = config
+        torch.manual_seed(key_of("weights", config.seed))
+        self.model = FocusViT(config.model).to(device).train()
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.ema = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self._names = {id(p): name for name, p in self.model.named_parameters()}
+        self.samples_seen = 0
+        self.metrics: dict[str, float] = {}
+
+    def start(self, run: RunDir, data: Dataset) -> None:
+        """Go on from the latest complete checkpoint of `run`; else from `init_from`; else from fresh weights."""
+        latest = run.latest()
+        if latest is not None:
+            self._resume(run.checkpoint_uri(latest))
+        elif self.config.init_from:
+            found = find_checkpoint(self.config.init_from)
+            fill(self.model, load_weights(found), found, skip=("head.",))
+            if self.ema:
+                self.ema = MovingAverage(self.model, self.ema.decay)
+
+    def _resume(self, uri: str) -> None:
+        record = load_checkpoint(uri)
+        weights, state = load_weights(uri), load_weights(uri, "state.safetensors")
+        device = next(self.model.parameters()).device
+        if self.ema:
+            self.ema.weights = {name: value.to(device) for name, value in weights.items()}
+            weights = {k.removeprefix("raw."): v for k, v in state.items() if k.startswith("raw.")}
+        fill(self.model, weights, uri)
+        fill_optimizer(self.optimizer, state, self._names)
+        self.samples_seen, self.metrics = record.samples_seen, dict(record.metrics)
+
+    def seed_step(self, rank: int) -> None:
+        """Randomness inside the step (drop path) depends on the position and the rank alone: no RNG state to save."""
+        torch.manual_seed(key_of("step", self.config.seed, self.samples_seen, rank))
+
+    def stepped(self, samples_seen: int) -> None:
+        """Note that the step ending at `samples_seen` is done."""
+        self.samples_seen = samples_seen
+        if self.ema:
+            self.ema.update(self.model, samples_seen // self.config.global_batch)
+
+    @contextmanager
+    def scored_weights(self) -> Iterator[None]:
+        """Inside, the model has the weights that are scored: the moving average where one is kept."""
+        if not self.ema:
+            yield
+            return
+        raw = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema.weights)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(raw)
+
+    def save(self, run: RunDir, data: Dataset, metrics: dict[str, float]) -> str:
+        """Write a checkpoint of this moment (rank 0 only); return its folder."""
+        weights: dict[str, Tensor] = self.ema.weights if self.ema else self.model.state_dict()
+        state = optimizer_tensors(self.optimizer, self._names)
+        if self.ema:
+            state.update({f"raw.{name}": value for name, value in self.model.state_dict().items()})
+        split = data.split(self.config.data.train_split)
+        info: dict[str, Any] = run.info()
+        record = Checkpoint(
+            config=to_json(self.config),
+            model=to_json(self.config.model),
+            classes=tuple(data.classes),
+            samples_seen=self.samples_seen,
+            metrics=metrics,
+            data_uri=data.uri,
+            data_identity=split.identity,
+            data_root_hash=split.root_hash.hex(),
+            superpixels=to_json(data.superpixels),
+            run_id=info.get("run_id"),
+            has_ema=self.ema is not None,
+            versions={"torch": torch.__version__},
+        )
+        uri = run.checkpoint_uri(self.samples_seen)
+        save_checkpoint(uri, record, weights, state)
+        return uri

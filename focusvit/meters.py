@@ -1,0 +1,89 @@
+"""Running sums of a training between two points of its curves: loss, throughput, where the time goes."""
+
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from . import ranks
+from .batch import Batch
+from .train_config import TrainConfig
+from .train_step import StepSums
+
+
+class Meters:
+    """Sums stay on the device until a point is taken; scoring and saving do not count as training time."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self.num_replaced = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._loss = torch.zeros((), device=self._device)
+        self._correct = torch.zeros((), device=self._device)
+        self._norm = torch.zeros((), device=self._device)
+        self._steps = self._count = self._replaced = 0
+        self._wait_s = 0.0
+        self._since = time.perf_counter()
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, with the time spent waiting for each counted."""
+        source = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            self._wait_s += time.perf_counter() - start
+            yield batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time inside does not count."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - start
+
+    def add(self, sums: StepSums, count: int, replaced: int) -> None:
+        self._loss += sums.loss
+        self._correct += sums.correct
+        self._norm += sums.grad_norm
+        self._steps, self._count, self._replaced = self._steps + 1, self._count + count, self._replaced + replaced
+
+    def point(self, lr: float, epoch: float) -> dict[str, float]:
+        """The values since the last point, over all ranks (every rank must call this at the same step)."""
+        sums = torch.stack([self._loss, self._correct, self._norm]).double().cpu()
+        elapsed = max(1e-9, time.perf_counter() - self._since)
+        local = [*sums.tolist(), self._count, self._replaced, self._wait_s, elapsed, 1]
+        total = ranks.sum_array(torch.tensor(local, dtype=torch.float64).numpy())
+        loss, correct, norm, count, replaced, wait_s, elapsed_s, num_ranks = total.tolist()
+        self.num_replaced += int(replaced)
+        values = {
+            "train/loss": loss / count,
+            "train/top1": correct / count,
+            "train/grad_norm": norm / (self._steps * num_ranks),
+            "train/lr": lr,
+            "train/epoch": epoch,
+            "perf/img_per_s": count / (elapsed_s / num_ranks),
+            "perf/step_ms": 1000 * elapsed_s / num_ranks / self._steps,
+            "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
+            "perf/memory_gb": self._memory_bytes() / 1e9,
+            "data/replaced_samples": float(self.num_replaced),
+        }
+        tokens = self._config.model.tokens
+        if tokens is not None and self._config.model.needs_maps:
+            values["perf/tokens_per_image"] = float(tokens)
+        self._clear()
+        return values
+
+    def _memory_bytes(self) -> float:
+        """Peak memory of this rank: of the GPU, else of the process."""
+        if self._device.type == "cuda":
+            return float(torch.cuda.max_memory_allocated(self._device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
