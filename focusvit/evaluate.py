@@ -1,75 +1,25 @@
 """Scores of a checkpoint on a labelled split: top-1, top-5, loss. Every sample counts once, and that is checked."""
 
+import json
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
+from tqdm import tqdm
+
+from pipeline import storage
+from pipeline.commandline import parse
+from pipeline.dataset import open_dataset
+from pipeline.errors import UsageError
 
 from .batch import Batch
-from .intervals import wilson
-
-
-@dataclass
-class Tally:
-    """Sums over samples, so that parts counted by several ranks add up to the whole in any order."""
-
-    num_classes: int
-    num_samples: int
-    confusion: np.ndarray = field(init=False)  # int64 (C, C): true class, predicted class
-    times_seen: np.ndarray = field(init=False)  # int64 (N,)
-    num_top5: float = 0.0
-    loss_sum: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
-        self.times_seen = np.zeros(self.num_samples, np.int64)
-
-    def add(self, logits: torch.Tensor, class_ids: torch.Tensor, sample_ids: torch.Tensor) -> None:
-        """Count one batch: logits float (B, C), class ids int64 (B,) in 0..C-1, sample ids int64 (B,) in 0..N-1."""
-        logits = logits.float()
-        if len(class_ids) and not 0 <= int(class_ids.min()) <= int(class_ids.max()) < self.num_classes:
-            seen = f"{int(class_ids.min())}..{int(class_ids.max())}"
-            raise ValueError(f"class ids {seen} lie outside 0..{self.num_classes - 1}; -1 means a sample without class")
-        self.loss_sum += float(functional.cross_entropy(logits, class_ids, reduction="sum"))
-        best = logits.topk(min(5, self.num_classes), dim=1).indices
-        self.num_top5 += float((best == class_ids[:, None]).sum())
-        pairs = class_ids * self.num_classes + best[:, 0]
-        counted = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1)
-        self.confusion += counted.cpu().numpy()
-        np.add.at(self.times_seen, sample_ids.cpu().numpy(), 1)
-
-    def all_reduce(self, add_up: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Make every rank hold the sum of all ranks. `add_up` sums one float64 vector over the ranks."""
-        sums = add_up(
-            np.concatenate([[self.num_top5, self.loss_sum], self.times_seen, self.confusion.ravel()]).astype(np.float64)
-        )
-        self.num_top5, self.loss_sum = float(sums[0]), float(sums[1])
-        self.times_seen = sums[2 : 2 + self.num_samples].astype(np.int64)
-        self.confusion = sums[2 + self.num_samples :].astype(np.int64).reshape(self.confusion.shape)
-
-    def metrics(self) -> dict[str, float]:
-        """top1, top5, loss, num_samples. AssertionError unless each sample was counted exactly once."""
-        wrong = np.flatnonzero(self.times_seen != 1)
-        if len(wrong):
-            raise AssertionError(
-                f"{len(wrong)} of {self.num_samples} samples were not counted exactly once; "
-                f"sample {wrong[0]} was counted {self.times_seen[wrong[0]]} times"
-            )
-        total = max(1, self.num_samples)
-        top1 = float(np.trace(self.confusion)) / total
-        return {
-            "top1": top1,
-            "top5": self.num_top5 / total,
-            "loss": self.loss_sum / total,
-            "num_samples": float(self.num_samples),
-        }
-
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of top-1."""
-        return wilson(float(np.trace(self.confusion)), self.num_samples)
+from .checkpoint import load_model
+from .compatible import check_labelled, check_superpixels, class_columns, data_config
+from .loader import eval_loader
+from .tally import Tally
 
 
 @torch.inference_mode()
@@ -123,3 +73,126 @@ def evaluate(
     if add_up is not None:
         counted.all_reduce(add_up)
     return counted.metrics()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Top-1, top-5 and loss of a checkpoint on a split of a data set."""
+
+    checkpoint: str
+    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    data: str
+    """A folder that `focusvit preprocess` wrote."""
+    split: str = "val"
+    tokens: str = ""
+    """Token budgets, such as 16,25,36; empty = the checkpoint's own."""
+    batch_size: int = 64
+    loader_workers: int = 0
+    """Processes that decode images; 0 = in this one."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe (for GPUs)."""
+    confusion: str = ""
+    """Write the confusion matrix of the first budget as PNG to this place."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
+        token_budgets(self.tokens, None)
+
+
+def token_budgets(text: str, default: int | None) -> list[int | None]:
+    """'16,25' -> [16, 25]; '' -> [default]. ValueError for anything that is not a positive whole number."""
+    if not text.strip():
+        return [default]
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise ValueError(f"--tokens is '{text}': '{wrong[0]}' is not a positive number. Write for example 16,25,36.")
+    return [int(part) for part in parts]
+
+
+def pick_device(name: str) -> str:
+    """'auto' -> cuda where there is one. UsageError for cuda without a GPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no GPU here. Use --device cpu or auto.")
+    return name
+
+
+def main(argv: list[str]) -> int:
+    config = parse(EvaluateConfig, argv, prog="focusvit evaluate")
+    device = pick_device(config.device)
+    model, record = load_model(storage.resolve(config.checkpoint), device)
+    dataset = open_dataset(storage.resolve(config.data))
+    split = dataset.split(config.split)
+    check_labelled(split)
+    columns = class_columns(record, dataset)
+    data = data_config(record, config.loader_workers)
+    budgets = token_budgets(config.tokens, model.config.tokens)
+    if model.config.needs_maps:
+        check_superpixels(record, dataset)
+    elif config.tokens:
+        raise UsageError(f"--tokens {config.tokens}: {record.uri} is a plain ViT, its number of tokens is fixed.")
+    say = sys.stderr.write if config.json else sys.stdout.write
+    say(
+        f"evaluate {record.uri} ({record.samples_seen:,} samples seen) on {dataset.uri} split {config.split}: "
+        f"{split.num_samples:,} samples, {split.num_classes} classes, token budgets {config.tokens or budgets[0]}, "
+        f"{device}\n"
+    )
+    if columns is not None:
+        say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
+    keep = None if columns is None else _restricted_to(columns, device)
+    counted = {}
+    for tokens in budgets:
+        batches = eval_loader(
+            split, data, batch_size=config.batch_size, tokens=tokens, with_maps=model.config.needs_maps
+        )
+        counted[tokens] = tally(
+            model,
+            tqdm(batches, desc=f"{tokens or 'all'} tokens", unit="batch", leave=False),
+            num_samples=split.num_samples,
+            num_classes=split.num_classes,
+            device=device,
+            bf16=config.bf16,
+            keep_logits=keep,
+        )
+    _show(config, record.uri, dataset.classes, counted)
+    return 0
+
+
+def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    index = torch.from_numpy(columns).to(device)
+    return lambda logits: logits[:, index]
+
+
+def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: dict[int | None, Tally]) -> None:
+    first = next(iter(counted.values()))
+    chance = float(first.confusion.sum(1).max()) / first.num_samples
+    rows = [
+        {"tokens": tokens, **one.metrics(), "top1_low": one.interval()[0], "top1_high": one.interval()[1]}
+        for tokens, one in counted.items()
+    ]
+    if config.confusion:
+        from .pictures import confusion_figure, figure_pixels, save_png
+
+        save_png(storage.resolve(config.confusion), figure_pixels(confusion_figure(first.confusion, classes)))
+    if config.json:
+        found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    sys.stdout.write(f"{'tokens':>8} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}\n")
+    for row in rows:
+        sys.stdout.write(
+            f"{row['tokens'] or 'all':>8} {row['top1']:8.2%} {row['top1_low']:8.2%}-{row['top1_high']:7.2%} "
+            f"{row['top5']:8.2%} {row['loss']:8.4f}\n"
+        )
+    best = max(rows, key=lambda row: row["top1"])
+    sys.stdout.write(
+        f"top-1 {best['top1']:.2%} of {first.num_samples:,} samples, each counted once; "
+        f"always answering the commonest class gives {chance:.2%} (chance)\n"
+    )
