@@ -1,0 +1,105 @@
+"""From the bytes of an image file to class probabilities, on the path that the validation took.
+
+The image is stored-size reduced, segmented, cropped and fitted by the very functions that make shards and evaluation
+batches. Needs no shards and no Ray, so it is also what a registered MLflow model runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline import storage
+from pipeline.image import BadImage, ImageConfig, prepare_image
+from pipeline.superpixels import SuperpixelConfig, segment_image
+
+from .augment import View, eval_view
+from .checkpoint import load_model
+from .compatible import data_config
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Probabilities float32 (C,) of one image, and what the model was shown of it."""
+
+    shares: np.ndarray
+    view: View
+
+    def top(self, count: int) -> list[int]:
+        """The classes with the largest shares, best first."""
+        return np.argsort(-self.shares, kind="stable")[:count].tolist()
+
+
+class Predictor:
+    """A checkpoint that takes images. `tokens` is the budget; None = the checkpoint's own."""
+
+    def __init__(self, checkpoint: str, *, device: str = "cpu", tokens: int | None = None) -> None:
+        self.model, self.record = load_model(checkpoint, device)
+        self.classes, self.device = self.record.classes, device
+        self.tokens = tokens if tokens is not None else self.model.config.tokens
+        self._data = data_config(self.record, loader_workers=0)
+        self._superpixels = SuperpixelConfig(**self.record.superpixels)
+        # A checkpoint that does not say how its images were stored was trained on the default.
+        self._image = ImageConfig(**getattr(self.record, "image", {}))
+
+    def view(self, data: bytes) -> View:
+        """What the model sees of an encoded image. Raises BadImage."""
+        _, _, rgb = prepare_image(data, self._image)
+        superpixels = segment_image(rgb, self._superpixels) if self.model.config.needs_maps else None
+        return eval_view(
+            rgb,
+            superpixels,
+            self.tokens,
+            image_px=self._data.image_px,
+            map_px=self._data.map_side,
+            crop_fraction=self._data.eval_crop_fraction,
+        )
+
+    @torch.inference_mode()
+    def predict(self, views: Sequence[View]) -> list[Prediction]:
+        """One batch of views through the model."""
+        images = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2).contiguous()
+        maps = None
+        if self.model.config.needs_maps:
+            maps = torch.from_numpy(np.stack([view.map for view in views])).to(self.device)
+        budget = self.tokens if self.model.config.tokens is not None else None
+        logits = self.model(images.to(self.device), maps, budget)
+        shares = torch.softmax(logits.float(), 1).cpu().numpy()
+        return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
+
+    def table(self, images: Any, batch_size: int = 32) -> "pandas.DataFrame":
+        """For MLflow: one row per image with the best class, its share and the five best as text.
+
+        `images` is a list, an array or the first column of a frame; each entry is a file's path, address or bytes. An
+        image that cannot be read gives a row with its reason in `error`, so that one bad file does not lose a batch.
+        """
+        import pandas
+
+        entries = list(images.iloc[:, 0]) if hasattr(images, "iloc") else list(np.asarray(images, object).ravel())
+        rows: list[dict[str, Any]] = [{"class": None, "share": None, "top5": None, "error": ""} for _ in entries]
+        waiting: list[tuple[int, View]] = []
+        for number, entry in enumerate(entries):
+            try:
+                data = bytes(entry) if isinstance(entry, (bytes, bytearray)) else storage.read_bytes(str(entry))
+                waiting.append((number, self.view(data)))
+            except (BadImage, OSError) as error:
+                rows[number]["error"] = str(error)
+        for part in _chunks(waiting, batch_size):
+            for (number, _), found in zip(part, self.predict([view for _, view in part])):
+                best = found.top(5)
+                rows[number] |= {
+                    "class": self.classes[best[0]],
+                    "share": float(found.shares[best[0]]),
+                    "top5": ", ".join(f"{self.classes[i]} {found.shares[i]:.1%}" for i in best),
+                }
+        return pandas.DataFrame(rows)
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
