@@ -116,11 +116,12 @@ def _run(road: list[Step], say: Callable[[str], object]) -> int:
 
 def _say_where(out: Path, elapsed_s: float, say: Callable[[str], object]) -> None:
     say(f"\ndemo finished in {elapsed_s:.0f} s. Everything is in {out}\n")
+    store = f"sqlite:///{out / 'mlflow.db'}"
     rows = {
         "checkpoint": out / "runs" / "pretrain",
         "superpixels": out / "superpixels.png",
         "report": out / "report",
-        "UI": f"focusvit ui --tracking-uri {shlex.quote(f'sqlite:///{out / "mlflow.db"}')}",
+        "UI": f"focusvit ui --tracking-uri {shlex.quote(store)}",
     }
     say("".join(f"  {name:<12} {place}\n" for name, place in rows.items()))
 

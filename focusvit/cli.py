@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
     "bench": ("focusvit.bench:main", "speed tables of this code"),
     "ui": ("cluster.ui:main", "the MLflow UI on the right store"),
+    "doctor": ("cluster.doctor:main", "what is wrong with this machine or cluster, and its fix"),
 }
 
 
