@@ -1,0 +1,192 @@
+"""FocusViTConfig: every variant of the family, its controls and the plain ViT, as one set of values."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Stem = Literal["linear", "conv"]
+Partition = Literal["superpixel", "grid", "random", "merge"]
+Overlap = Literal["soft", "hard"]
+Pooling = Literal["mean", "max", "mean_std", "attention"]
+Position = Literal["descriptor", "pooled", "both"]
+Trunk = Literal["full", "latent", "hybrid", "kv_pool", "gather", "window"]
+LatentStart = Literal["seeds", "learned", "coarse"]
+Readout = Literal["cls", "mean"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocusViTConfig:
+    """One model. `tokens=None` is a plain ViT: no pooling, the patches are the tokens."""
+
+    # What changes the result.
+    image_px: int | tuple[int, int] = 224
+    """Side of the square input, or (height, width); a multiple of patch_px."""
+    patch_px: int = 16
+    """Side of a patch; a power of two for the conv stem."""
+    width: int = 384
+    """D, the width of tokens and latents."""
+    depth: int = 12
+    """Number of transformer blocks: grid blocks, token blocks and latent blocks together."""
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    stem: Stem = "conv"
+    """linear: the ViT's patch embedding. conv: 3x3 convolutions of stride 2 with LayerNorm."""
+    grid_depth: int = 1
+    """d0, the number of blocks that run on all patches, before pooling."""
+    tokens: int | None = 64
+    """K, the number of pooled tokens (superpixels) an image; None pools nothing."""
+    partition: Partition = "superpixel"
+    """What is pooled: the batch's superpixel maps, or a control: grid cells, random regions, token merging (ToMe)."""
+    overlap: Overlap = "soft"
+    """soft: a patch counts for each region by the share it holds. hard: by its largest region only."""
+    pooling: Pooling = "mean_std"
+    position: Position = "both"
+    """pooled: a learned embedding per patch, pooled with the tokens. descriptor: centre, area, shape of the region."""
+    trunk: Trunk = "full"
+    num_latents: int = 32
+    """M, the number of latents of the trunks latent, hybrid, kv_pool and gather."""
+    latent_start: LatentStart = "seeds"
+    """What pools tokens into latents: a grid of seed positions, learned queries, or a coarser cut of the hierarchy."""
+    token_depth: int | None = None
+    """Token blocks before the latents take over in trunk hybrid; None is a third of the blocks after pooling."""
+    num_reads: int = 2
+    """Cross-attentions from latents to tokens in trunks latent and hybrid."""
+    window: int = 9
+    """Trunk window: a token attends to this many nearest centres, itself included."""
+    window_projection: bool = False
+    """Trunk window: one extra head_dim x head_dim map on keys and on values, shared by the heads, identity at start."""
+    area_bias: bool = False
+    """Adds log(area / mean area) to the keys of full attention. Latents always read with it."""
+    readout: Readout = "cls"
+    """What the head reads: the class token, or the mean of tokens weighted by area."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block; earlier blocks get a linear share."""
+    dropout: float = 0.0
+    norm_eps: float = 1e-6
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """RGB mean in 0..1 units, subtracted from uint8 images inside the model."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    allow_empty: bool = False
+    """Accept maps with fewer regions than tokens: empty slots are masked. Costs a mask in every attention."""
+
+    # What changes only speed and memory.
+    micro_batches: int = 4
+    """At inference, stem and grid blocks run on this many slices of the batch, so that the peak stays at the tokens."""
+    checkpoint_blocks: bool = False
+    """In training, recompute each block in the backward pass instead of keeping its activations."""
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.image_px, int):
+            object.__setattr__(self, "image_px", tuple(self.image_px))
+        _check_choices(self)
+        _check_numbers(self)
+        _check_combinations(self)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the input in pixels."""
+        return (self.image_px, self.image_px) if isinstance(self.image_px, int) else self.image_px
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the patch grid."""
+        height, width = self.image_size
+        return height // self.patch_px, width // self.patch_px
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether forward takes superpixel maps."""
+        return self.tokens is not None and self.partition == "superpixel"
+
+    @property
+    def has_latents(self) -> bool:
+        return self.trunk in ("latent", "hybrid", "kv_pool", "gather")
+
+    @property
+    def trunk_depths(self) -> tuple[int, int]:
+        """(blocks on tokens, blocks on latents) after pooling."""
+        depth = self.depth - self.grid_depth
+        if self.trunk == "latent":
+            return 0, depth
+        if self.trunk == "hybrid":
+            on_tokens = max(1, depth // 3) if self.token_depth is None else self.token_depth
+            return on_tokens, depth - on_tokens
+        return depth, 0
+
+
+def _check_choices(config: FocusViTConfig) -> None:
+    choices = {
+        "stem": Stem, "partition": Partition, "overlap": Overlap, "pooling": Pooling, "position": Position,
+        "trunk": Trunk, "latent_start": LatentStart, "readout": Readout,
+    }  # fmt: skip
+    for name, kind in choices.items():
+        if getattr(config, name) not in get_args(kind):
+            value, allowed = getattr(config, name), ", ".join(get_args(kind))
+            raise ValueError(f"model.{name} is '{value}'; it must be one of {allowed}")
+
+
+def _check_numbers(config: FocusViTConfig) -> None:
+    for name in ("patch_px", "width", "depth", "heads", "num_classes", "num_latents", "window", "micro_batches"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"model.{name} is {getattr(config, name)}; it must be at least 1")
+    if config.width % config.heads:
+        raise ValueError(
+            f"model.width {config.width} is not a multiple of model.heads {config.heads}; change one of them"
+        )
+    if min(config.image_size) < 1 or any(side % config.patch_px for side in config.image_size):
+        raise ValueError(
+            f"model.image_px is {config.image_px}, model.patch_px {config.patch_px}: each side of the image must be a "
+            f"multiple of the patch; change one of them"
+        )
+    if config.stem == "conv" and config.patch_px & (config.patch_px - 1):
+        raise ValueError(
+            f"model.patch_px is {config.patch_px}; the conv stem halves the image: use a power of two, or stem linear"
+        )
+    if not 0 <= config.grid_depth <= config.depth:
+        raise ValueError(f"model.grid_depth is {config.grid_depth}; it must lie in 0..depth ({config.depth})")
+    if config.tokens is not None and config.tokens < 1:
+        raise ValueError(f"model.tokens is {config.tokens}; use at least 1, or None for a plain ViT")
+    for name in ("drop_path", "dropout"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"model.{name} is {getattr(config, name)}; it is a probability below 1")
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
+        raise ValueError(f"model.mean {config.mean} and model.std {config.std} need three numbers each, std above 0")
+
+
+def _check_combinations(config: FocusViTConfig) -> None:
+    if config.partition == "merge" and config.tokens is not None:
+        if config.trunk != "full" or config.grid_depth == config.depth:
+            raise ValueError(
+                f"model.partition merge works inside full attention blocks; model.trunk is '{config.trunk}' and "
+                f"{config.depth - config.grid_depth} blocks follow the grid: use trunk full and a smaller grid_depth"
+            )
+        if config.tokens > config.num_patches:
+            raise ValueError(
+                f"model.tokens {config.tokens} exceeds the {config.num_patches} patches; merging only lowers it"
+            )
+    if config.trunk in ("latent", "hybrid"):
+        on_tokens, on_latents = config.trunk_depths
+        if on_latents < 1 or on_tokens < 0:
+            raise ValueError(
+                f"model.trunk {config.trunk} has no block left for the latents: depth {config.depth}, grid_depth "
+                f"{config.grid_depth}, token_depth {config.token_depth}; raise depth or lower the others"
+            )
+        if not 1 <= config.num_reads <= on_latents:
+            raise ValueError(
+                f"model.num_reads is {config.num_reads}; the {on_latents} latent blocks allow 1..{on_latents}"
+            )
+    if config.latent_start == "coarse" and config.has_latents and not config.needs_maps:
+        raise ValueError(
+            "model.latent_start coarse needs superpixel maps; use latent_start seeds, or partition superpixel"
+        )
+    if config.allow_empty and config.trunk == "full" and config.partition == "merge":
+        raise ValueError("model.allow_empty has no meaning with partition merge; set it to False")

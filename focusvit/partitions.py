@@ -1,0 +1,65 @@
+"""Partitions that need no superpixels: the controls' grid cells and random regions, and the patch grid."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .regions import Regions, measure_regions, overlap_matrix
+
+RANDOM_PARTITIONS = 64
+_MAX_MAP_PX = 512
+
+
+def grid_cells(num_cells: int, height: int, width: int) -> np.ndarray:
+    """A map (height, width) of exactly `num_cells` near-square cells: rows of cells, some with one cell more.
+
+    Raises:
+        ValueError: more cells than pixels.
+    """
+    if not 1 <= num_cells <= height * width:
+        raise ValueError(f"{num_cells} cells do not fit a map of {height}x{width}; use 1..{height * width}")
+    rows = min(max(round((num_cells * height / width) ** 0.5), -(-num_cells // width), 1), num_cells, height)
+    firsts = [row * num_cells // rows for row in range(rows + 1)]
+    cell_row = np.arange(height) * rows // height
+    first = np.array(firsts)[cell_row][:, None]
+    count = np.diff(firsts)[cell_row][:, None]
+    return (first + np.arange(width)[None] * count // width).astype(np.int32)
+
+
+def random_cells(num_cells: int, height: int, width: int, seed: int) -> np.ndarray:
+    """A map of `num_cells` regions around random seed pixels (nearest seed; the lower id on a tie), none empty."""
+    if not 1 <= num_cells <= height * width:
+        raise ValueError(f"{num_cells} cells do not fit a map of {height}x{width}; use 1..{height * width}")
+    seeds = np.sort(np.random.default_rng([seed, num_cells]).permutation(height * width)[:num_cells])
+    y, x = np.divmod(np.arange(height * width), width)
+    seed_y, seed_x = np.divmod(seeds, width)
+    distance = ((y[:, None] - seed_y) / height) ** 2 + ((x[:, None] - seed_x) / width) ** 2
+    return distance.argmin(1).reshape(height, width).astype(np.int32)
+
+
+@lru_cache(maxsize=32)
+def static_partition(kind: str, num_cells: int, grid: tuple[int, int]) -> tuple[torch.Tensor, Regions]:
+    """Overlap (R, K, N) and regions of the control `kind`: R is 1 for 'grid', RANDOM_PARTITIONS for 'random'.
+
+    Drawn on a map of 4 x 4 pixels a patch, finer when there are more cells than that.
+    """
+    rows, columns = grid
+    scale = 4
+    while rows * columns * scale * scale < num_cells and rows * scale < _MAX_MAP_PX:
+        scale *= 2
+    height, width = rows * scale, columns * scale
+    if kind == "grid":
+        maps = grid_cells(num_cells, height, width)[None]
+    else:
+        maps = np.stack([random_cells(num_cells, height, width, seed) for seed in range(RANDOM_PARTITIONS)])
+    tensor = torch.from_numpy(maps)
+    return overlap_matrix(tensor, grid, num_cells), measure_regions(tensor, num_cells)
+
+
+@lru_cache(maxsize=32)
+def patch_regions(grid: tuple[int, int]) -> Regions:
+    """The patches themselves as regions (1, N, .), in raster order."""
+    rows, columns = grid
+    ids = np.arange(rows * columns, dtype=np.int32).reshape(1, rows, columns)
+    return measure_regions(torch.from_numpy(ids), rows * columns)

@@ -1,0 +1,118 @@
+"""From integer superpixel maps to what the model needs: overlap with the patches, centre, area and covariance.
+
+Everything here is counted in integers, so it is exact and the same on every device. Shapes are static and nothing is
+read back to the host. Values of a map are checked at the boundary (`check_maps`), never inside forward.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Regions(NamedTuple):
+    """Where the regions of an image lie. It travels beside the tokens as an argument; order is never implied."""
+
+    area: Tensor
+    """(B, K) share of the image, 0 for an empty slot."""
+    centre: Tensor
+    """(B, K, 2) mean position (y, x), each in [0, 1]."""
+    covariance: Tensor
+    """(B, K, 3) variance of y, variance of x, covariance, in units of the image's sides."""
+
+    def log_relative_area(self) -> Tensor:
+        """(B, K) log of area over the mean area of the image's regions; very low for empty slots."""
+        valid = self.area > 0
+        mean = 1.0 / valid.sum(1, keepdim=True).clamp(min=1)
+        return torch.where(valid, torch.log(self.area.clamp(min=1e-9) / mean), EMPTY_BIAS)
+
+
+EMPTY_BIAS = -1e9
+"""Added to the attention logit of an empty slot: its weight is then exactly 0. Finite, so that no NaN can arise."""
+
+
+def check_maps(maps: Tensor, num_tokens: int, *, allow_empty: bool = False) -> None:
+    """Boundary check of superpixel maps (B, Hm, Wm): ids 0..num_tokens-1, each present. Reads values: not for forward.
+
+    Raises:
+        ValueError: naming the first image and the ids that are out of range or absent.
+    """
+    if maps.ndim != 3 or maps.is_floating_point() or maps.dtype == torch.bool:
+        raise ValueError(
+            f"maps have shape {tuple(maps.shape)} and dtype {maps.dtype}; they must be (B, H, W) of integers"
+        )
+    for i, ids in enumerate(maps.flatten(1)):
+        present = torch.unique(ids).tolist()
+        if not present or present[0] < 0 or present[-1] >= num_tokens:
+            seen = f"{present[0]}..{present[-1]}" if present else "nothing"
+            raise ValueError(f"the map of image {i} holds ids {seen}; {num_tokens} tokens allow 0..{num_tokens - 1}")
+        if len(present) < num_tokens and not allow_empty:
+            absent = sorted(set(range(num_tokens)) - set(present))
+            raise ValueError(
+                f"the map of image {i} holds {len(present)} regions for {num_tokens} tokens; absent: {absent[:5]}. "
+                f"Fit the map to exactly {num_tokens} regions, or set model.allow_empty"
+            )
+
+
+def overlap_matrix(maps: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:
+    """O[b, k, j] = |S_k n P_j| / |P_j|, the share of patch j that region k covers: (B, Hm, Wm) -> (B, K, N) float32.
+
+    The map may have any resolution that is a multiple of the patch grid. Columns sum to 1 (the paper's overlap).
+    """
+    B, height, width = maps.shape
+    rows, columns = grid
+    patch_of_row = torch.arange(height, device=maps.device) // (height // rows)
+    patch_of_column = torch.arange(width, device=maps.device) // (width // columns)
+    patch = (patch_of_row[:, None] * columns + patch_of_column).flatten()
+    slot = maps.flatten(1).long() * (rows * columns) + patch
+    counts = torch.zeros(B, num_tokens * rows * columns, device=maps.device)
+    # Whole numbers below 2^24 in float32: the sum is exact in any order.
+    counts.scatter_add_(1, slot, counts.new_ones(1).expand_as(slot))
+    pixels_per_patch = (height * width) // (rows * columns)
+    return counts.view(B, num_tokens, rows * columns) / pixels_per_patch
+
+
+def measure_regions(maps: Tensor, num_tokens: int) -> Regions:
+    """Area, centre and covariance of each region of (B, Hm, Wm) maps, a pixel being a square and not a point.
+
+    So a square cell of side s has variance s^2 / 12 on each axis at any map resolution, and a one-pixel region is not
+    degenerate. Sums are integers; the differences that follow are taken in float64.
+    """
+    B, height, width = maps.shape
+    ids = maps.flatten(1).long()
+    y = torch.arange(height, device=maps.device)[:, None].expand(height, width).flatten()
+    x = torch.arange(width, device=maps.device)[None].expand(height, width).flatten()
+    sums = []
+    for values in (torch.ones_like(y), y, x, y * y, x * x, y * x):
+        total = torch.zeros(B, num_tokens, dtype=torch.long, device=maps.device)
+        sums.append(total.scatter_add_(1, ids, values.expand_as(ids)).double())
+    count, sum_y, sum_x, sum_yy, sum_xx, sum_yx = sums
+    present = count.clamp(min=1)
+    mean_y, mean_x = sum_y / present, sum_x / present
+    variance_y = sum_yy / present - mean_y**2 + 1 / 12
+    variance_x = sum_xx / present - mean_x**2 + 1 / 12
+    covariance = sum_yx / present - mean_y * mean_x
+    return Regions(
+        area=(count / (height * width)).float(),
+        centre=torch.stack([(mean_y + 0.5) / height, (mean_x + 0.5) / width], -1).float(),
+        covariance=torch.stack(
+            [variance_y / height**2, variance_x / width**2, covariance / (height * width)], -1
+        ).float(),
+    )
+
+
+def harden(overlap: Tensor, centre: Tensor) -> Tensor:
+    """(B, K, N) overlap -> 0/1 membership: each patch joins its largest region, and a region that wins no patch joins
+    its best one, which it then shares. So no region that holds a pixel is left empty, also for K > N.
+
+    Of equally large regions the one whose centre lies further up and left wins: ids mean nothing.
+    """
+    K, N = overlap.shape[1:]
+    # Smaller than any true difference (one pixel of a patch), larger than float32's rounding.
+    tie = 1e-4 * (centre[..., 0] + 0.618 * centre[..., 1]) / 2
+    ids = torch.arange(K, device=overlap.device)
+    member = (overlap - tie[..., None]).argmax(1)[:, None, :] == ids[:, None]
+    best = overlap.argmax(2)[:, :, None] == torch.arange(N, device=overlap.device)
+    held = overlap > 0
+    lost = ~(member & held).any(2, keepdim=True) & held.any(2, keepdim=True)
+    return ((member & held) | (best & lost)).to(overlap.dtype)
