@@ -191,6 +191,10 @@ class TrainLoader:
             self.samples_seen += self.global_batch
             yield batch
 
+    def peek(self) -> Batch:
+        """The next batch, made in this process; the position stays."""
+        return self._reader[next(self._tasks())]
+
     def state_dict(self) -> dict[str, Any]:
         """The position and what it is a position in. Prefetched batches do not count as seen."""
         return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._identity}

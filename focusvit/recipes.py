@@ -3,11 +3,14 @@
 Any key can be changed on the command line: `focusvit pretrain demo --data DIR --run-dir DIR --optim.lr 2e-3`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UsageError
 
+from .checkpoint import Checkpoint
+from .config_json import from_json
 from .loader import DataConfig
 from .model_config import FocusViTConfig
 from .optim import OptimConfig
@@ -63,6 +66,24 @@ def tiny_imagenet_cpu() -> TrainConfig:
         global_batch=128,
         eval_every_epochs=2,
         checkpoint_every_epochs=1,
+    )
+
+
+def finetune(record: Checkpoint) -> TrainConfig:
+    """Go on from a checkpoint with a new head: the same model and image size, a low rate, layer-wise decay.
+
+    focusvit finetune --checkpoint RUN --data DIR --run-dir DIR --workers 2
+    Hardware: 2 CPU cores for a small model.
+    """
+    trained = from_json(TrainConfig, record.config, f"{record.uri}: config")
+    return TrainConfig(
+        model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),
+        data=dataclasses.replace(trained.data, crop_scale=(0.5, 1.0), train_split="train", eval_split="val"),
+        optim=OptimConfig(lr=5e-4, warmup_epochs=0.5, weight_decay=0.05, layer_decay=0.8),
+        epochs=5,
+        global_batch=64,
+        eval_every_epochs=1,
+        init_from=record.uri,
     )
 
 

@@ -6,7 +6,6 @@ function of the config, the data set and the number of samples seen, so a stoppe
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 

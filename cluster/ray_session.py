@@ -1,0 +1,50 @@
+"""Starting Ray inside this process, or joining a running cluster. Ray is imported here only when it is needed."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import UsageError
+
+# What every process of ours should know, wherever Ray starts it.
+PASSED_ON = ("OMP_WAIT_POLICY", "NO_ALBUMENTATIONS_UPDATE", "NUMBA_CACHE_DIR", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+MIN_OBJECT_STORE_BYTES = 100 * 2**20
+
+
+@contextmanager
+def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]:
+    """Ray for the time of a `with`. A Ray that is already up in this process is used and left running.
+
+    `address`: a running cluster ("auto", "host:6379", "ray://host:10001"); None starts Ray here. Raises `UsageError`
+    when nothing answers there.
+    """
+    # A quick controller poll, so that a worker's death is seen in a fifth of a second; before ray.train is imported.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run` Ray would start no task at all
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    env_vars = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    common = {
+        "log_to_driver": not quiet,
+        "logging_level": logging.ERROR if quiet else logging.INFO,
+        "runtime_env": {"env_vars": env_vars},
+    }
+    if address is None:
+        ray.init(include_dashboard=False, object_store_memory=MIN_OBJECT_STORE_BYTES, **common)
+    else:
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"No Ray cluster answers at '{address}' ({str(error).splitlines()[0][:200]}). Correct --ray-address, "
+                "or leave it out to run on this machine."
+            ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

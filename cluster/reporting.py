@@ -1,0 +1,185 @@
+"""What the driver of a training shows and sends: the MLflow run, its curves, the progress bar, the pictures."""
+
+import io
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from focusvit.checkpoint import load_checkpoint
+from focusvit.config_json import to_json
+from focusvit.run import RunDir, flat_params, parse_metrics
+from focusvit.shipper import Shipper
+from focusvit.tracking import Tracker
+from focusvit.train_config import TrainConfig
+from pipeline import storage
+from pipeline.dataset import Dataset
+
+if TYPE_CHECKING:
+    from .training import LaunchConfig
+
+
+@contextmanager
+def reported_run(
+    config: TrainConfig, data: Dataset, launch: "LaunchConfig"
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """An MLflow run around a training: the same one for every start on the same run directory.
+
+    Yields `finish`, which sends pictures and the model and returns the summary. Leaving by an exception or a signal
+    marks the run FAILED or KILLED.
+    """
+    run, started = RunDir(launch.run_dir), time.monotonic()
+    known = run.info()
+    tracker = Tracker.open(
+        known.get("tracking_uri", launch.tracking_uri),
+        known.get("experiment", launch.experiment),
+        launch.run_name or "training",
+        run_id=known.get("run_id"),
+        tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": "finetune" if config.init_from else "pretrain"},
+    )
+    with _terminated_as_exception(), tracker:
+        run.set_info(
+            {
+                "run_id": tracker.run_id,
+                "tracking_uri": tracker.uri,
+                "experiment": known.get("experiment", launch.experiment),
+                "starts": known.get("starts", 0) + 1,
+            }
+        )
+        tracker.watch()
+        tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
+        split = data.split(config.data.train_split)
+        if not known:
+            tracker.dataset(data.uri.rsplit("/", 1)[-1], split.identity, data.uri)
+        tracker.tags({"data_identity": split.identity, "data_root_hash": split.root_hash.hex()})
+        if config.model.needs_maps:
+            tracker.image(overlay(config, data), "superpixels_seen_in_training")
+        total = config.num_steps(split.num_samples) * config.global_batch
+        bar = _Progress(total, run.latest() or 0, quiet=launch.json)
+        shipper = Shipper(launch.run_dir, tracker, on_point=bar.point).start()
+
+        def finish() -> dict[str, Any]:
+            unsent = shipper.finish()
+            bar.close()
+            summary = _summary(run, tracker, data, time.monotonic() - started, unsent)
+            _send_results(run, tracker, data)
+            return summary
+
+        try:
+            yield finish
+        except BaseException:
+            shipper.finish(timeout_s=10)
+            bar.close()
+            raise
+
+
+def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
+    """Training views of a few samples with their regions, exactly as the model gets them."""
+    from focusvit.loader import TrainLoader
+    from focusvit.pictures import superpixel_overlay
+
+    split = data.split(config.data.train_split)
+    loader = TrainLoader(
+        split,
+        config.data,
+        seed=config.seed,
+        global_batch=min(count, split.num_samples),
+        rank=0,
+        world_size=1,
+        tokens=config.model.tokens,
+    )
+    batch = loader.peek()
+    assert batch.maps is not None
+    return superpixel_overlay(batch.images.permute(0, 2, 3, 1).numpy(), batch.maps.numpy())
+
+
+def _send_results(run: RunDir, tracker: Tracker, data: Dataset) -> None:
+    """The confusion matrix of the last scoring and the model; a store that fails now does not undo a training."""
+    try:
+        if storage.exists(run.path("confusion.npy")):
+            from focusvit.pictures import confusion_figure
+
+            counts = np.load(io.BytesIO(storage.read_bytes(run.path("confusion.npy"))))
+            if len(counts) <= 100:
+                tracker.figure(confusion_figure(counts, data.classes), "confusion_matrix")
+            totals = np.maximum(1, counts.sum(1))
+            table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
+            tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "per_class")
+        best = run.best()
+        if best is not None:
+            tracker.model(run.checkpoint_uri(best))
+    except Exception as error:
+        sys.stderr.write(f"the tracking store did not take pictures or model ({str(error)[:200]}); the run is done\n")
+
+
+def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsent: int) -> dict[str, Any]:
+    best, latest = run.best(), run.latest()
+    assert best is not None and latest is not None
+    points = parse_metrics(storage.read_bytes(run.path("metrics.jsonl")))
+    metrics: dict[str, float] = {}
+    for point in points:
+        metrics.update(point["values"])
+    return {
+        "run_dir": run.uri,
+        "checkpoint": run.checkpoint_uri(best),
+        "best_val_top1": load_checkpoint(run.checkpoint_uri(best)).metrics.get("val/top1"),
+        "metrics": metrics,
+        "samples_seen": latest,
+        "num_classes": len(data.classes),
+        "seconds": round(seconds, 1),
+        "run_id": tracker.run_id,
+        "tracking_uri": tracker.uri,
+        "points_not_sent": unsent,
+    }
+
+
+class _Progress:
+    """A bar over samples with images per second, time left, loss and the last score."""
+
+    def __init__(self, total: int, done: int, quiet: bool) -> None:
+        self._bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=quiet or None, desc="train")
+        self._quiet, self._shown, self._said_wait, self._lock = quiet, {}, False, threading.Lock()  # type: ignore[var-annotated]
+
+    def point(self, point: dict[str, Any]) -> None:
+        with self._lock:
+            values = point["values"]
+            for name, label in (("train/loss", "loss"), ("val/top1", "val_top1"), ("perf/img_per_s", "img/s")):
+                if name in values:
+                    self._shown[label] = f"{values[name]:.0f}" if label == "img/s" else f"{values[name]:.3f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(max(0, point["samples"] - self._bar.n))
+            share = values.get("perf/data_wait_share", 0.0)
+            if share > 0.4 and not self._said_wait and not self._quiet:
+                self._said_wait = True
+                tqdm.write(
+                    f"waiting for data {share:.0%} of the time: add loader workers (--data.loader-workers) or CPUs",
+                    file=sys.stderr,
+                )
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+@contextmanager
+def _terminated_as_exception() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that a terminated driver still closes its run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

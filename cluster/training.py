@@ -1,0 +1,264 @@
+"""`focusvit pretrain` and `focusvit finetune`: Ray Train around the one training loop.
+
+The driver resolves paths, checks everything that can be wrong, owns the MLflow run and shows the progress; workers
+only train. They talk through the run directory, so a worker's death loses nothing but the steps since its checkpoint.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from focusvit.checkpoint import load_checkpoint
+from focusvit.config_json import from_json, to_json
+from focusvit.recipes import finetune, recipe
+from focusvit.run import RunDir
+from focusvit.tracking import default_tracking_uri
+from focusvit.train import facts_of, for_dataset
+from focusvit.train_config import TrainConfig
+from pipeline import storage
+from pipeline.commandline import Positional, parse, parse_known
+from pipeline.dataset import open_dataset
+from pipeline.errors import DataError, UsageError
+
+from .estimate import describe
+from .ray_session import ray_session
+from .reporting import reported_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where a training runs and reports. None of this changes its result."""
+
+    data: str
+    """data set folder or URI (written by `focusvit preprocess`)"""
+    run_dir: str
+    """run directory or URI; the same command on the same directory goes on with the run"""
+    workers: str = "1"
+    """training processes: a number, or MIN-MAX for an elastic group"""
+    device: str = "auto"
+    """cpu, gpu, or auto (gpu when there is one)"""
+    cpus_per_worker: int = 0
+    """CPU threads of each worker; 0 = all cores of this machine divided by the workers"""
+    max_failures: int = 3
+    """how often the workers are started again after one died"""
+    local: bool = False
+    """one worker in this process, without Ray (for a debugger)"""
+    ray_address: str | None = None
+    """a running Ray cluster; without it Ray starts inside this process"""
+    tracking_uri: str | None = None
+    """MLflow store; default: MLFLOW_TRACKING_URI, else ./mlflow.db"""
+    experiment: str = "focusvit"
+    """MLflow experiment"""
+    run_name: str | None = None
+    """MLflow run name; default: the recipe and the name of the run directory"""
+    dry_run: bool = False
+    """print the resolved config, steps, memory, tokens, FLOPs and time, then stop"""
+    json: bool = False
+    """print the summary as one JSON object on stdout"""
+    verbose: bool = False
+    """show what Ray and the workers print"""
+
+    def __post_init__(self) -> None:
+        worker_range(self.workers)
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"--device must be auto, cpu or gpu, not '{self.device}'")
+        if self.max_failures < 0 or self.cpus_per_worker < 0:
+            raise ValueError("--max-failures and --cpus-per-worker must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LaunchConfig):
+    """Train a recipe on shards. Any key of the recipe can follow, such as --epochs 3 or --optim.lr 1e-3."""
+
+    recipe: Positional[str]
+    """name of a recipe (focusvit/recipes.py)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(LaunchConfig):
+    """Go on from a checkpoint with a new head on another data set. Any key of the training config can follow."""
+
+    checkpoint: str
+    """checkpoint folder or run directory to start from"""
+
+
+def worker_range(text: str) -> tuple[int, int]:
+    """'3' -> (3, 3); '1-4' -> (1, 4). ValueError for anything else."""
+    low, _, high = text.partition("-")
+    if not low.isdigit() or (high and not high.isdigit()) or text.endswith("-"):
+        raise ValueError(f"--workers must be a number or MIN-MAX, not '{text}'")
+    first, last = int(low), int(high or low)
+    if not 1 <= first <= last:
+        raise ValueError(f"--workers must satisfy 1 <= MIN <= MAX, not '{text}'")
+    return first, last
+
+
+def pretrain_main(argv: list[str]) -> int:
+    launch, rest = parse_known(PretrainConfig, argv, prog="focusvit pretrain")
+    config = parse(TrainConfig, rest, prog=f"focusvit pretrain {launch.recipe}", default=recipe(launch.recipe))
+    return _run(config, launch, launch.recipe)
+
+
+def finetune_main(argv: list[str]) -> int:
+    launch, rest = parse_known(FinetuneConfig, argv, prog="focusvit finetune")
+    start = finetune(load_checkpoint(storage.resolve(launch.checkpoint)))
+    return _run(parse(TrainConfig, rest, prog="focusvit finetune", default=start), launch, "finetune")
+
+
+def _run(config: TrainConfig, launch: LaunchConfig, name: str) -> int:
+    launch = resolved(launch, name)
+    data = open_dataset(launch.data)
+    sys.stderr.write(describe(for_dataset(config, data), data, launch.run_dir, launch.workers, full=launch.dry_run))
+    if launch.dry_run:
+        return 0
+    summary = launch_training(config, launch)
+    text = json.dumps(summary) if launch.json else _summary_line(summary)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def resolved(launch: LaunchConfig, name: str) -> LaunchConfig:
+    """All places absolute: workers have other current folders."""
+    run_dir = storage.resolve(launch.run_dir)
+    return dataclasses.replace(
+        launch,
+        data=storage.resolve(launch.data),
+        run_dir=run_dir,
+        tracking_uri=default_tracking_uri(launch.tracking_uri),
+        run_name=launch.run_name or f"{name} {run_dir.rstrip('/').rsplit('/', 1)[-1]}",
+    )
+
+
+def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]:
+    """Train to the end and return the summary: run_dir, checkpoint, metrics, MLflow run. `launch` is `resolved`.
+
+    Raises `UsageError` before anything starts when the run directory holds another run, when a split is missing, when
+    the tracking server does not answer; `DataError` when too much of the data does not decode.
+    """
+    data = open_dataset(launch.data)
+    config = for_dataset(config, data)
+    if config.init_from:
+        config = dataclasses.replace(config, init_from=load_checkpoint(storage.resolve(config.init_from)).uri)
+    data.split(config.data.eval_split)
+    low, high = worker_range(launch.workers)
+    if config.global_batch < high:
+        raise UsageError(f"global_batch {config.global_batch} is smaller than --workers {high}. Use fewer workers.")
+    run = RunDir(launch.run_dir)
+    run.prepare(to_json(config), facts_of(config, data))
+    storage.remove(run.path("error.json"))
+    with reported_run(config, data, launch) as finish:
+        if launch.local:
+            _train_here(config, launch)
+        else:
+            _train_on_ray(config, launch, low, high)
+        return finish()
+
+
+def _train_here(config: TrainConfig, launch: LaunchConfig) -> None:
+    import torch
+
+    from focusvit.train import train
+
+    device = "cuda" if launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    train(config, data_uri=launch.data, run_dir=launch.run_dir, device=device)
+
+
+def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int) -> None:
+    with ray_session(launch.ray_address, quiet=not launch.verbose):
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        resources = ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        if launch.device == "gpu" and gpus < low:
+            raise UsageError(f"--device gpu with {low} workers needs {low} GPUs; Ray sees {gpus}. Use --device cpu.")
+        use_gpu = launch.device == "gpu" or (launch.device == "auto" and gpus >= high)
+        threads = launch.cpus_per_worker or max(1, cores // high)
+        if low * threads > cores:
+            raise UsageError(
+                f"{low} workers with {threads} CPUs each need {low * threads}; Ray has {cores}. "
+                "Use fewer --workers or a smaller --cpus-per-worker."
+            )
+        settings = {
+            "config": to_json(config),
+            "data": launch.data,
+            "run_dir": launch.run_dir,
+            "threads": max(1, threads - config.data.loader_workers) if use_gpu else threads,
+        }
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(
+                num_workers=low if low == high else (low, high),
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
+            ),
+            run_config=RunConfig(
+                # Ray's own bookkeeping; a new name for each start, since resuming is ours and not Ray's.
+                name=f"start-{os.getpid()}-{int.from_bytes(os.urandom(4))}",
+                storage_path=str(Path(launch.run_dir, "ray")) if storage.is_local(launch.run_dir) else None,
+                failure_config=FailureConfig(max_failures=launch.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            _raise_reported(launch.run_dir, error)
+            raise
+        _raise_reported(launch.run_dir, None)
+
+
+def _raise_reported(run_dir: str, cause: Exception | None) -> None:
+    """Raise the error that a worker wrote down as the user's or the data's, in its own words."""
+    place = RunDir(run_dir).path("error.json")
+    if storage.exists(place):
+        values = storage.read_json(place)
+        kind = UsageError if values["kind"] == "UsageError" else DataError
+        raise kind(values["text"]) from cause
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """One Ray Train worker: the loop, with Ray's rank, world size and device."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from focusvit.train import train
+
+    torch.set_num_threads(settings["threads"])
+    place = RunDir(settings["run_dir"]).path("error.json")
+    if storage.exists(place):
+        return  # the last start ended with an error that a new start would only repeat; the driver raises it
+    context = ray.train.get_context()
+
+    def on_checkpoint(samples_seen: int, metrics: dict[str, float]) -> None:
+        ray.train.report({"samples_seen": samples_seen, **metrics})
+
+    try:
+        train(
+            from_json(TrainConfig, settings["config"]),
+            data_uri=settings["data"],
+            run_dir=settings["run_dir"],
+            device=ray.train.torch.get_device(),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            on_checkpoint=on_checkpoint,
+        )
+    except (UsageError, DataError) as error:
+        storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})
+        raise
+
+
+def _summary_line(summary: dict[str, Any]) -> str:
+    metrics = summary["metrics"]
+    scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics)
+    return (
+        f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
+        f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "
+        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
+    )

@@ -1,0 +1,76 @@
+"""A small real data set in a folder, in a second: drawn shapes, real superpixels, real tars, index and dataset.json."""
+
+import dataclasses
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import storage
+from pipeline.build import build_shard
+from pipeline.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name
+from pipeline.embedded import draw_shape
+from pipeline.image import ImageConfig
+from pipeline.sample import FORMAT_VERSION, Sample, encode
+from pipeline.superpixels import SuperpixelConfig, segment_image
+
+CLASSES = ("disc", "square", "triangle", "star")
+
+
+def make_dataset(
+    folder: Path,
+    *,
+    splits: dict[str, int] | None = None,
+    per_shard: int = 9,
+    side_px: int = 40,
+    bad: Collection[int] = (),
+    name: str = "tiny",
+) -> str:
+    """Write the data set and return its path. `bad` samples of the train split hold bytes that are no image."""
+    infos = {}
+    for split, count in (splits or {"train": 50, "val": 17}).items():
+        rng = np.random.default_rng([len(split), side_px])
+        starts = range(0, count, per_shard)
+        index = np.zeros(count, INDEX_DTYPE)
+        for shard, start in enumerate(starts):
+            rows = [{"key": f"{split}-{i:04d}", "class_id": i % len(CLASSES), "i": i} for i in range(start, min(start + per_shard, count))]
+            built = build_shard(rows, lambda row: _members(row, rng, side_px, row["i"] in bad and split == "train"))
+            storage.put(str(folder / shard_name(split, shard)), built.data)
+            for row, offset, length in zip(rows, built.offsets, built.lengths):
+                index[row["i"]] = (shard, offset, length, row["class_id"])
+        buffer = io.BytesIO()
+        np.save(buffer, index)
+        storage.put(index_uri(str(folder), split), buffer.getvalue())
+        infos[split] = SplitInfo(
+            num_samples=count, num_shards=len(starts), num_skipped=0, num_bytes=0,
+            identity=f"{name}-{split}-{count}-{side_px}", fingerprint="f", root_hash="00" * 32, source="drawn",
+        )  # fmt: skip
+    storage.put_json(
+        str(folder / "dataset.json"),
+        {
+            "format_version": FORMAT_VERSION,
+            "classes": list(CLASSES),
+            "superpixels": dataclasses.asdict(SuperpixelConfig()),
+            "image": dataclasses.asdict(ImageConfig()),
+            "splits": {split: dataclasses.asdict(info) for split, info in infos.items()},
+        },
+    )
+    return str(folder)
+
+
+def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool) -> dict[str, bytes]:
+    rgb, _ = draw_shape(rng, row["class_id"], side_px)
+    image = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]))[1].tobytes()
+    return encode(
+        Sample(
+            key=row["key"],
+            image=b"no image" if is_bad else image,
+            image_ext="jpg",
+            superpixels=segment_image(np.ascontiguousarray(rgb), SuperpixelConfig()),
+            class_id=row["class_id"],
+            meta={},
+            label_map=None,
+        )
+    )
