@@ -1,0 +1,217 @@
+"""One shard from its rows: a pure function of rows, source and config, and the step that commits its result."""
+
+import hashlib
+import io
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from . import storage, tar
+from .dataset import plan_uri, shard_name, sidecar_uri
+from .errors import DataError
+from .fingerprint import golden_digest, machine
+from .image import BadImage, ImageConfig, prepare_image, read_header
+from .plan import read_shard_rows
+from .sample import FORMAT_VERSION, Sample, encode
+from .sources import Source
+from .superpixels import SuperpixelConfig, segment_image
+
+Row = dict[str, Any]  # of plan.SCHEMA
+Members = dict[str, bytes]
+MAX_LISTED = 1000  # bad samples that a report carries; the count is always whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All that a worker needs to make one shard; a few hundred bytes, whatever the size of the data."""
+
+    out: str
+    split: str
+    shard: int
+    source: Source
+    image: ImageConfig
+    superpixels: SuperpixelConfig
+    fingerprint: str
+    golden: str  # digest that this machine must reach, see fingerprint.golden_digest
+    skip_bad: bool  # False: a shard with a bad sample is not written
+    isolated: bool = False  # True: each sample in a child process, because a worker of this shard died
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.split, self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadSample:
+    """A sample that cannot be stored, and why."""
+
+    source: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltShard:
+    """The bytes of a tar and where its samples lie in it."""
+
+    data: bytes
+    sha256: str
+    offsets: list[int]
+    lengths: list[int]
+    class_ids: list[int]
+    num_regions: list[int]
+    bad: list[BadSample]
+
+
+def make_sample(row: Row, source: Source, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
+    """Members of one sample. Raises BadImage when its bytes are no usable image, OSError when they cannot be read."""
+    try:
+        data = source.read(row["file"], row["offset"], row["length"])
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(f"cannot be read: {error}") from None
+    header = read_header(data)
+    stored, ext, rgb = prepare_image(data, image)
+    found = segment_image(rgb, superpixels)
+    meta = {
+        "source": row["source"],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "height": header.height,
+        "width": header.width,
+        "superpixels": {"regions": len(found.merges) + 1, **asdict(superpixels)},
+    }
+    if row["labels"]:
+        meta["labels"] = row["labels"]
+    class_id = row["class_id"] if row["class_id"] >= 0 else None
+    return encode(Sample(key=row["key"], image=stored, image_ext=ext, superpixels=found, class_id=class_id, meta=meta))
+
+
+def build_shard(rows: Iterable[Row], make: Callable[[Row], Members]) -> BuiltShard:
+    """The tar of `rows`, in order. The same rows and images give the same bytes, on any worker, any number of times.
+
+    `make` turns a row into members; a BadImage from it costs that sample only, other exceptions end the build.
+    """
+    from webdataset import TarWriter  # takes 2 s to load, and only workers write
+
+    buffer = io.BytesIO()
+    offsets, lengths, class_ids, num_regions, bad = [], [], [], [], []
+    position = 0
+    with TarWriter(buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
+        for row in rows:
+            try:
+                members = make(row)
+            except BadImage as error:
+                bad.append(BadSample(source=row["source"], key=row["key"], reason=str(error)))
+                continue
+            writer.write({"__key__": row["key"], **members})
+            length = sum(tar.BLOCK + tar.padded(len(data)) for data in members.values())
+            offsets.append(position)
+            lengths.append(length)
+            class_ids.append(row["class_id"])
+            num_regions.append(_regions(members))
+            position += length
+    data = buffer.getvalue()
+    return BuiltShard(
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        offsets=offsets,
+        lengths=lengths,
+        class_ids=class_ids,
+        num_regions=num_regions,
+        bad=bad,
+    )
+
+
+def _regions(members: Members) -> int:
+    merges = np.lib.format.read_array(io.BytesIO(members["merges.npy"]))
+    return len(merges) + 1
+
+
+def run_shard(task: ShardTask) -> dict[str, Any]:
+    """Build and commit one shard; returns what the driver keeps of it (about 1 KB).
+
+    The tar is put first and its sidecar last: the sidecar is the mark of completion, so a worker killed in between
+    costs a rebuild to the same bytes. Raises OSError (worth another try) and DataError (not).
+    """
+    prove_machine(task.golden)
+    started, cpu = time.perf_counter(), time.process_time()
+    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    if task.isolated:
+        from .isolate import IsolatedMaker
+
+        with IsolatedMaker(task.source, task.image, task.superpixels) as isolated:
+            built = build_shard(rows, isolated)
+    else:
+        built = build_shard(rows, lambda row: make_sample(row, task.source, task.image, task.superpixels))
+    written = task.skip_bad or not built.bad
+    skipped = [asdict(sample) for sample in built.bad]
+    timing = {
+        "wall_s": round(time.perf_counter() - started, 3),
+        "cpu_s": round(time.process_time() - cpu, 3),
+        "machine": machine(),
+    }
+    sidecar = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": task.fingerprint,
+        "shard": task.shard,
+        "sha256": built.sha256,
+        "size_bytes": len(built.data),
+        "num_samples": len(built.offsets),
+        "offsets": built.offsets,
+        "lengths": built.lengths,
+        "class_ids": built.class_ids,
+        "num_regions": built.num_regions,
+        "skipped": skipped,
+        "timing": timing,
+    }
+    if written:
+        storage.put(storage.join(task.out, task.name), built.data)
+        storage.put_json(sidecar_uri(task.out, task.split, task.shard), sidecar)
+    return {
+        "shard": task.shard,
+        "written": written,
+        "num_samples": len(built.offsets),
+        "num_bytes": len(built.data),
+        "num_bad": len(built.bad),
+        "bad": skipped[:MAX_LISTED],
+        **timing,
+    }
+
+
+def read_sidecar(task: ShardTask) -> dict[str, Any] | None:
+    """The sidecar of a finished shard; None when the shard has to be built (again).
+
+    Finished means: the sidecar is readable, of this fingerprint, and the tar beside it has the stated size.
+    """
+    try:
+        sidecar = storage.read_json(sidecar_uri(task.out, task.split, task.shard))
+        whole = storage.size(storage.join(task.out, task.name)) == sidecar["size_bytes"]
+        right = sidecar["fingerprint"] == task.fingerprint and sidecar["format_version"] == FORMAT_VERSION
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return sidecar if whole and right else None
+
+
+def prove_machine(golden: str) -> None:
+    """Once per process: one thread for each library, and the golden image. Raises DataError that names the machine."""
+    cv2.setNumThreads(1)  # a task holds one CPU; the pool of OpenCV would take all of them
+    if golden and golden_digest() != golden:
+        raise DataError(
+            f"the machine {machine()} makes other bytes of the golden image (digest {golden_digest()[:12]}, "
+            f"the driver's is {golden[:12]}), so its shards would differ. Give it the driver's versions "
+            f"(constraints.txt, the same CPU family for fast-slic), or take it out of the cluster."
+        )
+
+
+def signal_name(exit_code: int | None) -> str:
+    """'SIGFPE' for -8, 'exit code 3' for 3."""
+    if exit_code is not None and exit_code < 0:
+        try:
+            return signal.Signals(-exit_code).name
+        except ValueError:
+            return f"signal {-exit_code}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,114 @@
+"""Encoded images in, encoded images of bounded size out. What cannot be decoded is a `BadImage` with a reason."""
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 89_000_000  # 270 MB once decoded (where PIL begins to warn); the largest ImageNet photo has 25 million
+MAX_SIDE_PX = 65_500  # what a JPEG file can hold
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # recognised by content; the file's name says nothing
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_ORIENTATION = 0x0112
+# Orientation is left as stored: published ImageNet numbers ignore the EXIF tag. 16-bit images become 8-bit.
+_FLAGS = cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class BadImage(Exception):  # noqa: N818 - it names a thing found in the data, like StopIteration
+    """These bytes are no usable image; the text says why. It is the sample's fault, not the program's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """Everything that changes the stored bytes of an image. Part of the fingerprint of a data set."""
+
+    target_px: int = 256
+    """Images with a longer short side are reduced to it; others keep their original bytes."""
+    quality: int = 92
+    """JPEG quality of reduced images."""
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.target_px <= 8192:
+            raise ValueError(f"image.target_px is {self.target_px}; choose 8 to 8192 pixels for the short side")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"image.quality is {self.quality}; choose 1 to 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What an image file says about itself before its pixels are decoded."""
+
+    format: str
+    width: int
+    height: int
+    plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels
+
+
+def read_header(data: bytes) -> Header:
+    """Cheap look at the first bytes, so that a small file cannot ask for gigabytes. Raises BadImage."""
+    if not data:
+        raise BadImage("is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True
+            eight_bit = image.format != "PNG" or data[24] == 8
+            plain = upright and eight_bit and image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
+            header = Header(format=image.format or "", width=image.width, height=image.height, plain=plain)
+    except Image.DecompressionBombError:
+        raise BadImage(f"states more than {MAX_PIXELS} pixels") from None
+    except Exception as error:  # PIL's readers raise many kinds on damaged headers: all of them mean the same here
+        raise BadImage(f"is not an image: {_first_line(error, data)}") from None
+    if header.width * header.height > MAX_PIXELS:
+        raise BadImage(f"states {header.width}x{header.height} pixels, more than {MAX_PIXELS}")
+    return header
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """uint8 RGB (H, W, 3), as stored (EXIF orientation is not applied). Raises BadImage."""
+    return _decode(data, read_header(data))
+
+
+def prepare_image(data: bytes, config: ImageConfig) -> tuple[bytes, str, np.ndarray]:
+    """(bytes to store, "jpg" or "png", their decoded uint8 RGB (h, w, 3)). Raises BadImage.
+
+    The original bytes are kept when the short side is not longer than `target_px` and any reader would see the same
+    pixels. The pixels are those of the stored bytes, so that a map can be made again from a shard alone.
+    """
+    header = read_header(data)
+    rgb = _decode(data, header)
+    short = min(header.width, header.height)
+    ext = "jpg" if header.format in _LOSSY else "png"
+    if header.plain and short <= config.target_px:
+        return data, ext, rgb
+    if short > config.target_px:
+        scale = config.target_px / short
+        size = (max(1, round(header.width * scale)), max(1, round(header.height * scale)))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    if max(rgb.shape) > MAX_SIDE_PX:
+        raise BadImage(f"has a side of {max(rgb.shape)} pixels at the stored size, more than {MAX_SIDE_PX}")
+    options = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if ext == "jpg" else []
+    done, stored = cv2.imencode(f".{ext}", rgb[..., ::-1], options)
+    if not done:
+        raise BadImage(f"cannot be encoded again ({rgb.shape[1]}x{rgb.shape[0]} pixels)")
+    encoded = stored.tobytes()
+    return encoded, ext, rgb if ext == "png" else _decode(encoded, None)
+
+
+def _decode(data: bytes, header: Header | None) -> np.ndarray:
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error as error:
+        raise BadImage(f"cannot be decoded: {_first_line(error, data)}") from None
+    if bgr is None:
+        raise BadImage(f"cannot be decoded: its {len(data)} bytes are damaged or cut short")
+    if header and bgr.shape[:2] != (header.height, header.width):
+        raise BadImage(f"decodes to {bgr.shape[1]}x{bgr.shape[0]} pixels, but states {header.width}x{header.height}")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _first_line(error: Exception, data: bytes) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"its {len(data)} bytes start with {data[:8]!r}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,245 @@
+"""`focusvit preprocess`: from a source to one finished split of a data set. Run again, it goes on where it stopped."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from . import storage
+from .build import ShardTask, read_sidecar
+from .commandline import parse
+from .commit import check_out, describe, finish_split
+from .dataset import STATE_FOLDER, plan_uri
+from .errors import DataError
+from .image import ImageConfig
+from .plan import Plan, make_plan, save_plan
+from .probe import probe
+from .sources import Source, detect
+from .superpixels import SuperpixelConfig
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """Images -> WebDataset shards with superpixel maps."""
+
+    source: str
+    """Where the images are: an image folder, a .tar, a folder of Hugging Face parquet; a path or a URI."""
+    out: str
+    """The data set to make or to add a split to; a path or a URI."""
+    split: str = "train"
+    """The split to read and to write."""
+    max_samples: int | None = None
+    """Take at most this many samples, the same number of each class as far as possible."""
+    samples_per_shard: int | None = None
+    """Samples in a shard; by default about 32 shards of 64 to 1000."""
+    workers: int | None = None
+    """Shards made at a time; by default one for each CPU. With --local, 0 runs in this process, for a debugger."""
+    dry_run: bool = False
+    """Count, time a few images, print what the run would take, and write nothing."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """A bad image: list all of them and exit with 1, or leave it out and record it."""
+    max_errors: int | None = None
+    """Stop as soon as more images than this are bad."""
+    ray_address: str | None = None
+    """A running Ray cluster to use; by default Ray starts inside this process."""
+    local: bool = False
+    """Use processes of this machine without Ray. The bytes are the same."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    image: ImageConfig = field(default_factory=ImageConfig)
+    superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_samples", 1), ("samples_per_shard", 1), ("workers", 0), ("max_errors", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+        if not self.split or not self.split.replace("_", "").isalnum() or not self.split.isascii():
+            raise ValueError(f"--split is '{self.split}'; use letters, digits and _ (it begins the names of shards)")
+        if self.local and self.ray_address:
+            raise ValueError("--local and --ray-address exclude each other: the first means no Ray at all")
+        if self.workers == 0 and not self.local:
+            raise ValueError("--workers 0 (in this process) needs --local; Ray needs at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did. Counts are of the whole split; `built_shards` of this run."""
+
+    out: str
+    split: str
+    num_samples: int
+    num_skipped: int
+    num_shards: int
+    built_shards: int
+    num_bytes: int
+    num_classes: int
+    seconds: float
+    images_per_s: float
+    identity: str
+    root_hash: str
+
+    def line(self) -> str:
+        return (
+            f"{self.split}: {self.num_samples} samples of {self.num_classes} classes in {self.num_shards} shards "
+            f"({self.num_bytes / 1e6:.1f} MB, {self.built_shards} built now, {self.num_skipped} samples skipped), "
+            f"{self.seconds:.1f} s, {self.images_per_s:.0f} images/s, root {self.root_hash}, at {self.out}"
+        )
+
+
+def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary | dict[str, Any]:
+    """Make or complete one split; a dry run returns its estimate instead. `say` gets the plan, line by line.
+
+    Raises UsageError (the request does not fit the source or what is already there) and DataError (bad samples, with
+    their list). Whatever stops it, a later run with the same config keeps the finished shards.
+    """
+    out = storage.resolve(config.out)
+    source = detect(config.source, config.split)
+    plan = make_plan(source, config.split, samples_per_shard=config.samples_per_shard, max_samples=config.max_samples)
+    description = describe(plan, config.image, config.superpixels)
+    check_out(out, plan, description)
+    if config.dry_run:
+        _say_plan(say, config, source, plan, out, finished=0)
+        return probe(plan, source, config.image, config.superpixels, workers=_num_workers(config))
+    tasks = list(_tasks(config, source, plan, out, description))
+    finished = _finished(tasks, out)
+    _say_plan(say, config, source, plan, out, len(finished))
+    place = plan_uri(out, plan.split)
+    if not storage.exists(place):
+        save_plan(place, plan, description)
+    storage.remove_temporary(out, f"{plan.split}-")
+    started = time.perf_counter()
+    todo = [task for task in tasks if task.shard not in finished]
+    bad = [sample for sidecar in finished.values() for sample in sidecar["skipped"]]
+    num_new = _build(config, plan, todo, bad)
+    _settle_errors(config, out, plan.split, bad)
+    info = finish_split(out, plan, description, tasks, source)
+    seconds = time.perf_counter() - started
+    return Summary(
+        out=out,
+        split=plan.split,
+        num_samples=info.num_samples,
+        num_skipped=info.num_skipped,
+        num_shards=info.num_shards,
+        built_shards=len(todo),
+        num_bytes=info.num_bytes,
+        num_classes=len(plan.classes),
+        seconds=round(seconds, 3),
+        images_per_s=round(num_new / seconds, 1) if seconds else 0.0,
+        identity=info.identity,
+        root_hash=info.root_hash,
+    )
+
+
+def _num_workers(config: PreprocessConfig) -> int:
+    return config.workers if config.workers is not None else len(os.sched_getaffinity(0))
+
+
+def _tasks(
+    config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
+) -> Iterator[ShardTask]:
+    for shard in range(len(plan.bounds) - 1):
+        yield ShardTask(
+            out=out,
+            split=plan.split,
+            shard=shard,
+            source=source,
+            image=config.image,
+            superpixels=config.superpixels,
+            fingerprint=description["fingerprint"],
+            golden=description["versions"]["golden"],
+            skip_bad=config.on_error == "skip",
+        )
+
+
+def _finished(tasks: list[ShardTask], out: str) -> dict[int, dict[str, Any]]:
+    """Sidecars of the shards that need no work, by shard."""
+    present = set(storage.list_names(storage.join(out, STATE_FOLDER, "shards")))
+    found = {task.shard: read_sidecar(task) for task in tasks if task.name.replace(".tar", ".json") in present}
+    return {shard: sidecar for shard, sidecar in found.items() if sidecar}
+
+
+def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
+    num_shards = len(plan.bounds) - 1
+    say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes")
+    say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
+    say(
+        f"images   short side at most {config.image.target_px} px (JPEG quality {config.image.quality} when reduced); "
+        f"at most {config.superpixels.fine_regions} superpixels"
+    )
+    where = "processes of this machine" if config.local else f"Ray at {config.ray_address or 'this machine'}"
+    workers = f"{_num_workers(config)}" if config.workers or not config.ray_address else "all CPUs"
+    say(f"workers  {workers}, {where}; bad images: {config.on_error}")
+    if finished:
+        say(f"resume   {finished} of {num_shards} shards are finished and kept")
+
+
+def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: list[dict[str, Any]]) -> int:
+    """Run the tasks that are left, appending bad samples to `bad`; returns how many images were prepared."""
+    from .executors import run_local, run_ray
+
+    if not todo:
+        return 0
+    if config.local:
+        results = run_local(todo, workers=_num_workers(config))
+    else:
+        address = config.ray_address
+        results = run_ray(todo, address=address, workers=config.workers if address else _num_workers(config))
+    total, num_bad = sum(int(plan.bounds[t.shard + 1] - plan.bounds[t.shard]) for t in todo), len(bad)
+    done = plan.num_samples - total
+    with tqdm(total=plan.num_samples, initial=done, unit=" images", desc=f"preprocess {plan.split}") as bar:
+        for result in results:
+            bar.update(result["num_samples"] + result["num_bad"])
+            num_bad += result["num_bad"]
+            bad.extend(result["bad"])
+            if config.max_errors is not None and num_bad > config.max_errors:
+                raise DataError(
+                    f"{num_bad} images are bad, more than --max-errors {config.max_errors} allows. {_listing(bad)} "
+                    f"Finished shards are kept."
+                )
+    return total
+
+
+def _settle_errors(config: PreprocessConfig, out: str, split: str, bad: list[dict[str, Any]]) -> None:
+    """Write (or clear) the error table; under `fail` a bad sample ends the run here."""
+    table = storage.join(out, STATE_FOLDER, f"errors-{split}.json")
+    if not bad:
+        storage.remove(table)
+        return
+    bad = sorted(bad, key=lambda sample: sample["source"])
+    storage.put_json(table, bad)
+    if config.on_error == "fail":
+        raise DataError(
+            f"{len(bad)} of the images cannot be prepared, so split '{split}' is not finished. {_listing(bad)} All of "
+            f"them are listed in {table}. Replace or remove these images and run again, or leave them out with "
+            f"--on-error skip; finished shards are kept."
+        )
+
+
+def _listing(bad: list[dict[str, Any]], limit: int = 10) -> str:
+    lines = "; ".join(f"{sample['source']} {sample['reason']}" for sample in bad[:limit])
+    return f"{lines}; and {len(bad) - limit} more." if len(bad) > limit else f"{lines}."
+
+
+def main(argv: list[str]) -> int:
+    config = parse(PreprocessConfig, argv, prog="focusvit preprocess")
+    stream = sys.stderr if config.json else sys.stdout
+
+    def say(text: str) -> None:
+        stream.write(text + "\n")
+        stream.flush()
+
+    result = preprocess(config, say)
+    if isinstance(result, Summary):
+        content, line = asdict(result), f"preprocess {result.line()}"
+    else:
+        content, line = result, result["text"]
+    sys.stdout.write((json.dumps(content) if config.json else line) + "\n")
+    return 0

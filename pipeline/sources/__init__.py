@@ -1,0 +1,6 @@
+"""Where images come from: one module for each layout. `detect` looks at what is there and picks."""
+
+from .detect import detect
+from .row import Row, Source
+
+__all__ = ["Row", "Source", "detect"]

@@ -1,0 +1,98 @@
+"""From a place and a split to the layout that is there. Looks at names only, so it costs a listing or two."""
+
+from pipeline import storage
+from pipeline.errors import UsageError
+
+from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, shorten
+from .parquet import open_parquet
+from .row import Source, is_image_name
+from .tars import TarArchive
+
+# Other names that publishers give the same split.
+ALIASES = {"val": ("val", "validation", "valid"), "train": ("train", "training"), "test": ("test", "testing")}
+
+
+def detect(uri: str, split: str) -> Source:
+    """The source at `uri`: a file, a folder of one split, or a folder that holds several. Raises UsageError."""
+    uri = storage.resolve(uri)
+    if not storage.exists(uri):
+        raise UsageError(f"the source {uri} does not exist. --source takes a folder, a .tar or a .parquet file.")
+    folder, name = uri.rsplit("/", 1)
+    if not storage.is_folder(uri):
+        return _file(folder, name)
+    names = storage.list_names(uri)
+    parquet = sorted(path for path in _candidates(uri, names) if path.endswith(".parquet"))
+    if parquet:
+        return _parquet(uri, parquet, split)
+    for alias in ALIASES.get(split, (split,)):
+        for archive in (f"{alias}.tar", f"ILSVRC2012_img_{alias}.tar"):
+            if archive in names:
+                return TarArchive(root=uri, name=archive, stated_classes=_wnids(uri, names))
+        if alias in names and _is_split_folder(storage.join(uri, alias)):
+            return _folder(storage.join(uri, alias), stated=_wnids(uri, names))
+    known = {alias for aliases in ALIASES.values() for alias in aliases}
+    others = [name for name in names if name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") in known]
+    others = [name for name in others if name.endswith(".tar") or _is_split_folder(storage.join(uri, name))]
+    if others:
+        raise UsageError(
+            f"the source {uri} has no split '{split}'; it holds {', '.join(others)}. "
+            f"Name one of these with --split, or point --source at the folder or file of this split."
+        )
+    return _folder(uri, stated=None)
+
+
+def _file(folder: str, name: str) -> Source:
+    if name.endswith(".parquet"):
+        return open_parquet(folder, [name])
+    if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
+        raise UsageError(
+            f"{folder}/{name} is compressed, so images in it cannot be read in place. "
+            f"Unpack it to a plain .tar (gunzip) or to a folder, and name that with --source."
+        )
+    if name.endswith(".tar"):
+        return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_names(folder)))
+    raise UsageError(f"the source {folder}/{name} is a file of no known kind (.tar, .parquet), and not a folder.")
+
+
+def _folder(uri: str, stated: tuple[str, ...] | None) -> Source:
+    names = storage.list_names(uri)
+    parquet = [name for name in names if name.endswith(".parquet")]
+    if parquet:
+        return open_parquet(uri, parquet)
+    if ANNOTATIONS in names:
+        return AnnotatedFolder(root=uri, stated_classes=stated)
+    return ClassFolders(root=uri, stated_classes=stated)
+
+
+def _is_split_folder(uri: str) -> bool:
+    """True for a folder of class folders, and False for a class that happens to be called `train`."""
+    if not storage.is_folder(uri):
+        return False
+    names = storage.list_names(uri)
+    return not any(is_image_name(name) for name in names)
+
+
+def _candidates(uri: str, names: list[str]) -> list[str]:
+    inner = storage.list_names(storage.join(uri, "data")) if "data" in names else []
+    return names + [f"data/{name}" for name in inner]
+
+
+def _parquet(uri: str, files: list[str], split: str) -> Source:
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        stem = file.removeprefix("data/").removesuffix(".parquet")
+        splits.setdefault(stem.split("-")[0], []).append(file)
+    for alias in ALIASES.get(split, (split,)):
+        if alias in splits:
+            return open_parquet(uri, splits[alias])
+    raise UsageError(
+        f"the parquet files in {uri} have no split '{split}'; their names say {shorten(sorted(splits))}. "
+        f"Name one of these with --split, or point --source at one file."
+    )
+
+
+def _wnids(uri: str, names: list[str]) -> tuple[str, ...] | None:
+    """Tiny ImageNet states its classes in `wnids.txt`; the class id is the rank of the sorted name."""
+    if "wnids.txt" not in names:
+        return None
+    return tuple(sorted(storage.read_bytes(storage.join(uri, "wnids.txt")).decode().split())) or None

@@ -1,0 +1,49 @@
+"""What every layout offers: a list of rows, and the bytes of a row."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class Row(NamedTuple):
+    """One image of a source."""
+
+    source: str  # its id: stable, unique in the source, free of the place where the source lies
+    file: str  # relative to the source's root
+    offset: int = 0
+    length: int = -1  # -1: the whole file
+    class_name: str | None = None
+    group: str = ""  # rows of one group are read together (a parquet row group), so they stay neighbours
+    label_file: str = ""  # ground-truth label map of dense tasks, relative to the root
+    labels: tuple[int, ...] = ()  # class ids of a multi-label task
+
+
+class Source(Protocol):
+    """A layout. Frozen and picklable: workers get it and read their own rows."""
+
+    @property
+    def kind(self) -> str:
+        """What was recognised, for people."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The resolved place that `Row.file` is relative to."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """All images, in no promised order. Raises UsageError or DataError that says what is off with the layout."""
+        ...
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The class list in its own order when the source states one; None: the sorted names of its rows."""
+        ...
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        """The encoded image of a row. Raises FileNotFoundError or another OSError."""
+        ...
+
+
+def is_image_name(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
