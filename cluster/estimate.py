@@ -30,13 +30,9 @@ def describe(config: TrainConfig, data: Dataset, run_dir: str, workers: str, ful
 
 
 def _costs(config: TrainConfig, num_samples: int) -> list[str]:
-    import torch
-
     from focusvit.model import FocusViT
 
-    with torch.device("meta"):
-        model = FocusViT(config.model)
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in FocusViT(config.model).parameters())
     state = parameters * 4 * (4 if config.optim.name == "adamw" else 3) + (parameters * 4 if config.ema_decay else 0)
     total = config.num_steps(num_samples) * config.global_batch
     hours = ", ".join(f"{rate} img/s: {total / rate / 3600:.1f} h" for rate in (100, 1000, 10000))

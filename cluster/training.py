@@ -209,8 +209,20 @@ def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int
             trainer.fit()
         except Exception as error:
             _raise_reported(launch.run_dir, error)
-            raise
+            raise _stopped(launch, error) from None
         _raise_reported(launch.run_dir, None)
+
+
+def _stopped(launch: LaunchConfig, error: Exception) -> DataError:
+    """The error of a training whose workers failed too often; the whole text of the failure goes to a file."""
+    place = RunDir(launch.run_dir).path("failure.txt")
+    storage.put(place, str(error).encode())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    done = RunDir(launch.run_dir).latest() or 0
+    return DataError(
+        f"the training workers failed more than {launch.max_failures} times; the last words were '{lines[-1][:300]}' "
+        f"(all of them: {place}). {done} samples are done; the same command goes on from there once the cause is gone."
+    )
 
 
 def _raise_reported(run_dir: str, cause: Exception | None) -> None:

@@ -5,6 +5,7 @@ The truth of a training is its run directory (`metrics.jsonl`); the server gets 
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # table set-up and the like is no news
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
