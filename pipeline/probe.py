@@ -34,7 +34,8 @@ def probe(
         sizes.append(sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()))
     per_image = float(np.mean(seconds)) if seconds else 0.0
     total_s = per_image * plan.num_samples / max(1, workers)
-    total_bytes = int(np.mean(sizes) * plan.num_samples) if sizes else 0
+    ends = (len(plan.bounds) - 1) * (2 * tar.BLOCK + tar.RECORD // 2)
+    total_bytes = int(np.mean(sizes) * plan.num_samples) + ends if sizes else 0
     text = (
         f"dry run: {plan.num_samples} images, {len(plan.classes)} classes, {len(plan.bounds) - 1} shards; "
         f"from {len(rows)} probed images ({len(bad)} bad): {per_image * 1e3:.1f} ms an image, about "

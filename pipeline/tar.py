@@ -6,6 +6,7 @@ from typing import NamedTuple
 from .errors import DataError
 
 BLOCK = 512
+RECORD = 10_240  # a whole archive is filled up to a multiple of this
 
 
 class Member(NamedTuple):

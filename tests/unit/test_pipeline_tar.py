@@ -1,0 +1,60 @@
+"""The header reader agrees with the standard library, and says where an archive is broken."""
+
+import io
+import tarfile
+
+import pytest
+from testkit.image_sources import tar_bytes
+
+from pipeline import tar
+from pipeline.errors import DataError
+
+FILES = {"a.txt": b"x" * 700, "d/b.bin": b"", f"{'long/' * 30}name.jpg": b"y" * 512, "ü.jpg": b"z"}
+
+
+def _members(data: bytes, end: int | None = None) -> dict[str, bytes]:
+    found = tar.members(lambda at, n: data[at : at + n], 0, len(data) if end is None else end, "x.tar")
+    return {member.name: data[member.offset : member.offset + member.size] for member in found}
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_reads_what_tarfile_writes(format: int) -> None:
+    data = tar_bytes(FILES, format)
+    assert _members(data) == FILES
+    assert list(_members(data)) == tarfile.open(fileobj=io.BytesIO(data)).getnames()
+
+
+def test_folders_and_links_are_left_out() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind in (("d", tarfile.DIRTYPE), ("l", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info)
+        info = tarfile.TarInfo("f")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"abc"))
+    assert _members(buffer.getvalue()) == {"f": b"abc"}
+
+
+@pytest.mark.parametrize("cut", [100, 512 + 300, 2048 + 100])
+def test_a_cut_archive_is_refused(cut: int) -> None:
+    with pytest.raises(DataError, match=r"x\.tar (is cut|is not a whole tar)"):
+        _members(tar_bytes(FILES)[:cut])
+
+
+def test_a_missing_end_mark_is_forgiven() -> None:
+    data = tar_bytes({"a": b"1"})
+    assert _members(data[:1024]) == {"a": b"1"}
+
+
+def test_other_files_are_no_tars() -> None:
+    with pytest.raises(DataError, match=r"not a tar.*\.tar\.gz"):
+        _members(b"\x1f\x8b" + bytes(range(256)) * 8)
+
+
+def test_a_flipped_header_byte_is_found() -> None:
+    data = bytearray(tar_bytes(FILES))
+    data[130] ^= 1
+    with pytest.raises(DataError, match="at byte 0"):
+        _members(bytes(data))
