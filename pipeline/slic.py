@@ -11,6 +11,7 @@ import numpy as np
 from .errors import UsageError
 
 MIN_PIXELS_PER_REGION = 16  # with fewer pixels than regions fast-slic divides by zero, which ends the process
+_IMPORT = "import cfast_slic"
 
 
 def slic(rgb: np.ndarray, regions: int, compactness: float, iterations: int) -> np.ndarray:
@@ -55,4 +56,4 @@ def _cpu_has_avx2() -> bool:
 
 def _import_survives() -> bool:
     """Import fast-slic in a child process: an illegal instruction cannot be caught, only watched."""
-    return subprocess.run([sys.executable, "-c", "import cfast_slic"], capture_output=True).returncode == 0
+    return subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True).returncode == 0
