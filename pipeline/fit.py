@@ -38,7 +38,7 @@ def fit_pixels(warped: np.ndarray, merges: np.ndarray, k: int, out: np.ndarray) 
 def present_regions(fine: np.ndarray, y0: float, x0: float, y1: float, x1: float, height: int, width: int) -> int:
     """How many fine regions have a pixel in the sampled crop."""
     counts, _ = _count(fine, _nearest(y0, y1, fine.shape[0], height), _nearest(x0, x1, fine.shape[1], width))
-    return np.count_nonzero(counts)
+    return int(np.count_nonzero(counts))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -80,7 +80,7 @@ def _count(fine: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.
 def _fit(fine: np.ndarray, rows: np.ndarray, columns: np.ndarray, merges: np.ndarray, k: int, out: np.ndarray) -> None:
     counts, ranks = _count(fine, rows, columns)
     num_regions = merges.shape[0] + 1
-    present = np.count_nonzero(counts)
+    present = int(np.count_nonzero(counts))
     if np.any(counts[num_regions:] > 0):
         raise ValueError("the superpixel map holds an id that its merge order does not know (merges has n-1 rows)")
     surplus = present - k
@@ -141,7 +141,7 @@ def _split_to(out: np.ndarray, present: int, k: int) -> None:
     in_rows = np.empty(out.shape[0], np.int32)
     in_columns = np.empty(out.shape[1], np.int32)
     for new in range(present, k):
-        _halve(out, np.argmax(sizes[:new]), new, boxes, sizes, in_rows, in_columns)
+        _halve(out, int(np.argmax(sizes[:new])), new, boxes, sizes, in_rows, in_columns)
     order = np.zeros(k, out.dtype)
     seen = np.zeros(k, np.bool_)
     next_id = 0
@@ -190,12 +190,12 @@ def _halve(
     inside = out.dtype.type(region)
     in_columns[x0:x1] = 0
     for y in range(y0, y1):  # two plain loops: the compiler turns each into vector instructions
-        line, columns = out[y, x0:x1], in_columns[x0:x1]
+        pixels, columns = out[y, x0:x1], in_columns[x0:x1]
         row = np.int32(0)
-        for x in range(line.shape[0]):
-            columns[x] += line[x] == inside
-        for x in range(line.shape[0]):
-            row += line[x] == inside
+        for x in range(pixels.shape[0]):
+            columns[x] += pixels[x] == inside
+        for x in range(pixels.shape[0]):
+            row += pixels[x] == inside
         in_rows[y] = row
     while in_rows[y0] == 0:
         y0 += 1
