@@ -72,20 +72,22 @@ class Attention(nn.Module):
             if hasattr(self, "key_projection"):
                 k, v = self.key_projection(k), self.value_projection(v)
             return self.merge(attend(q, k, v, context.key_bias, trace))
-        return self._kv_pool(x, context, trace) if self.trunk == "kv_pool" else self._gather(x, context, trace)
+        if self.trunk == "kv_pool":
+            return self._kv_pool(x, context.pool, context, trace)
+        return self._gather(x, context.pool, context, trace)
 
-    def _kv_pool(self, x: Tensor, context: AttentionContext, trace: Trace) -> Tensor:
+    def _kv_pool(self, x: Tensor, pool: Tensor, context: AttentionContext, trace: Trace) -> Tensor:
         """Tokens ask, pooled tokens answer: keys and values are computed for m rows instead of n."""
         width = self.proj.in_features
-        pooled = context.pool.to(x.dtype) @ x
+        pooled = pool.to(x.dtype) @ x
         (q,) = self.split(functional.linear(x, self.qkv.weight[:width], self.qkv.bias[:width]))
         k, v = self.split(functional.linear(pooled, self.qkv.weight[width:], self.qkv.bias[width:]))
         return self.merge(attend(q, k, v, context.pool_bias, trace))
 
-    def _gather(self, x: Tensor, context: AttentionContext, trace: Trace) -> Tensor:
+    def _gather(self, x: Tensor, pool: Tensor, context: AttentionContext, trace: Trace) -> Tensor:
         """Latents (pooled queries) gather from all tokens, then every token reads the latents: 2 n m instead of n^2."""
         q, k, v = self.split(self.qkv(x))
-        latents = context.pool.to(q.dtype)[:, None] @ q
+        latents = pool.to(q.dtype)[:, None] @ q
         gathered = attend(latents, k, v, context.key_bias, trace)
         return self.merge(attend(q, latents, gathered, context.pool_bias, trace))
 

@@ -40,6 +40,10 @@ class LatentStart(nn.Module):
     coarse   as learned with one shared query, inside the regions of a coarser cut: + log(share of region i in cut m)
     """
 
+    seed_features: Tensor
+    seed_centre: Tensor
+    axis_scale: Tensor
+
     def __init__(self, config: FocusViTConfig) -> None:
         super().__init__()
         self.kind, self.num_latents, self.grid = config.latent_start, config.num_latents, config.grid
@@ -62,14 +66,16 @@ class LatentStart(nn.Module):
             nn.init.trunc_normal_(self.query, std=1.0)  # equal queries would stay equal
 
     def forward(self, tokens: Tensor, features: Tensor, regions: Regions, coarse_share: Tensor | None) -> Tensor:
-        key = self.key(self.norm(tokens)) + self.key_position(features)
-        query = self.query_position(self.seed_features.to(features.dtype)) if self.kind == "seeds" else self.query
+        key = self.key(self.norm(tokens)) + self.key_position(features.to(tokens.dtype))
+        query = self.query_position(self.seed_features.to(tokens.dtype)) if self.kind == "seeds" else self.query
         logits = (query.to(key.dtype) @ key.transpose(1, 2)).to(regions.area.dtype) * 64**-0.5
         logits = logits + regions.log_relative_area()[:, None, :]
         if self.kind == "seeds":
             difference = self.seed_centre[:, :, None, :] - regions.centre[:, None, :, :]
-            logits = logits - self.log_sharpness.exp() * self.num_latents / 2 * (difference.square() @ self.axis_scale)
-        if self.kind == "coarse":
+            logits = logits - self.log_sharpness.exp().float() * self.num_latents / 2 * (
+                difference.square() @ self.axis_scale.to(difference.dtype)
+            )
+        if coarse_share is not None:
             logits = logits + torch.log(coarse_share.clamp(min=1e-6).to(logits.dtype))
         return torch.softmax(logits, -1)
 

@@ -6,7 +6,7 @@ links as size-weighted means, and let attention count a token by its size.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from .attention import Trace, attend
@@ -55,9 +55,11 @@ def merge_most_similar(x: Tensor, size: Tensor, keys: Tensor, num_merged: int, f
 
 
 def merging_block(
-    block: Block, x: Tensor, size: Tensor, num_merged: int, first: int, trace: Trace = None
+    block: nn.Module, x: Tensor, size: Tensor, num_merged: int, first: int, trace: Trace = None
 ) -> tuple[Tensor, Tensor]:
     """One transformer block that merges `num_merged` tokens between its attention and its MLP."""
+    if not isinstance(block, Block):
+        raise TypeError(f"merging needs a Block, got {type(block).__name__}")
     q, k, v = block.attn.split(block.attn.qkv(block.norm1(x)))
     bias = size.log().transpose(1, 2)[:, None].to(q.dtype)
     x = x + block.drop_path(block.attn.merge(attend(q, k, v, bias, trace)))

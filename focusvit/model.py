@@ -5,12 +5,14 @@ Coordinates are (y, x) in [0, 1]. Weight names follow timm's VisionTransformer w
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .attention import AttentionContext, window_bias, with_class_token
 from .blocks import Block
+from .inputs import check_shapes
 from .latents import LatentRead, LatentStart, pooled_regions
 from .merging import merge_schedule, merging_block
 from .model_config import FocusViTConfig
@@ -23,12 +25,18 @@ from .weights import initialize
 
 __all__ = ["FocusViT", "FocusViTConfig"]
 
-Seen = dict[str, object] | None
+Seen = dict[str, Any] | None
 _MIN_MICRO_BATCH = 8
 
 
 class FocusViT(nn.Module):
     """stem -> grid blocks -> superpixel pooling + dynamic position -> trunk on tokens or latents -> norm -> head."""
+
+    patch_area: Tensor
+    patch_centre: Tensor
+    patch_covariance: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, config: FocusViTConfig) -> None:
         super().__init__()
@@ -72,7 +80,7 @@ class FocusViT(nn.Module):
             coarse_maps: only with latent_start coarse: the same hierarchy cut to `num_latents` regions.
 
         Raises:
-            ValueError: shapes that do not fit the config. Values are checked at the boundary (`regions.check_maps`).
+            ValueError: shapes that do not fit the config. Values are checked at the boundary (`inputs.check_values`).
         """
         return self.head(self.features(images, maps, num_tokens, coarse_maps))
 
@@ -81,7 +89,7 @@ class FocusViT(nn.Module):
         coarse_maps: Tensor | None = None, seen: Seen = None,
     ) -> Tensor:  # fmt: skip
         """(B, D): what the head reads. The data path of the model, read downwards; `seen` collects stages by name."""
-        num_tokens = self._check(images, maps, num_tokens, coarse_maps)
+        num_tokens = check_shapes(self.config, images, maps, num_tokens, coarse_maps)
         overlap, regions = self._partition(images, maps, num_tokens)
         features = self.region_features(regions)
         x = self._tokens(images, overlap, regions, features, seen)
@@ -89,7 +97,7 @@ class FocusViT(nn.Module):
             x, weight = self._merging_trunk(x, num_tokens, seen)
         else:
             coarse = None
-            if coarse_maps is not None:
+            if coarse_maps is not None and maps is not None and num_tokens is not None:
                 coarse = self.latent_start.coarse_share(maps, coarse_maps, num_tokens)
             x, weight = self._trunk(x, regions, features, coarse, seen)
         x = self.norm(x)
@@ -100,12 +108,12 @@ class FocusViT(nn.Module):
     def forward_intermediates(
         self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None,
         coarse_maps: Tensor | None = None,
-    ) -> dict[str, object]:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         """The stages by name: stem and grid (B, N, D), overlap (B, K, N), regions, tokens (B, K, D), latents (B, M, D),
         latent_weights (B, M, K), attention and reads (lists of (B, heads, queries, keys), one a block or a read),
         features (B, D), logits. The class token comes first in attention. Keys exist where the variant has the stage.
         """
-        seen: dict[str, object] = {"attention": [], "reads": []}
+        seen: dict[str, Any] = {"attention": [], "reads": []}
         seen["features"] = self.features(images, maps, num_tokens, coarse_maps, seen)
         seen["logits"] = self.head(seen["features"])
         return seen
@@ -119,38 +127,6 @@ class FocusViT(nn.Module):
         self.head = head
 
     # Stages, in the order of the data path.
-
-    def _check(
-        self, images: Tensor, maps: Tensor | None, num_tokens: int | None, coarse_maps: Tensor | None
-    ) -> int | None:
-        """Shapes only; returns K."""
-        config, (rows, columns) = self.config, self.config.grid
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *config.image_size):
-            raise ValueError(f"images have shape {tuple(images.shape)}; this model takes (B, 3, *{config.image_size})")
-        if config.tokens is None and num_tokens is not None:
-            raise ValueError(f"num_tokens is {num_tokens} and model.tokens is None: a plain ViT has no token budget")
-        if config.needs_maps != (maps is not None):
-            raise ValueError(
-                f"maps are {'missing' if maps is None else 'given'}; a model with tokens {config.tokens} and partition "
-                f"'{config.partition}' {'needs' if config.needs_maps else 'takes no'} maps (see config.needs_maps)"
-            )
-        for name, found in (("maps", maps), ("coarse_maps", coarse_maps)):
-            if found is None:
-                continue
-            good = found.ndim == 3 and found.shape[0] == images.shape[0] and not found.is_floating_point()
-            if not good or found.shape[1] % rows or found.shape[2] % columns or 0 in found.shape:
-                raise ValueError(
-                    f"{name} have shape {tuple(found.shape)} and dtype {found.dtype}; images {tuple(images.shape)} "
-                    f"need integers (B, Hm, Wm) with Hm a multiple of {rows} and Wm of {columns} (the patch grid)"
-                )
-        if (coarse_maps is not None) != (config.latent_start == "coarse" and config.has_latents):
-            raise ValueError(f"coarse_maps go with model.latent_start coarse; it is '{config.latent_start}'")
-        if coarse_maps is not None and coarse_maps.shape != maps.shape:
-            raise ValueError(f"coarse_maps {tuple(coarse_maps.shape)} and maps {tuple(maps.shape)} must have one shape")
-        num_tokens = config.tokens if num_tokens is None else num_tokens
-        if num_tokens is not None and num_tokens < 1:
-            raise ValueError(f"num_tokens is {num_tokens}; it must be at least 1")
-        return num_tokens
 
     def _partition(self, images: Tensor, maps: Tensor | None, num_tokens: int | None) -> tuple[Tensor | None, Regions]:
         """Overlap (B or 1, K, N), None where nothing is pooled, and the regions that the tokens stand for."""
@@ -183,8 +159,7 @@ class FocusViT(nn.Module):
         out = []
         for start in range(0, B, size):
             rows = slice(start, start + size)
-            shared = [part if part is None or part.shape[0] == 1 else part[rows] for part in (membership, position)]
-            out.append(self._pooled_grid(images[rows], *shared, None))
+            out.append(self._pooled_grid(images[rows], _rows(membership, rows), _rows(position, rows), None))
         return torch.cat(out)
 
     def _pooled_grid(self, images: Tensor, membership: Tensor | None, position: Tensor | None, seen: Seen) -> Tensor:
@@ -211,14 +186,14 @@ class FocusViT(nn.Module):
             first = x[:, : self.num_class_tokens]
             tokens = self.pool(x[:, self.num_class_tokens :], membership) + (0 if position is None else position)
             x = torch.cat([first if own is None else first + own[:, : self.num_class_tokens], tokens], 1)
-        elif self.config.position == "both":
+        elif self.config.position == "both" and position is not None:
             x = x + nn.functional.pad(position, (0, 0, self.num_class_tokens, 0))
         if seen is not None:
             seen["tokens"] = x[:, self.num_class_tokens :]
         return x
 
     def _normalized(self, images: Tensor) -> Tensor:
-        dtype = self.patch_embed.proj.weight.dtype
+        dtype = self.norm.weight.dtype
         if images.is_floating_point():
             return images.to(dtype)
         return (images.to(dtype) - self.pixel_mean.to(dtype)) / self.pixel_std.to(dtype)
@@ -283,8 +258,14 @@ class FocusViT(nn.Module):
 
     def _merging_trunk(self, x: Tensor, num_tokens: int, seen: Seen) -> tuple[Tensor, Tensor]:
         blocks = self.blocks[self.config.grid_depth :]
+        trace = None if seen is None else seen["attention"]
         size = x.new_ones(x.shape[0], x.shape[1], 1)
         for block, num_merged in zip(blocks, merge_schedule(self.config.num_patches, num_tokens, len(blocks))):
-            x, size = merging_block(block, x, size, num_merged, self.num_class_tokens, seen and seen["attention"])
+            x, size = merging_block(block, x, size, num_merged, self.num_class_tokens, trace)
         weight = size[:, self.num_class_tokens :, 0]
         return x, weight / weight.sum(1, keepdim=True)
+
+
+def _rows(part: Tensor | None, rows: slice) -> Tensor | None:
+    """A slice of the batch; what all images share has one row and stays whole."""
+    return part if part is None or part.shape[0] == 1 else part[rows]

@@ -51,7 +51,7 @@ class SuperpixelPooling(nn.Module):
         if self.mode == "attention":
             score = self.saliency(self.norm(patches)).squeeze(-1)
             # Bounded, so that no region's weights can all underflow: exp(+-5) keeps a ratio of 22,000.
-            score = 5 * torch.tanh(score.float().to(membership.dtype) / 5)
+            score = 5 * torch.tanh(score.to(membership.dtype) / 5)
             membership = membership * score.exp()[:, None, :]
         weights = membership / membership.sum(2, keepdim=True).clamp(min=1e-6)
         if self.mode != "mean_std":

@@ -21,6 +21,8 @@ class RegionFeatures(nn.Module):
     that of a square of the same area: (1, 1, 0) for a square, whatever its size.
     """
 
+    frequencies: Tensor
+
     def __init__(self, config: FocusViTConfig) -> None:
         super().__init__()
         self.num_patches = config.num_patches

@@ -3,6 +3,8 @@
 Every function takes overrides: `focusvit_small(tokens=100, num_classes=10)`.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .model_config import FocusViTConfig
@@ -72,8 +74,6 @@ def control(name: str, model: FocusViTConfig) -> FocusViTConfig:
     """A control beside `model`, at its size and token budget (docstrings of `CONTROLS` entries say what differs)."""
     if name not in CONTROLS:
         raise ValueError(f"unknown control '{name}'; there are {', '.join(CONTROLS)}")
-    from dataclasses import replace
-
     return replace(model, **CONTROLS[name](model))
 
 
@@ -86,7 +86,7 @@ def _lower_resolution(model: FocusViTConfig) -> dict[str, Any]:
 
 
 _PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
-CONTROLS = {
+CONTROLS: dict[str, Callable[[FocusViTConfig], dict[str, Any]]] = {
     "full_grid": lambda model: {"tokens": None, "position": "pooled", "trunk": "full"},
     "uniform_grid": lambda model: {"partition": "grid"},
     "random_regions": lambda model: {"partition": "random"},

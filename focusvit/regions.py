@@ -1,7 +1,7 @@
 """From integer superpixel maps to what the model needs: overlap with the patches, centre, area and covariance.
 
 Everything here is counted in integers, so it is exact and the same on every device. Shapes are static and nothing is
-read back to the host. Values of a map are checked at the boundary (`check_maps`), never inside forward.
+read back to the host. Values of a map are checked at the boundary (`inputs.check_values`), never inside forward.
 """
 
 from typing import NamedTuple
@@ -29,29 +29,6 @@ class Regions(NamedTuple):
 
 EMPTY_BIAS = -1e9
 """Added to the attention logit of an empty slot: its weight is then exactly 0. Finite, so that no NaN can arise."""
-
-
-def check_maps(maps: Tensor, num_tokens: int, *, allow_empty: bool = False) -> None:
-    """Boundary check of superpixel maps (B, Hm, Wm): ids 0..num_tokens-1, each present. Reads values: not for forward.
-
-    Raises:
-        ValueError: naming the first image and the ids that are out of range or absent.
-    """
-    if maps.ndim != 3 or maps.is_floating_point() or maps.dtype == torch.bool:
-        raise ValueError(
-            f"maps have shape {tuple(maps.shape)} and dtype {maps.dtype}; they must be (B, H, W) of integers"
-        )
-    for i, ids in enumerate(maps.flatten(1)):
-        present = torch.unique(ids).tolist()
-        if not present or present[0] < 0 or present[-1] >= num_tokens:
-            seen = f"{present[0]}..{present[-1]}" if present else "nothing"
-            raise ValueError(f"the map of image {i} holds ids {seen}; {num_tokens} tokens allow 0..{num_tokens - 1}")
-        if len(present) < num_tokens and not allow_empty:
-            absent = sorted(set(range(num_tokens)) - set(present))
-            raise ValueError(
-                f"the map of image {i} holds {len(present)} regions for {num_tokens} tokens; absent: {absent[:5]}. "
-                f"Fit the map to exactly {num_tokens} regions, or set model.allow_empty"
-            )
 
 
 def overlap_matrix(maps: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:

@@ -13,10 +13,12 @@ def initialize(model: nn.Module) -> None:
         elif isinstance(module, nn.Conv2d):
             fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
             nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for name in ("cls_token", "pos_embed"):
         if hasattr(model, name):
             nn.init.trunc_normal_(getattr(model, name), std=0.02)
     for module in model.modules():
-        if hasattr(module, "reset_start"):
-            module.reset_start()
+        reset = getattr(module, "reset_start", None)
+        if callable(reset):
+            reset()
