@@ -1,0 +1,80 @@
+"""Benchmark results with their evidence: the same tables printed, as Markdown and as JSON."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of values under column names, with a title and what a reader must know."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        lines = [f"### {self.title}", ""]
+        lines += ["| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in self.rows]
+        return "\n".join([*lines, "", self.note, ""] if self.note else [*lines, ""])
+
+
+def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What produced a result: command, commit, versions, machine, and the load beside it."""
+    return {
+        "command": command,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.system()}",
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def save(name: str, tables: Sequence[Table], facts: dict[str, Any]) -> tuple[Path, Path]:
+    """Write `results/{name}.json` and `.md`; returns both paths."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    document, page = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
+    content = {**facts, "tables": [asdict(table) for table in tables]}
+    document.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    lines = [f"- {key}: {_fact(value)}" for key, value in facts.items()]
+    body = "\n".join(table.markdown() for table in tables)
+    page.write_text(f"# {name}\n\n" + "\n".join(lines) + f"\n\n{body}", encoding="utf-8")
+    return document, page
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fact(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"`{value}`"
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
