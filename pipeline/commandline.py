@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import tyro
 from tyro.conf import Positional as Positional  # for fields given without their name: `uri: Positional[str]`
+from tyro.conf import UseAppendAction as Repeatable  # noqa: F401 - `task: Repeatable[tuple[str, ...]]` is --task a --task b
 
 from .errors import UsageError
 

@@ -51,7 +51,7 @@ def knn_scores(
     """
     scores = np.empty((len(values), num_classes), np.float32)
     for start in range(0, len(values), _ROWS):
-        rows = _normalised(torch.from_numpy(np.ascontiguousarray(values[start : start + _ROWS])).to(bank.device))
+        rows = _normalised(torch.from_numpy(np.array(values[start : start + _ROWS])).to(bank.device))
         nearest, index = (rows @ bank.T).topk(k, dim=1)
         weight = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest: exp cannot overflow
         part = torch.zeros(len(rows), num_classes, device=bank.device)

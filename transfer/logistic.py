@@ -62,30 +62,45 @@ def linear_scores(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 class _Problem:
-    """Mean loss + |W|^2 / (2 C N), which has the minimum of scikit-learn's objective and a scale free of N."""
+    """Mean loss + |W|^2 / (2 C N): the minimum of scikit-learn's objective, on a scale free of N.
+
+    Solved in other coordinates: features centred (the free intercept takes the difference up), turned to their
+    principal axes, and each axis scaled by its curvature, so that L-BFGS meets a round valley at every C. The minimum
+    is the same; on badly scaled features it is found in tens of steps where the plain problem needs thousands.
+    """
 
     def __init__(self, data: Labelled, device: str) -> None:
-        self.x = torch.from_numpy(np.ascontiguousarray(data.values)).to(device, torch.float64)
+        x = torch.from_numpy(np.array(data.values, np.float64)).to(device)
         self.y = torch.from_numpy(data.class_ids).to(device)
         self.rows = torch.arange(len(self.y), device=device)
         self.num_classes = data.num_classes
+        self.centre = x.mean(0)
+        x -= self.centre
+        spread, self.axes = torch.linalg.eigh(x.T @ x / len(x))
+        self.spread = spread.clamp_min(0.0)
+        self.x = x @ self.axes
 
     def zeros(self) -> np.ndarray:
         return np.zeros((self.x.shape[1] + 1, self.num_classes))
 
     def solve(self, c: float, start: np.ndarray, max_iterations: int, tolerance: float) -> tuple[np.ndarray, bool]:
+        """From weights (D + 1, C) to the weights at the minimum, and whether it was reached."""
         decay = 1.0 / (c * len(self.y))
+        curvature = (1 - 1 / self.num_classes) / self.num_classes  # of the loss at equal shares
+        scale = torch.rsqrt(curvature * self.spread + decay)
+        scale = torch.cat([scale, scale.new_full((1,), curvature**-0.5)])[:, None]
         found = minimize(
-            lambda flat: self._loss_and_gradient(flat, decay),
-            start.ravel(),
+            lambda flat: self._loss_and_gradient(flat, decay, scale),
+            (self._inward(start) / scale).cpu().numpy().ravel(),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-12, "maxls": 50},
+            options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-13, "maxls": 50},
         )
-        return found.x.reshape(start.shape), bool(found.success)
+        inner = torch.from_numpy(found.x.reshape(start.shape)).to(self.x.device) * scale
+        return self._outward(inner), bool(found.success)
 
-    def _loss_and_gradient(self, flat: np.ndarray, decay: float) -> tuple[float, np.ndarray]:
-        weights = torch.from_numpy(flat.reshape(-1, self.num_classes)).to(self.x.device)
+    def _loss_and_gradient(self, flat: np.ndarray, decay: float, scale: torch.Tensor) -> tuple[float, np.ndarray]:
+        weights = torch.from_numpy(flat.reshape(-1, self.num_classes)).to(self.x.device) * scale
         scores = torch.addmm(weights[-1], self.x, weights[:-1])
         log_shares = torch.log_softmax(scores, 1)
         loss = -log_shares[self.rows, self.y].mean() + 0.5 * decay * weights[:-1].square().sum()
@@ -95,7 +110,15 @@ class _Problem:
         gradient = torch.empty_like(weights)
         torch.addmm(weights[:-1], self.x.T, error, beta=decay, out=gradient[:-1])
         gradient[-1] = error.sum(0)
-        return float(loss), gradient.cpu().numpy().ravel()
+        return float(loss), (gradient * scale).cpu().numpy().ravel()
+
+    def _inward(self, weights: np.ndarray) -> torch.Tensor:
+        outer = torch.from_numpy(weights).to(self.x.device)
+        return torch.cat([self.axes.T @ outer[:-1], (outer[-1] + self.centre @ outer[:-1])[None]])
+
+    def _outward(self, inner: torch.Tensor) -> np.ndarray:
+        slopes = self.axes @ inner[:-1]
+        return torch.cat([slopes, (inner[-1] - self.centre @ slopes)[None]]).cpu().numpy()
 
 
 def _held_out_score(weights: np.ndarray, held_out: Labelled) -> tuple[float, float]:

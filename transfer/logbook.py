@@ -1,0 +1,108 @@
+"""A suite in the tracker: the suite is a run, every task x features x protocol is its child."""
+
+import time
+from types import TracebackType
+
+import numpy as np
+
+from focusvit.checkpoint import Checkpoint
+from focusvit.pictures import confusion_figure
+from focusvit.tracking import Tracker
+from pipeline import storage
+
+from .results import Result
+from .table import COLUMNS, cells
+from .work import Outcome
+
+
+class Logbook:
+    """Writes outcomes as they come. Only the process that drives the suite writes, as sqlite needs."""
+
+    def __init__(self, parent: Tracker, experiment: str, checkpoint: Checkpoint) -> None:
+        self._parent, self._experiment, self._checkpoint = parent, experiment, checkpoint
+
+    @classmethod
+    def open(
+        cls, tracking_uri: str, experiment: str, suite: str, checkpoint: Checkpoint, params: dict[str, str]
+    ) -> "Logbook":
+        """Start the parent run. Raises UsageError when the store cannot be used: before any work is done."""
+        tags = {"kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri}
+        if checkpoint.run_id:
+            tags["checkpoint_run_id"] = checkpoint.run_id
+        name = storage.name_of(checkpoint.uri)
+        parent = Tracker.open(tracking_uri, experiment, f"{suite} suite of {name}", tags=tags)
+        parent.params({**params, "samples_seen": checkpoint.samples_seen})
+        return cls(parent, experiment, checkpoint)
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._parent.__exit__(kind, error, trace)
+
+    def add(self, outcome: Outcome) -> None:
+        """One child run for each protocol of the task, closed at once."""
+        for name in dict.fromkeys((row.features, row.protocol) for row in outcome.rows):
+            rows = [row for row in outcome.rows if (row.features, row.protocol) == name]
+            self._child(outcome, rows)
+
+    def _child(self, outcome: Outcome, rows: list[Result]) -> None:
+        first = rows[0]
+        tags = {"kind": "transfer task", "task": first.task, "protocol": first.protocol, "features": first.features}
+        name = f"{first.task} {first.protocol}" + ("" if first.features == "checkpoint" else f" ({first.features})")
+        with Tracker.open(
+            self._parent.uri, self._experiment, name, parent_run_id=self._parent.run_id, tags=tags
+        ) as child:
+            child.params(
+                {
+                    **{f"{row.variant} {key}".strip(): value for row in rows for key, value in row.chosen.items()},
+                    "metric": first.metric,
+                    "interval": first.interval,
+                    "num_train": first.num_train,
+                    "num_test": first.num_test,
+                    "num_classes": first.num_classes,
+                    "train_split": outcome.task.train,
+                    "test_split": outcome.task.test,
+                }
+            )
+            child.dataset(first.task, outcome.data_identity, outcome.task.uri, context="test")
+            now, step = int(time.time() * 1000), self._checkpoint.samples_seen
+            values: dict[str, float] = {"chance": first.chance, "fit_s": first.fit_s}
+            for row in rows:
+                prefix = f"{row.variant}/" if row.variant else ""
+                values |= {f"{prefix}{key}": value for key, value in row.scores.items()}
+                if np.isfinite([row.low, row.high]).all():
+                    values |= {f"{prefix}{row.metric}_low": row.low, f"{prefix}{row.metric}_high": row.high}
+            child.metrics([(_key(key), step, value, now) for key, value in values.items()])
+            self._pictures(child, rows[-1])
+
+    def _pictures(self, child: Tracker, row: Result) -> None:
+        """Confusion matrix and per-class table; baselines do without."""
+        if row.features != "checkpoint" or not row.confusion:
+            return
+        counts = np.array(row.confusion)
+        title = f"{row.task}, {row.label}: {row.value:.1%} {row.metric}"
+        child.figure(confusion_figure(counts, row.classes, title=title), "confusion")
+        child.table(
+            {"class": row.classes, "share_right": row.per_class, "num_test": counts.sum(1).tolist()}, "per_class"
+        )
+
+    def close(self, outcomes: list[Outcome], out: str) -> None:
+        """The table and one metric per row on the suite's own run, and what failed."""
+        rows = [row for outcome in outcomes for row in outcome.rows]
+        lines = [cells(row) for row in rows]
+        self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "results")
+        now, step = int(time.time() * 1000), self._checkpoint.samples_seen
+        own = [row for row in rows if row.features == "checkpoint"]
+        self._parent.metrics([(_key(f"{row.task}/{row.label}"), step, row.value, now) for row in own])
+        failures = [line for outcome in outcomes for line in outcome.failures]
+        self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
+        for name in ("results.md", "results.csv"):
+            self._parent.text(storage.read_bytes(storage.join(out, name)).decode(), name)
+
+
+def _key(name: str) -> str:
+    """MLflow's metric names allow letters, digits and _-./ and blanks."""
+    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)

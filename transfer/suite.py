@@ -1,0 +1,170 @@
+"""`focusvit transfer`: a checkpoint on downstream tasks: one table with spread and chance, tracked run by run."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from focusvit.checkpoint import load_checkpoint
+from focusvit.evaluate import pick_device, token_budgets
+from focusvit.tracking import default_tracking_uri
+from pipeline import storage
+from pipeline.commandline import Repeatable, parse
+from pipeline.errors import UsageError
+
+from .logbook import Logbook
+from .suites import SUITES
+from .table import csv_table, markdown_table, text_table
+from .tasks import Task, parse_task
+from .work import Job, MapTasks, Outcome, in_turn, run_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
+
+    checkpoint: str
+    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    task: Repeatable[tuple[str, ...]] = ()
+    """A task as name=DIR (repeat the option for more), where DIR was written by `focusvit preprocess`."""
+    suite: str = "quick"
+    """Which protocols: quick (minutes)."""
+    out: str = "transfer-results"
+    """Folder for the table (Markdown, CSV, JSON) and for finished results, which are not computed again."""
+    features_folder: str = ""
+    """Local folder of cached features; default: features/ in --out."""
+    tokens: str = ""
+    """Token budget; empty = the checkpoint's own."""
+    baselines: bool = True
+    """Also measure an untrained network of the same shape, and raw pixels."""
+    batch_size: int = 64
+    loader_workers: int = 0
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    seed: int = 0
+    """Of the held-out part, the draws of few-shot and the untrained network."""
+    tracking_uri: str = ""
+    """MLflow store; default: $MLFLOW_TRACKING_URI, else sqlite in the current folder."""
+    experiment: str = "transfer"
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+    def __post_init__(self) -> None:
+        if self.suite not in SUITES:
+            raise ValueError(f"--suite is '{self.suite}': choose one of {', '.join(SUITES)}.")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
+        if len(token_budgets(self.tokens, None)) != 1:
+            raise ValueError(f"--tokens is '{self.tokens}': give one budget; run again for another.")
+
+
+def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
+    """Run a suite. `map_tasks(work, jobs)` schedules the tasks; the default does one after another."""
+    config = parse(TransferConfig, argv, prog="focusvit transfer")
+    tasks = [parse_task(text) for text in config.task]
+    _check_tasks(tasks)
+    jobs = _jobs(config, tasks)
+    record = load_checkpoint(jobs[0].checkpoint)
+    tracking_uri = default_tracking_uri(config.tracking_uri or None)
+    say = sys.stderr.write if config.json else sys.stdout.write
+    say(
+        f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(jobs)} tasks: "
+        f"{', '.join(task.name for task in tasks)}\n"
+        f"results to {storage.resolve(config.out)}, runs to {tracking_uri}, device {jobs[0].device}\n"
+    )
+    started = time.perf_counter()
+    outcomes: list[Outcome] = []
+    with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
+        for outcome in tqdm(map_tasks(run_task, jobs), total=len(jobs), desc="tasks", unit="task"):
+            outcomes.append(outcome)
+            logbook.add(outcome)
+        _write_tables(config, record.uri, outcomes)
+        logbook.close(outcomes, storage.resolve(config.out))
+    _show(config, record.uri, outcomes, time.perf_counter() - started, say)
+    return 1 if any(outcome.failures for outcome in outcomes) else 0
+
+
+def _check_tasks(tasks: list[Task]) -> None:
+    if not tasks:
+        raise UsageError("no task is named. Give at least one as --task name=DIR, a folder of `focusvit preprocess`.")
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"the task name '{twice[0]}' is given twice. Name them apart: --task other=DIR.")
+
+
+def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:
+    out = storage.resolve(config.out)
+    features = config.features_folder or storage.join(out, "features")
+    if not storage.is_local(storage.resolve(features)):
+        raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
+    return [
+        Job(
+            task=task,
+            checkpoint=storage.resolve(config.checkpoint),
+            suite=config.suite,
+            out=storage.join(out, "results"),
+            features_folder=storage.resolve(features),
+            tokens=token_budgets(config.tokens, None)[0],
+            baselines=config.baselines,
+            batch_size=config.batch_size,
+            loader_workers=config.loader_workers,
+            device=pick_device(config.device),
+            seed=config.seed,
+        )
+        for task in tasks
+    ]
+
+
+def _params(config: TransferConfig) -> dict[str, str]:
+    names = ("suite", "checkpoint", "tokens", "baselines", "seed", "task")
+    return {name: str(getattr(config, name)) for name in names}
+
+
+def _write_tables(config: TransferConfig, checkpoint: str, outcomes: list[Outcome]) -> None:
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    out = storage.resolve(config.out)
+    listed = [line for outcome in outcomes for line in outcome.failures + outcome.notes]
+    heading = f"# Transfer suite '{config.suite}' of `{checkpoint}`\n\n"
+    footer = "".join(f"\n- {line}" for line in listed) + ("\n" if listed else "")
+    storage.put(storage.join(out, "results.md"), (heading + markdown_table(rows) + footer).encode())
+    storage.put(storage.join(out, "results.csv"), csv_table(rows).encode())
+    storage.put_json(storage.join(out, "results.json"), _summary(config, checkpoint, outcomes))
+
+
+def _summary(config: TransferConfig, checkpoint: str, outcomes: list[Outcome]) -> dict[str, object]:
+    return {
+        "kind": "transfer",
+        "suite": config.suite,
+        "checkpoint": checkpoint,
+        "rows": [dataclasses.asdict(row) for outcome in outcomes for row in outcome.rows],
+        "failures": [line for outcome in outcomes for line in outcome.failures],
+        "notes": [line for outcome in outcomes for line in outcome.notes],
+    }
+
+
+def _show(
+    config: TransferConfig, checkpoint: str, outcomes: list[Outcome], elapsed_s: float, say: Callable[[str], object]
+) -> None:
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    if config.json:
+        sys.stdout.write(json.dumps(_summary(config, checkpoint, outcomes)) + "\n")
+    elif rows:
+        say(text_table(rows) + "\n")
+    for outcome in outcomes:
+        for line in outcome.notes:
+            say(f"note: {line}\n")
+        for line in outcome.failures:
+            sys.stderr.write(f"failed: {line}\n")
+    skipped = sum(outcome.num_skipped for outcome in outcomes)
+    failed = sum(len(outcome.failures) for outcome in outcomes)
+    features_s = sum(outcome.features_s for outcome in outcomes)
+    say(
+        f"{len(rows)} results from {len(outcomes)} tasks in {elapsed_s:.1f} s "
+        f"(features {features_s:.1f} s; {skipped} found finished, {failed} failed); "
+        f"table in {storage.join(storage.resolve(config.out), 'results.md')}\n"
+    )

@@ -1,0 +1,63 @@
+"""A task as data: where its shards are, which splits play which part, and the metric it is reported in."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline import storage
+from pipeline.dataset import Dataset
+from pipeline.errors import UsageError
+
+Metric = Literal["top1", "mean_per_class"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One downstream task. Empty split names are filled in from what the data set has (`with_splits`)."""
+
+    name: str
+    uri: str
+    """A folder that `focusvit preprocess` wrote."""
+    train: str = "train"
+    held_out: str = ""
+    """The split to choose hyper-parameters on; empty = a seeded tenth of the training split."""
+    test: str = ""
+    metric: Metric = "top1"
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
+            raise ValueError(f"a task is called '{self.name}'; use letters, digits, '.', '_' and '-'")
+        if self.metric not in get_args(Metric):
+            raise ValueError(
+                f"task {self.name} has metric '{self.metric}'; choose one of {', '.join(get_args(Metric))}"
+            )
+
+    def with_splits(self, dataset: Dataset) -> "Task":
+        """The task with its splits decided. Two splits: train and the other. Three: train, val to choose on, test.
+
+        Raises UsageError when a split is missing, or when one split would play two parts.
+        """
+        names = dataset.splits
+        if self.train not in names:
+            dataset.split(self.train)  # raises, and names the splits that exist
+        others = [name for name in names if name != self.train]
+        test = self.test or ("test" if "test" in names else "val" if "val" in names else "")
+        if not test:
+            raise UsageError(
+                f"task {self.name}: the data set at {dataset.uri} has no split to test on besides '{self.train}' "
+                f"(it has {', '.join(sorted(others)) or 'no other'}). Add one with `focusvit preprocess --split test`."
+            )
+        held_out = self.held_out or ("val" if test == "test" and "val" in names else "")
+        parts = [part for part in (self.train, held_out, test) if part]
+        if len(set(parts)) != len(parts):
+            raise UsageError(f"task {self.name}: one split would play two parts ({', '.join(parts)}). Name three.")
+        return Task(name=self.name, uri=self.uri, train=self.train, held_out=held_out, test=test, metric=self.metric)
+
+
+def parse_task(text: str) -> Task:
+    """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError."""
+    name, given, place = text.partition("=")
+    uri = storage.resolve(place if given else text)
+    try:
+        return Task(name=name if given else storage.name_of(uri), uri=uri)
+    except ValueError as error:
+        raise UsageError(f"--task {text}: {error}. Write --task name=DIR.") from None

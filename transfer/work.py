@@ -1,0 +1,231 @@
+"""One task from shards to rows: features once, then every protocol. Pure work on plain values: it can run anywhere.
+
+The caller schedules it (a loop here, Ray tasks from `cluster`) and reports; nothing here knows MLflow or a terminal.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from focusvit.checkpoint import load_model
+from focusvit.compatible import check_labelled, check_superpixels, data_config
+from focusvit.config_json import to_json
+from focusvit.loader import DataConfig, eval_loader
+from focusvit.model import FocusViT
+from pipeline.dataset import Dataset, Split, open_dataset
+from pipeline.errors import DataError, UsageError
+
+from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
+from .hold_out import hold_out
+from .protocol import Labelled, Protocol
+from .results import Result, ResultStore, result_key
+from .scoring import score
+from .sealed import SealedTest
+from .suites import protocols_of
+from .tasks import Task
+
+log = logging.getLogger(__name__)
+MapTasks = Callable[[Callable[["Job"], "Outcome"], Sequence["Job"]], Iterable["Outcome"]]
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that one task's work needs, as values that travel to another process."""
+
+    task: Task
+    checkpoint: str
+    suite: str
+    out: str
+    """Place of finished results (local or a store)."""
+    features_folder: str
+    """Local folder of feature files."""
+    tokens: int | None = None
+    baselines: bool = True
+    batch_size: int = 64
+    loader_workers: int = 0
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one task. A failure is a line to list, not an exception to stop on."""
+
+    task: Task
+    rows: list[Result] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    num_skipped: int = 0
+    """Protocols whose finished result was found."""
+    features_s: float = 0.0
+    data_identity: str = ""
+
+
+def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
+    """The default `map_tasks`: one after another, in this process."""
+    return map(work, jobs)
+
+
+def run_task(job: Job) -> Outcome:
+    """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
+    try:
+        return _TaskRun(job).run()
+    except (UsageError, DataError, ValueError, OSError) as error:
+        return Outcome(task=job.task, failures=[f"{job.task.name}: {error}"])
+    except Exception as error:  # the other tasks go on; the trace is for whoever repairs this one
+        log.exception("task %s failed", job.task.name)
+        return Outcome(task=job.task, failures=[f"{job.task.name}: {type(error).__name__}: {error}"])
+
+
+class _TaskRun:
+    """The steps of one task, with what they share."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.dataset: Dataset = open_dataset(job.task.uri)
+        self.task = job.task.with_splits(self.dataset)
+        self.splits = {name: self.dataset.split(name) for name in self._part_names()}
+        for split in self.splits.values():
+            check_labelled(split)
+        self.model, self.record = load_model(job.checkpoint, job.device)
+        if self.model.config.needs_maps:
+            check_superpixels(self.record, self.dataset)
+        self.data: DataConfig = data_config(self.record, job.loader_workers)
+        self.store = FeatureStore(Path(job.features_folder))
+        self.results = ResultStore(job.out)
+        self.outcome = Outcome(
+            task=self.task, notes=_notes(self.splits, self.task), data_identity=self.splits[self.task.test].identity
+        )
+        self.features_s = 0.0
+        self.num_skipped = 0
+
+    def run(self) -> Outcome:
+        """Every source of features through every protocol that suits it."""
+        for features in ("checkpoint", "random", "pixels") if self.job.baselines else ("checkpoint",):
+            for protocol in protocols_of(self.job.suite, features, self.job.device):
+                try:
+                    self.outcome.rows.extend(self._measure(features, protocol))
+                except (UsageError, DataError, ValueError) as error:
+                    self.outcome.failures.append(f"{self.task.name}, {features} {protocol.name}: {error}")
+        return dataclasses.replace(self.outcome, features_s=self.features_s, num_skipped=self.num_skipped)
+
+    def _measure(self, features: str, protocol: Protocol) -> list[Result]:
+        keys = {name: self._key(features, split) for name, split in self.splits.items()}
+        key = result_key(
+            {
+                "features": {name: one.digest() for name, one in keys.items()},
+                "task": dataclasses.asdict(self.task) | {"uri": ""},
+                "protocol": protocol.name,
+                "settings": dataclasses.asdict(protocol) | {"device": ""},  # type: ignore[call-overload]
+                "held_out_share": HELD_OUT_SHARE,
+                "seed": self.job.seed,
+            }
+        )
+        found = self.results.find(key)
+        if found is not None:
+            self.num_skipped += 1
+            return found
+        train, held_out, test = self._parts(features, keys)
+        started = time.perf_counter()
+        fitted = protocol.fit(train, held_out)
+        facts = {"num_train": len(train) + len(held_out), "fit_s": time.perf_counter() - started}
+        # The only place where test labels are looked at, and only after everything has been chosen.
+        answers = test.open_once(f"{features} {protocol.name}")
+        rows = score(
+            fitted,
+            answers,
+            self.task,
+            features=features,
+            protocol=protocol.name,
+            classes=self.dataset.classes,
+            **facts,
+        )
+        self.results.put(key, rows)
+        return rows
+
+    def _parts(self, features: str, keys: dict[str, FeatureKey]) -> tuple[Labelled, Labelled, SealedTest]:
+        """Training, held-out and sealed test features."""
+        values = {name: self._values(features, keys[name], split) for name, split in self.splits.items()}
+        task, num_classes = self.task, len(self.dataset.classes)
+
+        def labelled(name: str) -> Labelled:
+            class_ids = self.splits[name].class_ids.astype(np.int64)
+            return Labelled(values=np.asarray(values[name]), class_ids=class_ids, num_classes=num_classes)
+
+        test = SealedTest(np.asarray(values[task.test]), self.splits[task.test].class_ids.astype(np.int64))
+        train = labelled(task.train)
+        if task.held_out:
+            return train, labelled(task.held_out), test
+        rows, chosen = hold_out(train.class_ids, HELD_OUT_SHARE, self.job.seed)
+        return train.rows(rows), train.rows(chosen), test
+
+    def _values(self, features: str, key: FeatureKey, split: Split) -> np.ndarray:
+        found = self.store.find(key)
+        if found is not None:
+            return found
+        started = time.perf_counter()
+        tokens = self._tokens()
+        with_maps = features != "pixels" and self.model.config.needs_maps
+        batches = eval_loader(
+            split, self.data, batch_size=self.job.batch_size, tokens=tokens if with_maps else None, with_maps=with_maps
+        )
+        if features == "pixels":
+            parts = pixel_features(batches)
+        else:
+            parts = model_features(self._network(features), _with_tokens(batches, tokens, with_maps), self.job.device)
+        values = self.store.put(key, parts, split.num_samples)
+        self.features_s += time.perf_counter() - started
+        return values
+
+    def _key(self, features: str, split: Split) -> FeatureKey:
+        transform: dict[str, Any] = {"image_px": self.data.image_px, "crop_fraction": self.data.eval_crop_fraction}
+        if features == "pixels":
+            return split_key("pixels 16", transform, split)
+        network = self._network(features)
+        transform |= {"map_px": self.data.map_side, "tokens": self._tokens(), "model": to_json(network.config)}
+        return split_key(weights_hash(network), transform, split)
+
+    def _tokens(self) -> int | None:
+        return self.job.tokens or self.model.config.tokens
+
+    def _network(self, features: str) -> FocusViT:
+        """The checkpoint's model, or one of the same shape that has learned nothing."""
+        if features == "checkpoint":
+            return self.model
+        if not hasattr(self, "_untrained"):
+            state = torch.random.get_rng_state()
+            torch.manual_seed(self.job.seed)
+            self._untrained = FocusViT(self.model.config).to(self.job.device).eval()
+            torch.random.set_rng_state(state)
+        return self._untrained
+
+    def _part_names(self) -> list[str]:
+        return [name for name in (self.task.train, self.task.held_out, self.task.test) if name]
+
+
+def _with_tokens(batches: Iterable[Any], tokens: int | None, with_maps: bool) -> Iterable[Any]:
+    """Models that pool without maps (grid, merging) still need their budget."""
+    return batches if with_maps else (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)
+
+
+def _notes(splits: dict[str, Split], task: Task) -> list[str]:
+    """What a reader must know to judge the numbers."""
+    train, test = splits[task.train], splits[task.test]
+    counts = np.bincount(train.class_ids, minlength=train.num_classes)
+    tested = np.bincount(test.class_ids, minlength=test.num_classes)
+    missing = np.flatnonzero((counts == 0) & (tested > 0))
+    notes = []
+    if len(missing):
+        notes.append(
+            f"{task.name}: {len(missing)} classes have test samples and no training sample "
+            f"(the first is '{train.classes[missing[0]]}'); these test samples count as wrong"
+        )
+    return notes
