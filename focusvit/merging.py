@@ -16,12 +16,13 @@ from .blocks import Block
 def merge_schedule(num_patches: int, tokens: int, depth: int) -> tuple[int, ...]:
     """How many tokens each of `depth` blocks merges away, as equal as possible, so that `tokens` remain.
 
-    A block can at most halve its tokens; what does not fit moves to the next block.
+    A block can at most halve its tokens, so for a small budget the first blocks merge more.
     """
     left, schedule = num_patches, []
     for i in range(depth):
-        wanted = -(-(left - tokens) // (depth - i))
-        schedule.append(max(0, min(wanted, left // 2)))
+        equal = -(-(left - tokens) // (depth - i))
+        needed = left - tokens * 2 ** (depth - i - 1)
+        schedule.append(max(0, min(max(equal, needed), left // 2)))
         left -= schedule[-1]
     if left != tokens:
         raise ValueError(f"{depth} blocks cannot merge {num_patches} tokens down to {tokens}; {left} would remain")

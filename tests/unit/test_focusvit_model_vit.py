@@ -24,7 +24,7 @@ def test_a_plain_vit_is_a_vit() -> None:
 @pytest.mark.parametrize("position", ["pooled", "both", "descriptor"])
 @pytest.mark.parametrize("stem", ["linear", "conv"])
 def test_one_region_per_patch_is_the_plain_vit(stem: str, position: str, pooling: str, grid_depth: int) -> None:
-    """Any weights, also trained ones: the pooled model with every patch its own region gives the plain model's logits."""
+    """Any weights, trained ones too: with every patch its own region, the pooled model gives the plain one's logits."""
     vit = plain(position=position, stem=stem, grid_depth=grid_depth)
     torch.manual_seed(1)
     config = reference.tiny_config(
