@@ -45,7 +45,7 @@ class Predictor:
         self._data = data_config(self.record, loader_workers=0)
         self._superpixels = SuperpixelConfig(**self.record.superpixels)
         # A checkpoint that does not say how its images were stored was trained on the default.
-        self._image = ImageConfig(**getattr(self.record, "image", {}))
+        self._image = ImageConfig(**self.record.image)
 
     def view(self, data: bytes) -> View:
         """What the model sees of an encoded image. Raises BadImage."""

@@ -12,7 +12,7 @@ from pipeline import storage
 from pipeline.build import build_shard
 from pipeline.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name
 from pipeline.embedded import draw_shape
-from pipeline.image import ImageConfig
+from pipeline.image import ImageConfig, decode_image
 from pipeline.sample import FORMAT_VERSION, Sample, encode
 from pipeline.superpixels import SuperpixelConfig, segment_image
 
@@ -68,7 +68,7 @@ def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool) ->
             key=row["key"],
             image=b"no image" if is_bad else image,
             image_ext="jpg",
-            superpixels=segment_image(np.ascontiguousarray(rgb), SuperpixelConfig()),
+            superpixels=segment_image(decode_image(image), SuperpixelConfig()),
             class_id=row["class_id"],
             meta={},
             label_map=None,

@@ -1,12 +1,19 @@
 """Evaluation: numbers equal a loop and scikit-learn, parts add up, nothing is counted twice."""
 
+import itertools
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
 
 from focusvit.batch import Batch
-from focusvit.evaluate import evaluate, tally
+from focusvit.evaluate import evaluate, main, tally
+from pipeline.errors import UsageError
 
 NUM, CLASSES = 53, 7
 
@@ -62,7 +69,7 @@ def test_ranks_add_up_whatever_their_number_and_padding(problem, world_size):
     cuts = np.linspace(0, NUM, world_size + 1).astype(int)
     parts = [
         tally(model, batches(class_ids, range(a, b), padding=2), num_samples=NUM, num_classes=CLASSES)
-        for a, b in zip(cuts, cuts[1:])
+        for a, b in itertools.pairwise(cuts)
     ]
     vectors: list[np.ndarray] = []
     for part in parts:
@@ -95,3 +102,63 @@ def test_fewer_than_five_classes_and_restricted_logits(problem):
     )
     assert result.metrics()["top5"] == 1.0
     assert result.metrics()["top1"] == pytest.approx(float((logits[:, keep].argmax(1) == few).float().mean()))
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    return root, make_dataset(root / "data"), make_checkpoint(root / "ckpt")
+
+
+def test_the_verb_prints_budgets_interval_and_chance(road, capsys):
+    root, data, checkpoint = road
+    picture = root / "confusion.png"
+    argv = ["--checkpoint", checkpoint, "--data", data, "--tokens", "4,9,16", "--json", "--batch-size", "5"]
+    assert main([*argv, "--confusion", str(picture)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["tokens"] for row in found["results"]] == [4, 9, 16] and picture.stat().st_size > 1000
+    assert found["chance"] == pytest.approx(5 / 17)
+    assert all(row["top1_low"] <= row["top1"] <= row["top1_high"] for row in found["results"])
+    assert all(row["num_samples"] == 17 and row["top5"] == 1.0 for row in found["results"])
+    assert main(argv[:-3]) == 0
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_a_part_of_the_classes_is_scored_among_themselves(road, tmp_path, capsys):
+    _, data, _ = road
+    names = ("other", "star", "triangle", "square", "disc")
+    checkpoint = make_checkpoint(tmp_path / "ckpt", classes=names)
+    assert main(["--checkpoint", checkpoint, "--data", data]) == 0
+    assert "4 of the model's 5 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({}, ["--split", "test"], "no split 'test'"),
+        ({"classes": ("a", "b", "c", "d")}, [], "'disc'"),
+        ({"tokens": None}, ["--tokens", "9"], "plain ViT"),
+    ],
+)
+def test_wrong_usage_is_named(road, tmp_path, change, options, words):
+    _, data, _ = road
+    checkpoint = make_checkpoint(tmp_path / "ckpt", **change)
+    with pytest.raises(UsageError, match=words):
+        main(["--checkpoint", checkpoint, "--data", data, *options])
+
+
+def test_a_budget_that_is_no_number_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", "c", "--data", "d", "--tokens", "9,x"])
+    assert stopped.value.code == 2 and "'x' is not a positive" in capsys.readouterr().err
+
+
+def test_other_superpixel_settings_are_refused(road, tmp_path):
+    _, data, checkpoint = road
+    place = tmp_path / "ckpt"
+    shutil.copytree(checkpoint, place)
+    record = json.loads((place / "checkpoint.json").read_text())
+    record["superpixels"]["compactness"] = 33.0
+    (place / "checkpoint.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r"compactness: 33\.0"):
+        main(["--checkpoint", str(place), "--data", data])

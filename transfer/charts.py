@@ -1,0 +1,64 @@
+"""Figures of finished runs: curves of trainings, bars with intervals of transfer results."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .finished import TrainingRun, TransferRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#4a5568", "#b7791f", "#0987a0")
+_HATCH = {"checkpoint": "", "random": "///", "pixels": "..."}
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves_figure(runs: list[TrainingRun]) -> "Figure":
+    """Loss and top-1 against samples seen, one colour per run, training thin and validation thick."""
+    figure = _figure(11, 4.2)
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "top1")):
+        for number, run in enumerate(runs):
+            colour = _COLOURS[number % len(_COLOURS)]
+            for part, width in (("train", 0.9), ("val", 2.2)):
+                points = np.array(run.curves.get(f"{part}/{quantity}", []))
+                if len(points):
+                    label = run.name if part == "val" else None
+                    marker = "o" if part == "val" else None
+                    axes.plot(*points.T, color=colour, linewidth=width, label=label, marker=marker, markersize=4)
+        axes.set(xlabel="samples seen", ylabel=quantity, title=f"{quantity} (thin: training, thick: validation)")
+        axes.grid(alpha=0.3)
+    figure.axes[1].legend(fontsize=8)
+    return figure
+
+
+def transfer_figure(runs: list[TransferRun]) -> "Figure":
+    """One panel per task: a bar per result with its 95 % interval, and chance as a dashed line."""
+    rows = [(run, row) for run in runs for row in run.rows]
+    tasks = list(dict.fromkeys(row.task for _, row in rows))
+    most = max(sum(row.task == task for _, row in rows) for task in tasks)
+    figure = _figure(8.5, max(1.8, 0.36 * most + 1.1) * len(tasks))
+    for axes, task in zip(np.atleast_1d(figure.subplots(len(tasks), 1)), tasks):
+        mine = [(run, row) for run, row in rows if row.task == task][::-1]
+        for place, (run, row) in enumerate(mine):
+            colour = _COLOURS[runs.index(run) % len(_COLOURS)]
+            axes.barh(place, row.value, color=colour, alpha=0.75, hatch=_HATCH.get(row.features, ""), edgecolor="white")
+            if np.isfinite([row.low, row.high]).all():
+                reach = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
+                axes.errorbar(row.value, place, xerr=reach, color="black", capsize=3, linewidth=1)
+            axes.text(0.01, place, f"{row.value:.1%}", va="center", fontsize=8)
+        names = [f"{run.name}: {row.label}" * (len(runs) > 1) or row.label for run, row in mine]
+        marks = ["" if row.features == "checkpoint" else f" ({row.features})" for _, row in mine]
+        axes.set_yticks(range(len(mine)), [name + mark for name, mark in zip(names, marks)], fontsize=8)
+        chance = mine[0][1].chance
+        axes.axvline(chance, color="black", linestyle="--", linewidth=1)
+        axes.set(title=f"{task} (dashed: chance {chance:.1%})", xlim=(0, 1), xlabel=mine[0][1].metric)
+    return figure

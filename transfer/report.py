@@ -1,0 +1,123 @@
+"""`focusvit report`: finished trainings and transfer suites side by side: Markdown, CSV and pictures, no UI."""
+
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from focusvit.config_json import flatten
+from focusvit.pictures import figure_pixels, save_png
+from pipeline import storage
+from pipeline.commandline import Positional, parse
+from pipeline.errors import UsageError
+
+from .charts import curves_figure, transfer_figure
+from .finished import TrainingRun, TransferRun, find_runs
+from .table import csv_table, markdown_table
+
+_TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Compare finished runs: trainings by their curves and settings, transfer suites by their table."""
+
+    runs: Positional[tuple[str, ...]]
+    """Run directories, folders of `focusvit transfer`, or folders above them."""
+    out: str = "report"
+    """Folder for report.md, the CSV files and the pictures."""
+    json: bool = False
+    """Print one JSON object instead of the tables."""
+
+
+def main(argv: list[str]) -> int:
+    config = parse(ReportConfig, argv, prog="focusvit report")
+    if not config.runs:
+        raise UsageError("no run is named. Give run directories: focusvit report RUN...")
+    trainings, transfers = find_runs([storage.resolve(place) for place in config.runs])
+    out = storage.resolve(config.out)
+    say = sys.stderr.write if config.json else sys.stdout.write
+    say(f"report of {len(trainings)} trainings and {len(transfers)} transfer suites, to {out}\n")
+    text = write_report(out, trainings, transfers)
+    if config.json:
+        import json
+
+        rows = {"trainings": [_training_row(run) for run in trainings], "transfers": [run.uri for run in transfers]}
+        sys.stdout.write(json.dumps({"report": storage.join(out, "report.md"), **rows}) + "\n")
+    else:
+        say(text)
+    say(f"report written: {storage.join(out, 'report.md')}\n")
+    return 0
+
+
+def write_report(out: str, trainings: list[TrainingRun], transfers: list[TransferRun]) -> str:
+    """Write all files and return the Markdown text."""
+    parts = ["# Report\n"]
+    if trainings:
+        rows = [_training_row(run) for run in trainings]
+        parts.append("## Trainings\n\n" + _markdown(list(_TRAINING_COLUMNS), [list(row.values()) for row in rows]))
+        parts.append("![curves](curves.png)\n")
+        if len(trainings) > 1:
+            parts.append("Settings that differ:\n\n" + _differences(trainings))
+        storage.put(storage.join(out, "trainings.csv"), _csv(rows).encode())
+        save_png(storage.join(out, "curves.png"), figure_pixels(curves_figure(trainings)))
+    for run in transfers:
+        parts.append(
+            f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{run.checkpoint}`\n\n{markdown_table(run.rows)}"
+        )
+        parts += [f"- failed: {line}\n" for line in run.failures]
+    if any(run.rows for run in transfers):
+        storage.put(storage.join(out, "transfer.csv"), _transfer_csv(transfers).encode())
+        save_png(storage.join(out, "transfer.png"), figure_pixels(transfer_figure(transfers)))
+        parts.append("![transfer](transfer.png)\n")
+    text = "\n".join(parts)
+    storage.put(storage.join(out, "report.md"), text.encode())
+    return text
+
+
+def _training_row(run: TrainingRun) -> dict[str, Any]:
+    seen = max((points[-1][0] for points in run.curves.values()), default=0)
+    best, loss = run.best("val/top1"), run.last("val/loss")
+    speed, wait = run.last("perf/img_per_s"), run.last("perf/data_wait_share")
+    values = (
+        run.name,
+        f"{seen:,}",
+        "" if best is None else f"{best:.2%}",
+        "" if loss is None else f"{loss:.4f}",
+        "" if speed is None else f"{speed:,.0f}",
+        "" if wait is None else f"{wait:.0%}",
+        run.run_id,
+    )
+    return dict(zip(_TRAINING_COLUMNS, values))
+
+
+def _differences(runs: list[TrainingRun]) -> str:
+    """A table of the settings in which the runs are not all alike."""
+    flat = [flatten(run.config) for run in runs]
+    keys = sorted(set().union(*flat))
+    rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys]
+    return _markdown(["setting", *(run.name for run in runs)], [row for row in rows if len(set(row[1:])) > 1])
+
+
+def _transfer_csv(runs: list[TransferRun]) -> str:
+    lines: list[str] = []
+    for run in runs:
+        head, *rest = csv_table(run.rows).splitlines()
+        lines = lines or [f"run,{head}"]
+        lines += [f'"{run.name}",{line}' for line in rest]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(columns: list[str], rows: list[list[Any]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
