@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .resize import reduce_area
+
 MAX_PIXELS = 89_000_000  # 270 MB once decoded (where PIL begins to warn); the largest ImageNet photo has 25 million
 MAX_SIDE_PX = 65_500  # what a JPEG file can hold
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # recognised by content; the file's name says nothing
@@ -84,12 +86,11 @@ def prepare_image(data: bytes, config: ImageConfig) -> tuple[bytes, str, np.ndar
         return data, ext, rgb
     if short > config.target_px:
         scale = config.target_px / short
-        size = (max(1, round(header.width * scale)), max(1, round(header.height * scale)))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        rgb = reduce_area(rgb, max(1, round(header.height * scale)), max(1, round(header.width * scale)))
     if max(rgb.shape) > MAX_SIDE_PX:
         raise BadImage(f"has a side of {max(rgb.shape)} pixels at the stored size, more than {MAX_SIDE_PX}")
     options = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if ext == "jpg" else []
-    done, stored = cv2.imencode(f".{ext}", rgb[..., ::-1], options)
+    done, stored = cv2.imencode(f".{ext}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise BadImage(f"cannot be encoded again ({rgb.shape[1]}x{rgb.shape[0]} pixels)")
     encoded = stored.tobytes()

@@ -24,12 +24,12 @@ def slic(rgb: np.ndarray, regions: int, compactness: float, iterations: int) -> 
     its last image, so results would depend on what came before. Fewer regions are asked of an image too small for them.
     """
     regions = max(1, min(regions, rgb.shape[0] * rgb.shape[1] // MIN_PIXELS_PER_REGION))
-    segmenter = _slic_class()(num_components=regions, compactness=compactness, num_threads=1, convert_to_lab=False)
+    segmenter = slic_class()(num_components=regions, compactness=compactness, num_threads=1, convert_to_lab=False)
     return segmenter.iterate(np.ascontiguousarray(rgb), iterations)
 
 
 @functools.cache
-def _slic_class() -> Any:
+def slic_class() -> Any:
     """The fastest build of SLIC that this CPU runs; the labels are the same. Checked before the first import."""
     if not _cpu_has_avx2() and not _import_survives():
         raise UsageError(

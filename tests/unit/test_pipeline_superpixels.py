@@ -119,15 +119,15 @@ def test_settings_are_checked(field: str, value: float) -> None:
 
 def test_without_avx2_the_import_is_tried_in_a_child_and_the_error_says_what_to_do(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(slic_module, "_cpu_has_avx2", lambda: False)
-    slic_module._slic_class.cache_clear()
+    slic_module.slic_class.cache_clear()
     try:
-        assert slic_module._slic_class()  # this machine's build survives, so it is used
-        slic_module._slic_class.cache_clear()
+        assert slic_module.slic_class()  # this machine's build survives, so it is used
+        slic_module.slic_class.cache_clear()
         monkeypatch.setattr(slic_module, "_IMPORT", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
         with pytest.raises(UsageError, match=r"AVX2.*Portable build"):
-            slic_module._slic_class()
+            slic_module.slic_class()
     finally:
-        slic_module._slic_class.cache_clear()
+        slic_module.slic_class.cache_clear()
 
 
 def test_nothing_ends_the_process_for_tiny_and_thin_images() -> None:
