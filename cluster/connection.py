@@ -1,5 +1,6 @@
 """The door of a Ray cluster: its job server (the dashboard's address), with every refusal said in one paragraph."""
 
+import logging
 import os
 import re
 import socket
@@ -66,6 +67,8 @@ def connect(address: str | None) -> "JobSubmissionClient":
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise _missing_extra(error) from None
+    for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell about uploads and sockets
     # Said in the header, so that it does not depend on RAY_AUTH_MODE having been set before Ray was imported.
     token = auth_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}

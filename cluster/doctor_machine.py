@@ -60,13 +60,18 @@ def check_packages() -> list[Finding]:
 
 
 def check_ray_extras() -> list[Finding]:
-    if importlib.util.find_spec("ray") is None:
+    if not _installed("ray"):
         return [broken("ray", "not installed", "pip install -c constraints.txt 'ray[default,train]'")]
-    absent = [name for name in (*RAY_DEFAULT_MODULES, *RAY_TRAIN_MODULES) if importlib.util.find_spec(name) is None]
+    absent = [name for name in (*RAY_DEFAULT_MODULES, *RAY_TRAIN_MODULES) if not _installed(name)]
     if absent:
         found = f"{importlib.metadata.version('ray')} without {', '.join(absent)}: dashboard, jobs or training fail"
         return [broken("ray", found, "pip install -c constraints.txt 'ray[default,train]', here and on the head")]
     return [ok("ray", f"{importlib.metadata.version('ray')} with the default and train extras")]
+
+
+def _installed(name: str) -> bool:
+    # colorful puts an object without a spec in its own place once it is imported.
+    return name in sys.modules or importlib.util.find_spec(name) is not None
 
 
 def check_torch() -> list[Finding]:

@@ -19,6 +19,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
     "bench": ("focusvit.bench:main", "speed tables of this code"),
     "ui": ("cluster.ui:main", "the MLflow UI on the right store"),
+    "submit": ("cluster.submit:main", "run a verb as a job of a Ray cluster and follow it"),
+    "jobs": ("cluster.jobs:main", "list, watch and stop the jobs of a Ray cluster"),
     "doctor": ("cluster.doctor:main", "what is wrong with this machine or cluster, and its fix"),
 }
 

@@ -4,11 +4,11 @@ import json
 import signal
 import sqlite3
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from testkit.web import scripted_server
 
 from cluster import doctor_machine
 from cluster.doctor_services import check_path, check_sqlite, check_tracking, without_password
@@ -70,10 +70,7 @@ def test_machine_checks_name_value_and_fix(tmp_path, monkeypatch):
 
 
 def test_a_ray_without_its_extras_is_named(monkeypatch):
-    real = doctor_machine.importlib.util.find_spec
-    monkeypatch.setattr(
-        doctor_machine.importlib.util, "find_spec", lambda name: None if name == "opencensus" else real(name)
-    )
+    monkeypatch.setattr(doctor_machine, "_installed", lambda name: name != "opencensus")
     found = doctor_machine.check_ray_extras()[0]
     assert found.level == "broken" and "opencensus" in found.found and "ray[default,train]" in found.fix
 
@@ -117,51 +114,29 @@ def test_a_locked_sqlite_store_is_named(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    """An HTTP server whose answers a test sets: {(method, path prefix): (status, body)}."""
-    answers: dict[tuple[str, str], tuple[int, str]] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            key = next((key for key in answers if key[0] == self.command and self.path.startswith(key[1])), None)
-            status, body = answers[key] if key else (404, "no such page")
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_GET = do_POST = answer
-
-        def log_message(self, *args):
-            pass
-
-    httpd = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    answers["url"] = f"http://127.0.0.1:{httpd.server_port}"  # type: ignore[index,assignment]
-    yield answers
-    httpd.shutdown()
-    httpd.server_close()
+    with scripted_server() as web:
+        yield web
 
 
 READ, WRITE = ("GET", "/api/2.0/mlflow/experiments/search"), ("POST", "/api/2.0/mlflow/experiments/set-experiment-tag")
 
 
 def test_mlflow_servers_and_their_refusals(server):
-    url = server.pop("url")
+    url, answers = server.url, server.answers
     assert "is no MLflow server" in check_tracking(url)[0].found
-    server[("GET", "/health")] = (200, "OK")
-    server[READ] = (403, "Invalid Host header - possible DNS rebinding attack detected")
+    answers[("GET", "/health")] = (200, "OK")
+    answers[READ] = (403, "Invalid Host header - possible DNS rebinding attack detected")
     assert '--allowed-hosts "127.0.0.1,127.0.0.1:*"' in check_tracking(url)[0].fix
-    server[READ] = (401, "You are not authenticated.")
+    answers[READ] = (401, "You are not authenticated.")
     assert "MLFLOW_TRACKING_PASSWORD" in check_tracking(url)[0].fix
-    server[READ] = (500, "database is out of date")
+    answers[READ] = (500, "database is out of date")
     assert "db upgrade" in check_tracking(url)[0].fix
-    server[READ] = (200, "{}")
-    server[WRITE] = (500, "disk is full")
+    answers[READ] = (200, "{}")
+    answers[WRITE] = (500, "disk is full")
     assert "disk is full" in check_tracking(url)[0].found
-    server[WRITE] = (403, "Permission denied")
+    answers[WRITE] = (403, "Permission denied")
     assert check_tracking(url)[0].level == "ok"
-    server[WRITE] = (200, "{}")
+    answers[WRITE] = (200, "{}")
     assert check_tracking(url)[0].found.endswith("reachable and writable")
 
 
