@@ -121,6 +121,7 @@ class _TaskRun:
         keys = {name: self._key(features, split) for name, split in self.splits.items()}
         key = result_key(
             {
+                "source": features,
                 "features": {name: one.digest() for name, one in keys.items()},
                 "task": dataclasses.asdict(self.task) | {"uri": ""},
                 "protocol": protocol.name,
