@@ -45,6 +45,8 @@ class Checkpoint:
     data_root_hash: str = ""
     superpixels: dict[str, Any] = field(default_factory=dict)
     """the SuperpixelConfig of the data set: `predict` segments new images the same way"""
+    image: dict[str, Any] = field(default_factory=dict)
+    """the ImageConfig of the data set: new images are reduced to the same stored size"""
     run_id: str | None = None
     """the MLflow run"""
     has_ema: bool = False

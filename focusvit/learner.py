@@ -104,6 +104,7 @@ class Learner:
             data_identity=split.identity,
             data_root_hash=split.root_hash.hex(),
             superpixels=to_json(data.superpixels),
+            image=dict(data.image),
             run_id=info.get("run_id"),
             has_ema=self.ema is not None,
             versions={"torch": torch.__version__},

@@ -91,11 +91,11 @@ class SampleReader:
         return _collate(views, classes, task, num_replaced)
 
     def _view(self, sample_id: int, epoch: int, num_tokens: int | None) -> tuple[View, int, int]:
-        """The view, its class and how many bad samples were passed over. At evaluation a bad sample is fatal."""
+        """The view, its class, and 1 when another sample had to stand in, else 0. At evaluation a bad sample is fatal."""
         used = sample_id
         for attempt in range(100):
             try:
-                return *self._read(used, sample_id, epoch, num_tokens), attempt
+                return *self._read(used, sample_id, epoch, num_tokens), min(1, attempt)
             except BadImage as error:
                 if epoch < 0:
                     raise DataError(

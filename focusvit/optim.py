@@ -46,12 +46,16 @@ def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final
     return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+_BELOW_BLOCKS = ("patch_embed", "pos_embed", "cls_token", "position", "pool")
+_EMBEDDINGS = ("pos_embed", "cls_token", "queries", "latents")  # rows that stand alone: decay would only shrink them
+
+
 def _depth_of(name: str, num_blocks: int) -> int:
     """0 for what touches pixels, 1..num_blocks for the blocks, num_blocks + 1 for everything after them."""
     first, *rest = name.split(".")
     if "block" in first and rest and rest[0].isdigit():
         return int(rest[0]) + 1
-    return 0 if first in ("stem", "position", "pos_embed", "cls_token") else num_blocks + 1
+    return 0 if first in _BELOW_BLOCKS else num_blocks + 1
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
@@ -60,7 +64,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
     num_blocks = max((_depth_of(name, 0) for name, _ in named), default=0)
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in named:
-        is_matrix = parameter.squeeze().ndim > 1 and "embed" not in name and "latents" not in name
+        is_matrix = parameter.squeeze().ndim > 1 and name.rsplit(".", 1)[-1] not in _EMBEDDINGS
         decay = config.weight_decay if is_matrix else 0.0
         scale = config.layer_decay ** (num_blocks + 1 - min(_depth_of(name, num_blocks), num_blocks + 1))
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})

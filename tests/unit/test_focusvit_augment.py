@@ -1,0 +1,73 @@
+"""Views: image and map move together, views are keyed, and one transform's choice says nothing about another's."""
+
+import numpy as np
+import pytest
+
+from focusvit.augment import TrainViews, centre_box, eval_view
+from pipeline.superpixels import SuperpixelConfig, Superpixels, segment_image
+
+
+def two_halves(height: int = 60, width: int = 80) -> tuple[np.ndarray, Superpixels]:
+    """Left black, right white, and a map of half the size that says so."""
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[:, width // 2 :] = 255
+    regions = np.zeros((height // 2, width // 2), np.uint8)
+    regions[:, width // 4 :] = 1
+    return rgb, Superpixels(regions, np.array([[0, 1]], np.uint8))
+
+
+def test_image_and_map_move_together() -> None:
+    rgb, superpixels = two_halves()
+    views = TrainViews(image_px=40, map_px=40, crop_scale=(0.3, 1.0))
+    checked = 0
+    for key in range(60):
+        view = views(rgb, superpixels, 2, (0, 0, key))
+        bright = view.image[:, :, 0] > 127
+        if bright.all() or not bright.any():
+            continue  # the crop shows one half only; two regions were made by a split
+        checked += 1
+        assert view.map is not None
+        white = view.map[np.argmax(bright) // 40, np.argmax(bright) % 40]
+        assert ((view.map == white) == bright).mean() > 0.95  # one column may differ by rounding
+    assert checked > 20
+
+
+def test_the_view_depends_on_the_key_alone() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (50, 70, 3)).astype(np.uint8)
+    superpixels = segment_image(rgb, SuperpixelConfig(fine_regions=32))
+    first, second = TrainViews(image_px=32, map_px=32), TrainViews(image_px=32, map_px=32)
+    expected = {key: first(rgb, superpixels, 9, (1, 2, key)) for key in range(6)}
+    for key in (5, 1, 3):
+        view = second(rgb, superpixels, 9, (1, 2, key))
+        assert np.array_equal(view.image, expected[key].image) and np.array_equal(view.map, expected[key].map)
+    images = [view.image.tobytes() for view in expected.values()]
+    assert len(set(images)) == len(images)
+
+
+def test_the_flip_is_independent_of_the_crop() -> None:
+    """With one seed for every transform (albumentations' own way), the same draw would decide both."""
+    views = TrainViews(image_px=16, map_px=16, crop_scale=(0.1, 1.0))
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    areas, flips = [], []
+    for key in range(400):
+        views.reseed((0, 0, key))
+        applied = views._compose(image=rgb)["applied_transforms"]
+        x0, y0, x1, y1 = applied[0][1]["crop_coords"]
+        areas.append((x1 - x0) * (y1 - y0))
+        flips.append(len(applied) > 1)
+    assert 0.4 < np.mean(flips) < 0.6
+    assert abs(np.corrcoef(areas, flips)[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (64, 64), (1, 7)])
+def test_the_centre_box_is_a_square_in_the_middle(height: int, width: int) -> None:
+    y0, x0, y1, x1 = centre_box(height, width, 0.875)
+    assert round((y1 - y0) * height) == round((x1 - x0) * width) == max(1, round(min(height, width) * 0.875))
+    assert abs((y0 + y1) / 2 - 0.5) <= 0.51 / height and abs((x0 + x1) / 2 - 0.5) <= 0.51 / width
+
+
+def test_the_evaluation_view_of_a_square_of_the_right_size_is_the_image() -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    view = eval_view(rgb, None, None, image_px=32, map_px=32, crop_fraction=1.0)
+    assert np.array_equal(view.image, rgb) and view.map is None

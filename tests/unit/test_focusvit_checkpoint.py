@@ -1,0 +1,97 @@
+"""Checkpoints come back as they went, or say what does not fit; a half-written one does not exist."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from focusvit.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_model, save_checkpoint
+from focusvit.config_json import difference, from_json, to_json
+from focusvit.model import FocusViT
+from focusvit.recipes import RECIPES, debug, recipe
+from focusvit.run import RunDir
+from focusvit.train_config import TrainConfig
+from pipeline.errors import UsageError
+
+
+def write(uri: str, **changes) -> FocusViT:
+    torch.manual_seed(0)
+    config = debug()
+    model = FocusViT(dataclasses.replace(config.model, num_classes=4))
+    values = {
+        "model": to_json(model.config), "config": to_json(config), "classes": ("a", "b", "c", "d"), "samples_seen": 64,
+        **changes,
+    }  # fmt: skip
+    save_checkpoint(uri, Checkpoint(**values), model.state_dict())
+    return model
+
+
+def test_a_model_comes_back_bit_equal(tmp_path: Path) -> None:
+    model = write(str(tmp_path / "ckpt"))
+    again, record = load_model(str(tmp_path / "ckpt"))
+    assert record.classes == ("a", "b", "c", "d") and record.samples_seen == 64 and record.num_classes == 4
+    assert not again.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_run_directory_means_its_best_checkpoint(tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path))
+    for samples, score in ((10, 0.2), (20, 0.5), (30, 0.4)):
+        write(run.checkpoint_uri(samples), samples_seen=samples, metrics={"val/top1": score})
+    write(run.checkpoint_uri(40), samples_seen=40)  # not scored
+    assert load_checkpoint(str(tmp_path)).samples_seen == 20
+    run.prune()
+    assert run.checkpoints() == [20, 40]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000000020", "000000000040"]
+
+
+def test_a_half_written_checkpoint_does_not_exist(tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path))
+    write(run.checkpoint_uri(10), samples_seen=10)
+    write(run.checkpoint_uri(20), samples_seen=20)
+    (tmp_path / "checkpoints" / "000000000020" / "checkpoint.json").unlink()
+    assert run.checkpoints() == [10] and run.latest() == 10
+
+
+def test_no_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No checkpoint at"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_a_checkpoint_of_another_shape_lists_what_does_not_fit(tmp_path: Path) -> None:
+    other = to_json(dataclasses.replace(debug().model, num_classes=7, width=48))
+    write(str(tmp_path), model=other)
+    with pytest.raises(UsageError, match=r"does not fit the model: .* there and .* here") as caught:
+        load_model(str(tmp_path))
+    assert "more" in str(caught.value)
+
+
+def test_damage_is_a_usage_error(tmp_path: Path) -> None:
+    write(str(tmp_path))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UsageError, match=r"model\.safetensors is missing or damaged"):
+        load_model(str(tmp_path))
+    (tmp_path / "checkpoint.json").write_text("{")
+    with pytest.raises(UsageError, match="not readable"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_survives_json(name: str) -> None:
+    config = recipe(name)
+    assert from_json(TrainConfig, to_json(config)) == config
+
+
+def test_an_unknown_recipe_or_key_names_what_exists() -> None:
+    with pytest.raises(UsageError, match="There is no recipe 'tiny'. Recipes: "):
+        recipe("tiny")
+    with pytest.raises(UsageError, match="unknown key 'speed'"):
+        from_json(TrainConfig, {**to_json(debug()), "speed": 1})
+
+
+def test_difference_uses_the_names_of_the_command_line() -> None:
+    other = dataclasses.replace(debug(), seed=4, optim=dataclasses.replace(debug().optim, lr=0.5))
+    assert difference(to_json(debug()), to_json(other)) == ["optim.lr: 0.001 -> 0.5", "seed: 0 -> 4"]
