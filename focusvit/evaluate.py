@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,7 +174,7 @@ def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor],
 def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: dict[int | None, Tally]) -> None:
     first = next(iter(counted.values()))
     chance = float(first.confusion.sum(1).max()) / first.num_samples
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"tokens": tokens, **one.metrics(), "top1_low": one.interval()[0], "top1_high": one.interval()[1]}
         for tokens, one in counted.items()
     ]

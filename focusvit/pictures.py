@@ -1,7 +1,7 @@
 """Pictures of what the model is given and what it looks at. numpy in, uint8 RGB out; only figures need matplotlib."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -139,8 +139,11 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], *, title: str =
 
 def figure_pixels(figure: "Figure") -> np.ndarray:
     """A matplotlib figure as uint8 RGB."""
-    figure.canvas.draw()
-    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3])
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
 def save_png(uri: str, picture: np.ndarray) -> None:
@@ -155,7 +158,7 @@ def _enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.
     """Both at the same pixels, a whole number of times larger when the image is small. The map is never blended."""
     times = max(1, round(_SIDE_PX / max(image.shape[:2])))
     height, width = image.shape[0] * times, image.shape[1] * times
-    small = region_map.astype(np.int16 if region_map.dtype != np.uint8 else np.uint8)
+    small: Any = region_map.astype(np.int16 if region_map.dtype != np.uint8 else np.uint8)
     large_map = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     if times == 1:
         return image, large_map

@@ -66,7 +66,7 @@ class Predictor:
         images = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2).contiguous()
         maps = None
         if self.model.config.needs_maps:
-            maps = torch.from_numpy(np.stack([view.map for view in views])).to(self.device)
+            maps = torch.from_numpy(np.stack([view.map for view in views if view.map is not None])).to(self.device)
         budget = self.tokens if self.model.config.tokens is not None else None
         logits = self.model(images.to(self.device), maps, budget)
         shares = torch.softmax(logits.float(), 1).cpu().numpy()

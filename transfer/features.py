@@ -94,7 +94,7 @@ class FeatureStore:
                 values[sample_ids] = rows
                 np.add.at(seen, sample_ids, 1)
             assert values is not None and (seen == 1).all(), f"{int((seen != 1).sum())} samples not seen exactly once"
-            values.flush()
+            values.flush()  # type: ignore[attr-defined]
             said = {
                 "key": key.digest(),
                 "shape": list(values.shape),
