@@ -16,7 +16,7 @@ HOMES = {
     "mlflow": ("focusvit/tracking.py", "focusvit/pyfunc_model.py"),
     "torch": ("focusvit/", "transfer/", "cluster/"),
     "albumentations": ("focusvit/augment.py",),
-    "fast_slic": ("pipeline/superpixels.py", "pipeline/bench_superpixels.py", "pipeline/bench_preprocess.py"),
+    "fast_slic": ("pipeline/slic.py",),
     "tyro": ("pipeline/commandline.py",),
 }
 # The model side also runs on a machine that has only torch and numpy.

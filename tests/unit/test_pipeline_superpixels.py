@@ -62,6 +62,15 @@ def test_the_same_image_gives_the_same_map_from_any_thread_and_after_any_other_i
         assert np.array_equal(expected.map, found.map) and np.array_equal(expected.merges, found.merges)
 
 
+def test_the_portable_class_gives_the_same_labels() -> None:
+    for seed in range(5):
+        image = photo(90 + seed, 120, seed)
+        fast, portable = (
+            slic_module.slic_class(portable)(num_components=200, num_threads=1) for portable in (False, True)
+        )
+        assert np.array_equal(fast.iterate(image), portable.iterate(image))
+
+
 def test_views_and_read_only_arrays_are_fine() -> None:
     image = photo(96, 128)
     expected = segment_image(np.ascontiguousarray(image[:, ::-1]), CONFIG)
