@@ -44,7 +44,12 @@ class Logistic:
         c = -best[2]
         whole = _Problem(train.with_more(held_out), self.device)
         weights, converged = whole.solve(c, best[3], self.max_iterations, self.tolerance)
-        chosen: dict[str, float | int | str] = {"C": c, "held_out_top1": best[0], "num_held_out": len(held_out), "converged": str(converged)}
+        chosen: dict[str, float | int | str] = {
+            "C": c,
+            "held_out_top1": best[0],
+            "num_held_out": len(held_out),
+            "converged": str(converged),
+        }
         return [Fitted(predict=lambda values: linear_scores(weights, values), chosen=chosen)]
 
 

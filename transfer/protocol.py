@@ -1,6 +1,6 @@
 """What every protocol is: something fitted on labelled features that then scores unseen ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -49,12 +49,20 @@ class Fitted:
     """Fitted classifiers of one variant (for example '5-shot') are repeats and become one row with their spread."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A variant that this data set cannot give, and why. It is listed; the other variants go on."""
+
+    variant: str
+    reason: str
+
+
 class Protocol(Interface):
     """A way to measure features. `fit` never sees a test sample: that is what makes 'test touched once' hold."""
 
     @property
     def name(self) -> str: ...
 
-    def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
+    def fit(self, train: Labelled, held_out: Labelled) -> Sequence[Fitted | Skipped]:
         """Choose on `held_out` when there is something to choose, then fit on both."""
         ...

@@ -1,5 +1,6 @@
 """Which protocols a suite runs on which features. A suite is data: this table."""
 
+from .fewshot import Ridge
 from .knn import Knn
 from .logistic import FULL_GRID, Logistic
 from .protocol import Protocol
@@ -12,5 +13,5 @@ def protocols_of(suite: str, features: str, device: str) -> list[Protocol]:
     if features == "pixels":
         return [Knn(device=device)]
     if suite == "quick":
-        return [Knn(device=device), Logistic(device=device)]
-    return [Knn(device=device), Logistic(device=device, grid=FULL_GRID)]
+        return [Knn(device=device), Ridge(), Logistic(device=device)]
+    return [Knn(device=device), Ridge(), Logistic(device=device, grid=FULL_GRID)]

@@ -24,7 +24,7 @@ from pipeline.errors import DataError, UsageError
 
 from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
 from .hold_out import hold_out
-from .protocol import Labelled, Protocol
+from .protocol import Fitted, Labelled, Protocol, Skipped
 from .results import Result, ResultStore, result_key
 from .scoring import score
 from .sealed import SealedTest
@@ -115,6 +115,8 @@ class _TaskRun:
                     self.outcome.rows.extend(self._measure(features, protocol))
                 except (UsageError, DataError, ValueError) as error:
                     self.outcome.failures.append(f"{self.task.name}, {features} {protocol.name}: {error}")
+        listed = [f"{self.task.name}, {row.features} {note}" for row in self.outcome.rows for note in row.notes]
+        self.outcome.notes.extend(listed)
         return dataclasses.replace(self.outcome, features_s=self.features_s, num_skipped=self.num_skipped)
 
     def _measure(self, features: str, protocol: Protocol) -> list[Result]:
@@ -141,7 +143,7 @@ class _TaskRun:
         # The only place where test labels are looked at, and only after everything has been chosen.
         answers = test.open_once(f"{features} {protocol.name}")
         rows = score(
-            fitted,
+            [one for one in fitted if isinstance(one, Fitted)],
             answers,
             self.task,
             features=features,
@@ -149,6 +151,10 @@ class _TaskRun:
             classes=self.dataset.classes,
             **facts,
         )
+        skipped = [f"{protocol.name} {one.variant} skipped: {one.reason}" for one in fitted if isinstance(one, Skipped)]
+        if not rows:
+            raise ValueError("; ".join(skipped) or "no variant could be measured")
+        rows[0].notes.extend(skipped)
         self.results.put(key, rows)
         return rows
 
