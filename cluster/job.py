@@ -1,22 +1,24 @@
-"""What runs on the cluster: `python -m cluster.job VERB ...`, the entry of every submitted job.
+"""What runs on the cluster: `python -m cluster.job VERB ...`, the entry of every submitted job and of a RayJob.
 
 Probe first, then the verb, in one process that is already connected: the verb finds Ray initialised and uses it.
 """
 
 import json
 import logging
+import os
 import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from focusvit import cli
+from pipeline.errors import UsageError
 
 from .doctor_services import check_tracking
 from .finding import as_text, num_broken
 from .job_environment import load_secrets
-from .package import checkout_root
-from .places import SPREAD, places_of
+from .package import checkout_root, fingerprint
+from .places import SPREAD, check_for_job, places_of, tracking_uri_of
 from .probe import probe_cluster
 
 SPEC_FILE = "focusvit-job.json"
@@ -37,7 +39,11 @@ class JobSpec:
 def main(argv: list[str]) -> int:
     """Exit codes are those of the verb; 1 when the probe finds something broken."""
     load_secrets()
-    spec = JobSpec(**json.loads(Path(checkout_root(), SPEC_FILE).read_text()))
+    try:
+        spec = _spec(argv)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     import ray
 
     ray.init(address="auto", logging_level=logging.WARNING)
@@ -46,6 +52,16 @@ def main(argv: list[str]) -> int:
     if spec.probe and not _probe(argv, spec):
         return 1
     return cli.main(argv)
+
+
+def _spec(argv: list[str]) -> JobSpec:
+    """What `submit` wrote; in a RayJob manifest nobody did, and the code of the image counts."""
+    path = Path(checkout_root(), SPEC_FILE)
+    if path.is_file():
+        return JobSpec(**json.loads(path.read_text()))
+    tracking = tracking_uri_of(argv, os.environ.get("MLFLOW_TRACKING_URI"))
+    check_for_job(argv, tracking)
+    return JobSpec(fingerprint=fingerprint(checkout_root()), tracking_uri=tracking)
 
 
 def _interrupt(signum: int, frame: object) -> None:
