@@ -1,6 +1,7 @@
 """`focusvit ui`: the MLflow pages on the store that the runs were written to."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from focusvit.tracking import default_tracking_uri
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,12 @@ class UiConfig:
     """Address to listen on. Anything but loopback is open to everyone who can reach it."""
     port: int = 5000
     """Port to listen on."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which browsers and runs reach the server, when they are not loopback or a private address."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise ValueError(f"--port is {self.port}: use 1 to 65535.")
 
 
 def server_command(config: UiConfig) -> list[str]:
@@ -40,12 +49,33 @@ def server_command(config: UiConfig) -> list[str]:
             )
     # One worker and no job runner: 2 processes and half a gigabyte instead of 15 and three.
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    return [*command, "--host", config.host, "--port", str(config.port)]
+    command += ["--host", config.host, "--port", str(config.port)]
+    if config.allowed_hosts:  # MLflow compares the Host header with its port, so each name is given both ways
+        names = [form for name in config.allowed_hosts for form in (name, f"{name}:*")]
+        command += ["--allowed-hosts", ",".join([*names, "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*"])]
+    return command
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises UsageError when the server could not listen: its own message would come after seconds, in a traceback."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {host}:{port} ({(error.strerror or str(error)).lower()}). Another server may be "
+                f"running there already; else choose another port: focusvit ui --port {port + 1}."
+            ) from None
 
 
 def main(argv: list[str]) -> int:
     config = parse(UiConfig, argv, prog="focusvit ui")
     command = server_command(config)
+    check_port(config.host, config.port)
+    if config.host not in LOOPBACK:
+        sys.stderr.write(f"warning: {config.host} is not loopback: whoever reaches it can read and delete runs\n")
     sys.stdout.write(f"MLflow UI of {command[5]}\nopen http://{config.host}:{config.port} (Ctrl-C ends it)\n")
     sys.stdout.flush()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
