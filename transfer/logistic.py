@@ -1,16 +1,14 @@
 """The linear probe: multinomial logistic regression whose strength C is chosen on held-out training samples.
 
-Protocol of Kornblith et al. 2019 (45 values of C, L-BFGS, refit on all training samples, test once). The solver is
-scipy's L-BFGS; the loss and its gradient are two matrix products in torch, so that they run where the features are.
+Protocol of Kornblith et al. 2019 (45 values of C, L-BFGS, refit on all training samples, test once).
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from scipy.optimize import minimize
 
 from .protocol import Fitted, Labelled
+from .softmax import SoftmaxRegression, linear_scores
 
 FULL_GRID = tuple(float(10**x) for x in np.linspace(-6, 5, 45))
 QUICK_GRID = FULL_GRID[8:40:4]  # every fourth value between 1e-4 and 1e4: 8 values
@@ -33,7 +31,7 @@ class Logistic:
 
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """Every C from strong to weak, each started at the solution before it; the best on `held_out` is refitted."""
-        problem = _Problem(train, self.device)
+        problem = hard_problem(train, self.device)
         trials = []
         start = problem.zeros()
         for c in sorted(self.grid):
@@ -42,7 +40,7 @@ class Logistic:
             trials.append((accuracy, -loss, -c, start))
         best = max(trials, key=lambda trial: trial[:3])
         c = -best[2]
-        whole = _Problem(train.with_more(held_out), self.device)
+        whole = hard_problem(train.with_more(held_out), self.device)
         weights, converged = whole.solve(c, best[3], self.max_iterations, self.tolerance)
         chosen: dict[str, float | int | str] = {
             "C": c,
@@ -57,73 +55,15 @@ def solve_logistic(
     data: Labelled, c: float, *, max_iterations: int = 1000, tolerance: float = 1e-6, device: str = "cpu"
 ) -> np.ndarray:
     """Weights float64 (D + 1, C), last row = intercept, of the minimum of C * sum(loss) + |W|^2 / 2."""
-    problem = _Problem(data, device)
+    problem = hard_problem(data, device)
     return problem.solve(c, problem.zeros(), max_iterations, tolerance)[0]
 
 
-def linear_scores(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Scores (N, C) of features (N, D) under weights (D + 1, C) with the intercept as last row."""
-    return values @ weights[:-1].astype(values.dtype) + weights[-1].astype(values.dtype)
-
-
-class _Problem:
-    """Mean loss + |W|^2 / (2 C N): the minimum of scikit-learn's objective, on a scale free of N.
-
-    Solved in other coordinates: features centred (the free intercept takes the difference up), turned to their
-    principal axes, and each axis scaled by its curvature, so that L-BFGS meets a round valley at every C. The minimum
-    is the same; on badly scaled features it is found in tens of steps where the plain problem needs thousands.
-    """
-
-    def __init__(self, data: Labelled, device: str) -> None:
-        x = torch.from_numpy(np.array(data.values, np.float64)).to(device)
-        self.y = torch.from_numpy(data.class_ids).to(device)
-        self.rows = torch.arange(len(self.y), device=device)
-        self.num_classes = data.num_classes
-        self.centre = x.mean(0)
-        x -= self.centre
-        spread, self.axes = torch.linalg.eigh(x.T @ x / len(x))
-        self.spread = spread.clamp_min(0.0)
-        self.x = x @ self.axes
-
-    def zeros(self) -> np.ndarray:
-        return np.zeros((self.x.shape[1] + 1, self.num_classes))
-
-    def solve(self, c: float, start: np.ndarray, max_iterations: int, tolerance: float) -> tuple[np.ndarray, bool]:
-        """From weights (D + 1, C) to the weights at the minimum, and whether it was reached."""
-        decay = 1.0 / (c * len(self.y))
-        curvature = (1 - 1 / self.num_classes) / self.num_classes  # of the loss at equal shares
-        scale = torch.rsqrt(curvature * self.spread + decay)
-        scale = torch.cat([scale, scale.new_full((1,), curvature**-0.5)])[:, None]
-        found = minimize(
-            lambda flat: self._loss_and_gradient(flat, decay, scale),
-            (self._inward(start) / scale).cpu().numpy().ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-13, "maxls": 50},
-        )
-        inner = torch.from_numpy(found.x.reshape(start.shape)).to(self.x.device) * scale
-        return self._outward(inner), bool(found.success)
-
-    def _loss_and_gradient(self, flat: np.ndarray, decay: float, scale: torch.Tensor) -> tuple[float, np.ndarray]:
-        weights = torch.from_numpy(flat.reshape(-1, self.num_classes)).to(self.x.device) * scale
-        scores = torch.addmm(weights[-1], self.x, weights[:-1])
-        log_shares = torch.log_softmax(scores, 1)
-        loss = -log_shares[self.rows, self.y].mean() + 0.5 * decay * weights[:-1].square().sum()
-        error = log_shares.exp_()
-        error[self.rows, self.y] -= 1.0
-        error /= len(self.y)
-        gradient = torch.empty_like(weights)
-        torch.addmm(weights[:-1], self.x.T, error, beta=decay, out=gradient[:-1])
-        gradient[-1] = error.sum(0)
-        return float(loss), (gradient * scale).cpu().numpy().ravel()
-
-    def _inward(self, weights: np.ndarray) -> torch.Tensor:
-        outer = torch.from_numpy(weights).to(self.x.device)
-        return torch.cat([self.axes.T @ outer[:-1], (outer[-1] + self.centre @ outer[:-1])[None]])
-
-    def _outward(self, inner: torch.Tensor) -> np.ndarray:
-        slopes = self.axes @ inner[:-1]
-        return torch.cat([slopes, (inner[-1] - self.centre @ slopes)[None]]).cpu().numpy()
+def hard_problem(data: Labelled, device: str) -> SoftmaxRegression:
+    """One class per sample, every sample alike."""
+    targets = np.zeros((len(data), data.num_classes))
+    targets[np.arange(len(data)), data.class_ids] = 1.0
+    return SoftmaxRegression(data.values, targets, device=device)
 
 
 def _held_out_score(weights: np.ndarray, held_out: Labelled) -> tuple[float, float]:

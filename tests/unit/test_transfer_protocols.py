@@ -9,8 +9,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from transfer import metrics
 from transfer.knn import Knn
-from transfer.logistic import Logistic, linear_scores, solve_logistic
+from transfer.logistic import Logistic, solve_logistic
 from transfer.protocol import Labelled
+from transfer.softmax import SoftmaxRegression, linear_scores
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def test_logistic_solution_equals_scikit_learn(digits, c):
     ours = linear_scores(weights, test.values.astype(np.float64))
     expected = theirs.decision_function(test.values.astype(np.float64))
     # Scores are fixed only up to one constant per row.
-    np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=1e-2)
+    np.testing.assert_allclose(
+        ours - ours.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=1e-2
+    )
     assert metrics.top1(ours, test.class_ids) == pytest.approx(theirs.score(test.values, test.class_ids), abs=1e-3)
 
 
@@ -92,3 +95,18 @@ def test_labelled_refuses_what_does_not_belong_together():
         Logistic(grid=(0.0,))
     with pytest.raises(ValueError, match="k >= 1"):
         Knn(k=0)
+
+
+def test_soft_targets_and_weights_equal_repeated_samples(digits):
+    train, _, _ = digits
+    some = train.rows(np.arange(60))
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 4, (60, 10)) + np.eye(10, dtype=int)[some.class_ids]
+    soft = SoftmaxRegression(some.values, counts / counts.sum(1, keepdims=True), counts.sum(1))
+    weights, converged = soft.solve(0.5, soft.zeros(), 1000, 1e-9)
+    rows, class_ids = np.nonzero(counts)
+    theirs = LogisticRegression(C=0.5, max_iter=5000, tol=1e-9).fit(
+        some.values[rows].astype(np.float64), class_ids, sample_weight=counts[rows, class_ids]
+    )
+    assert converged
+    np.testing.assert_allclose(weights[:-1].T, theirs.coef_, atol=1e-4)
