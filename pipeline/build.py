@@ -14,8 +14,9 @@ import numpy as np
 from . import storage, tar
 from .dataset import plan_uri, shard_name, sidecar_uri
 from .errors import DataError
-from .fingerprint import golden_digest, machine
+from .fingerprint import digest, golden_digest, machine
 from .image import BadImage, ImageConfig, prepare_image, read_header
+from .interop import dali_index, dali_name
 from .plan import read_shard_rows
 from .sample import FORMAT_VERSION, Sample, encode
 from .sources import Source
@@ -74,12 +75,15 @@ def make_sample(row: Row, source: Source, image: ImageConfig, superpixels: Super
         data = source.read(row["file"], row["offset"], row["length"])
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise BadImage(f"cannot be read: {error}") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if row["sha256"] and sha256 != row["sha256"]:
+        raise BadImage(f"has other bytes than its checksum says (sha256 {sha256[:12]}, expected {row['sha256'][:12]})")
     header = read_header(data)
     stored, ext, rgb = prepare_image(data, image)
     found = segment_image(rgb, superpixels)
     meta = {
         "source": row["source"],
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
         "height": header.height,
         "width": header.width,
         "superpixels": {"regions": len(found.merges) + 1, **asdict(superpixels)},
@@ -168,8 +172,10 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
         "skipped": skipped,
         "timing": timing,
     }
+    sidecar["sidecar_sha256"] = digest(sidecar)
     if written:
         storage.put(storage.join(task.out, task.name), built.data)
+        storage.put(storage.join(task.out, dali_name(task.split, task.shard)), dali_index(built.data))
         storage.put_json(sidecar_uri(task.out, task.split, task.shard), sidecar)
     return {
         "shard": task.shard,
@@ -185,15 +191,15 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
 def read_sidecar(task: ShardTask) -> dict[str, Any] | None:
     """The sidecar of a finished shard; None when the shard has to be built (again).
 
-    Finished means: the sidecar is readable, of this fingerprint, and the tar beside it has the stated size.
+    Finished means: the sidecar is whole, of this fingerprint, and the tar beside it has the stated size.
     """
     try:
         sidecar = storage.read_json(sidecar_uri(task.out, task.split, task.shard))
-        whole = storage.size(storage.join(task.out, task.name)) == sidecar["size_bytes"]
-        right = sidecar["fingerprint"] == task.fingerprint and sidecar["format_version"] == FORMAT_VERSION
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        stated = sidecar.pop("sidecar_sha256")
+        whole = digest(sidecar) == stated and sidecar["fingerprint"] == task.fingerprint
+        return sidecar if whole and storage.size(storage.join(task.out, task.name)) == sidecar["size_bytes"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return sidecar if whole and right else None
 
 
 def prove_machine(golden: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,27 +11,39 @@ import numpy as np
 
 from . import storage
 from .build import ShardTask, read_sidecar
-from .dataset import DATASET_FILE, INDEX_DTYPE, STATE_FOLDER, Dataset, SplitInfo, index_uri, open_dataset, plan_uri
+from .dataset import (
+    DATASET_FILE,
+    INDEX_DTYPE,
+    STATE_FOLDER,
+    SplitInfo,
+    errors_uri,
+    index_uri,
+    open_dataset,
+    plan_uri,
+)
 from .errors import DataError, UsageError
 from .fingerprint import byte_versions, digest
 from .image import ImageConfig
+from .interop import TIMM_FILE, timm_info, wids_index, wids_name
 from .plan import Plan, load_plan
 from .sample import FORMAT_VERSION
-from .sources import Source
 from .sources.folder import shorten
 from .superpixels import SuperpixelConfig
 
 
-def describe(plan: Plan, image: ImageConfig, superpixels: SuperpixelConfig) -> dict[str, Any]:
-    """Everything that decides the bytes of a split, with its two digests.
+def describe(
+    plan: Plan, image: ImageConfig, superpixels: SuperpixelConfig, origin: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything that decides the bytes of a split, with its two digests, and where its images were found.
 
     `identity` covers plan and config: the same samples with the same superpixels. `fingerprint` adds the versions
-    that shape bytes: shards of one fingerprint may stand beside each other.
+    that shape bytes: shards of one fingerprint may stand beside each other. `origin` says where the images were
+    (`kind`, `uri`) and takes no part in either.
     """
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "num_samples": plan.num_samples,
-        "num_shards": len(plan.bounds) - 1,
+        "num_shards": plan.num_shards,
         "num_classes": len(plan.classes),
         "plan": plan.digest,
         "image": asdict(image),
@@ -38,16 +51,25 @@ def describe(plan: Plan, image: ImageConfig, superpixels: SuperpixelConfig) -> d
     }
     identity = digest(content)
     content["versions"] = byte_versions()
-    return {**content, "identity": identity, "fingerprint": digest(content)}
+    checksums = plan.table.column("sha256").to_pylist()
+    content["checksums"] = digest(checksums) if any(checksums) else None
+    fingerprint = digest(content)
+    origin = origin or {"kind": "images", "uri": "unknown"}
+    return {**content, "identity": identity, "fingerprint": fingerprint, "origin": origin}
 
 
-def check_out(out: str, plan: Plan, description: dict[str, Any]) -> None:
-    """Refuse a folder that holds another plan of this split, or splits that do not fit. Raises UsageError."""
+def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
+    """Refuse a folder that holds another plan of this split, or splits that do not fit. Raises UsageError.
+
+    Returns whether the stored plan is this one to the last offset; otherwise it is to be stored.
+    """
+    same = False
     if storage.is_local(out) and storage.exists(out) and not storage.is_folder(out):
         raise UsageError(f"--out {out} is a file; name a folder (it is made when it is not there).")
     place = plan_uri(out, plan.split)
     if storage.exists(place):
         stored, before = load_plan(place)
+        same = stored.table.equals(plan.table) and before == description
         differing = _differences(before, description)
         if differing:
             raise UsageError(
@@ -61,6 +83,7 @@ def check_out(out: str, plan: Plan, description: dict[str, Any]) -> None:
             f"them first."
         )
     _check_other_splits(out, plan, description)
+    return same
 
 
 def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:
@@ -91,7 +114,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
     found = []
     for name in sorted(before.keys() | now.keys()):
         there, here = before.get(name), now.get(name)
-        if there == here or name in ("identity", "fingerprint"):
+        if there == here or name in ("identity", "fingerprint", "origin"):
             continue
         if isinstance(there, dict) and isinstance(here, dict):
             found += _differences(there, here, f"{prefix}{name}.")
@@ -111,34 +134,61 @@ def _other_samples(stored: Plan, plan: Plan) -> str:
     )
 
 
-def finish_split(
-    out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask], source: Source
-) -> SplitInfo:
-    """Write the sample index and enter the split in `dataset.json`, the last act. Raises DataError when a shard is
-    not finished.
+def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask]) -> SplitInfo:
+    """Write what follows from the shards and enter the split in `dataset.json`, the last act. Raises DataError when
+    a shard is not finished.
     """
-    sidecars = [read_sidecar(task) for task in tasks]
-    missing = [task.name for task, sidecar in zip(tasks, sidecars) if not sidecar]
+    found = {task.name: read_sidecar(task) for task in tasks}
+    missing = [name for name, sidecar in found.items() if not sidecar]
     if missing:
         raise DataError(f"{len(missing)} shards in {out} are not finished: {shorten(missing)}. Run the command again.")
-    index = build_index([sidecar for sidecar in sidecars if sidecar])
-    if not len(index):
+    sidecars = [sidecar for sidecar in found.values() if sidecar]
+    if not any(sidecar["num_samples"] for sidecar in sidecars):
         raise DataError(f"none of the {plan.num_samples} images of split '{plan.split}' could be prepared.")
+    for place, data in derived_files(out, plan.split, sidecars).items():
+        storage.put(place, data)
+    if not any(sidecar["skipped"] for sidecar in sidecars):
+        storage.remove(errors_uri(out, plan.split))
+    info = split_info(out, plan, description, sidecars)
+    before = open_dataset(out).splits if storage.exists(storage.join(out, DATASET_FILE)) else {}
+    for place, data in dataset_files(out, plan.classes, description, {**before, plan.split: info}).items():
+        storage.put(place, data)
+    return info
+
+
+def derived_files(out: str, split: str, sidecars: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """Files of a split that follow from its sidecars, by place: sample index, error table, the index for wids."""
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, index, version=(1, 0))
-    storage.put(index_uri(out, plan.split), buffer.getvalue())
-    info = SplitInfo(
-        num_samples=len(index),
-        num_shards=len(tasks),
-        num_skipped=sum(len(sidecar["skipped"]) for sidecar in sidecars if sidecar),
-        num_bytes=sum(sidecar["size_bytes"] for sidecar in sidecars if sidecar),
+    np.lib.format.write_array(buffer, build_index(sidecars), version=(1, 0))
+    files = {
+        index_uri(out, split): buffer.getvalue(),
+        storage.join(out, wids_name(split)): wids_index(split, sidecars),
+    }
+    skipped = [sample for sidecar in sidecars for sample in sidecar["skipped"]]
+    if skipped:
+        files[errors_uri(out, split)] = error_table(skipped)
+    return files
+
+
+def error_table(bad: Sequence[dict[str, Any]]) -> bytes:
+    """Bad samples with their reasons, by source id."""
+    return (json.dumps(sorted(bad, key=lambda sample: sample["source"]), indent=1, sort_keys=True) + "\n").encode()
+
+
+def split_info(out: str, plan: Plan, description: dict[str, Any], sidecars: Sequence[dict[str, Any]]) -> SplitInfo:
+    """What `dataset.json` says about a finished split."""
+    origin = description["origin"]
+    return SplitInfo(
+        num_samples=sum(sidecar["num_samples"] for sidecar in sidecars),
+        num_shards=len(sidecars),
+        num_skipped=sum(len(sidecar["skipped"]) for sidecar in sidecars),
+        num_bytes=sum(sidecar["size_bytes"] for sidecar in sidecars),
         identity=description["identity"],
         fingerprint=description["fingerprint"],
-        root_hash=root_hash([sidecar["sha256"] for sidecar in sidecars if sidecar]),
-        source=f"{source.kind} at {source.root}",
+        root_hash=root_hash([sidecar["sha256"] for sidecar in sidecars]),
+        source=f"{origin['kind']} at {origin['uri']}",
+        plan_sha256=hashlib.sha256(storage.read_bytes(plan_uri(out, plan.split))).hexdigest(),
     )
-    write_dataset(out, plan, description, info)
-    return info
 
 
 def build_index(sidecars: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -157,18 +207,27 @@ def root_hash(tar_hashes: Sequence[str]) -> str:
     return hashlib.sha256(b"".join(bytes.fromhex(value) for value in tar_hashes)).hexdigest()
 
 
-def write_dataset(out: str, plan: Plan, description: dict[str, Any], info: SplitInfo) -> None:
-    """Enter or replace one split; the others stay."""
-    before: Dataset | None = open_dataset(out) if storage.exists(storage.join(out, DATASET_FILE)) else None
-    splits = {**(before.splits if before else {}), plan.split: info}
-    storage.put_json(
-        storage.join(out, DATASET_FILE),
-        {
-            "format": "focusvit shards",
-            "format_version": FORMAT_VERSION,
-            "classes": list(plan.classes or (before.classes if before else ())),
-            "image": description["image"],
-            "superpixels": description["superpixels"],
-            "splits": {name: asdict(value) for name, value in splits.items()},
-        },
-    )
+def dataset_files(
+    out: str, classes: Sequence[str], description: dict[str, Any], splits: dict[str, SplitInfo]
+) -> dict[str, bytes]:
+    """`dataset.json` and, before it, timm's file, for these splits. Their sample indexes must be written."""
+    if not classes and storage.exists(storage.join(out, DATASET_FILE)):
+        classes = open_dataset(out).classes  # an unlabelled split beside a labelled one
+    content = {
+        "format": "focusvit shards",
+        "format_version": FORMAT_VERSION,
+        "classes": list(classes),
+        "image": description["image"],
+        "superpixels": description["superpixels"],
+        "splits": {name: asdict(info) for name, info in splits.items()},
+    }
+    sizes = {name: (info, _shard_sizes(out, name, info)) for name, info in splits.items()}
+    return {
+        storage.join(out, TIMM_FILE): timm_info(sizes),
+        storage.join(out, DATASET_FILE): (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(),
+    }
+
+
+def _shard_sizes(out: str, split: str, info: SplitInfo) -> list[int]:
+    index = np.load(io.BytesIO(storage.read_bytes(index_uri(out, split))), allow_pickle=False)
+    return np.bincount(index["shard"], minlength=info.num_shards).tolist()

@@ -29,6 +29,10 @@ def plan_uri(uri: str, split: str) -> str:
     return storage.join(uri, STATE_FOLDER, f"plan-{split}.parquet")
 
 
+def errors_uri(uri: str, split: str) -> str:
+    return storage.join(uri, STATE_FOLDER, f"errors-{split}.json")
+
+
 def index_uri(uri: str, split: str) -> str:
     return storage.join(uri, STATE_FOLDER, f"index-{split}.npy")
 
@@ -45,6 +49,7 @@ class SplitInfo:
     fingerprint: str  # identity and the versions that shape bytes: what a preprocessing resumes on
     root_hash: str  # sha256 over the sha256 of the tars, in shard order
     source: str
+    plan_sha256: str = ""  # of the file of the stored plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +169,14 @@ def open_dataset(uri: str) -> Dataset:
             f"{place} has format version {version}; this code reads version {FORMAT_VERSION}. "
             f"Use the release that wrote it, or preprocess again into another folder."
         )
-    return Dataset(
-        uri=uri,
-        format_version=version,
-        classes=tuple(content["classes"]),
-        superpixels=SuperpixelConfig(**content["superpixels"]),
-        image=content["image"],
-        splits={name: SplitInfo(**info) for name, info in content["splits"].items()},
-    )
+    try:
+        return Dataset(
+            uri=uri,
+            format_version=version,
+            classes=tuple(content["classes"]),
+            superpixels=SuperpixelConfig(**content["superpixels"]),
+            image=content["image"],
+            splits={name: SplitInfo(**info) for name, info in content["splits"].items()},
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{place} is damaged ({error}). `focusvit verify {uri} --repair` rewrites it.") from None

@@ -41,8 +41,13 @@ class _Attempts:
         return replace(task, isolated=crashed and count == _TRIES - 1) if crashed else task
 
 
-def run_local(tasks: Sequence[ShardTask], *, workers: int, work: Work = run_shard) -> Iterator[dict[str, Any]]:
-    """Results as they finish, from `workers` processes; 0 runs the tasks here, one by one, for a debugger."""
+def run_local(
+    tasks: Sequence[ShardTask], *, workers: int | None = None, work: Work = run_shard
+) -> Iterator[dict[str, Any]]:
+    """Results as they finish, from `workers` processes (None: one for each CPU). 0 runs the tasks here, one by one,
+    for a debugger.
+    """
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers == 0:
         for task in tasks:
             yield work(task)

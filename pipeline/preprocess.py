@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from . import storage
 from .build import ShardTask, read_sidecar
+from .checksums import read_checksums
 from .commandline import parse
-from .commit import check_out, describe, finish_split
-from .dataset import STATE_FOLDER, plan_uri
+from .commit import check_out, describe, error_table, finish_split
+from .dataset import STATE_FOLDER, errors_uri, plan_uri
 from .errors import DataError
 from .image import ImageConfig
 from .plan import Plan, make_plan, save_plan
@@ -47,6 +48,8 @@ class PreprocessConfig:
     """A bad image: list all of them and exit with 1, or leave it out and record it."""
     max_errors: int | None = None
     """Stop as soon as more images than this are bad."""
+    checksums: str | None = None
+    """A file of `sha256  name` lines, as sha256sum prints in the source folder: images with other bytes are bad."""
     ray_address: str | None = None
     """A running Ray cluster to use; by default Ray starts inside this process."""
     local: bool = False
@@ -102,25 +105,31 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     """
     out = storage.resolve(config.out)
     source = detect(config.source, config.split)
-    plan = make_plan(source, config.split, samples_per_shard=config.samples_per_shard, max_samples=config.max_samples)
-    description = describe(plan, config.image, config.superpixels)
-    check_out(out, plan, description)
+    plan = make_plan(
+        source,
+        config.split,
+        samples_per_shard=config.samples_per_shard,
+        max_samples=config.max_samples,
+        checksums=read_checksums(storage.resolve(config.checksums)) if config.checksums else None,
+    )
+    origin = {"kind": source.kind, "uri": storage.resolve(config.source)}
+    description = describe(plan, config.image, config.superpixels, origin)
+    plan_is_stored = check_out(out, plan, description)
     if config.dry_run:
         _say_plan(say, config, source, plan, out, finished=0)
         return probe(plan, source, config.image, config.superpixels, workers=_num_workers(config))
     tasks = list(_tasks(config, source, plan, out, description))
     finished = _finished(tasks, out)
     _say_plan(say, config, source, plan, out, len(finished))
-    place = plan_uri(out, plan.split)
-    if not storage.exists(place):
-        save_plan(place, plan, description)
+    if not plan_is_stored:
+        save_plan(plan_uri(out, plan.split), plan, description)
     storage.remove_temporary(out, f"{plan.split}-")
     started = time.perf_counter()
     todo = [task for task in tasks if task.shard not in finished]
     bad = [sample for sidecar in finished.values() for sample in sidecar["skipped"]]
     num_new = _build(config, plan, todo, bad)
     _settle_errors(config, out, plan.split, bad)
-    info = finish_split(out, plan, description, tasks, source)
+    info = finish_split(out, plan, description, tasks)
     seconds = time.perf_counter() - started
     return Summary(
         out=out,
@@ -145,7 +154,7 @@ def _num_workers(config: PreprocessConfig) -> int:
 def _tasks(
     config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
 ) -> Iterator[ShardTask]:
-    for shard in range(len(plan.bounds) - 1):
+    for shard in range(plan.num_shards):
         yield ShardTask(
             out=out,
             split=plan.split,
@@ -167,7 +176,7 @@ def _finished(tasks: list[ShardTask], out: str) -> dict[int, dict[str, Any]]:
 
 
 def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
-    num_shards = len(plan.bounds) - 1
+    num_shards = plan.num_shards
     say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes")
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(
@@ -208,14 +217,11 @@ def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: lis
 
 
 def _settle_errors(config: PreprocessConfig, out: str, split: str, bad: list[dict[str, Any]]) -> None:
-    """Write (or clear) the error table; under `fail` a bad sample ends the run here."""
-    table = storage.join(out, STATE_FOLDER, f"errors-{split}.json")
-    if not bad:
-        storage.remove(table)
-        return
-    bad = sorted(bad, key=lambda sample: sample["source"])
-    storage.put_json(table, bad)
-    if config.on_error == "fail":
+    """Under `fail` a bad sample ends the run here, with all of them in the error table."""
+    bad.sort(key=lambda sample: sample["source"])
+    if bad and config.on_error == "fail":
+        table = errors_uri(out, split)
+        storage.put(table, error_table(bad))
         raise DataError(
             f"{len(bad)} of the images cannot be prepared, so split '{split}' is not finished. {_listing(bad)} All of "
             f"them are listed in {table}. Replace or remove these images and run again, or leave them out with "

@@ -34,10 +34,10 @@ def probe(
         sizes.append(sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()))
     per_image = float(np.mean(seconds)) if seconds else 0.0
     total_s = per_image * plan.num_samples / max(1, workers)
-    ends = (len(plan.bounds) - 1) * (2 * tar.BLOCK + tar.RECORD // 2)
+    ends = (plan.num_shards) * (2 * tar.BLOCK + tar.RECORD // 2)
     total_bytes = int(np.mean(sizes) * plan.num_samples) + ends if sizes else 0
     text = (
-        f"dry run: {plan.num_samples} images, {len(plan.classes)} classes, {len(plan.bounds) - 1} shards; "
+        f"dry run: {plan.num_samples} images, {len(plan.classes)} classes, {plan.num_shards} shards; "
         f"from {len(rows)} probed images ({len(bad)} bad): {per_image * 1e3:.1f} ms an image, about "
         f"{_duration(total_s)} with {max(1, workers)} workers, about {total_bytes / 1e6:.1f} MB of shards. "
         f"Nothing was written."
@@ -48,7 +48,7 @@ def probe(
         "split": plan.split,
         "num_samples": plan.num_samples,
         "num_classes": len(plan.classes),
-        "num_shards": len(plan.bounds) - 1,
+        "num_shards": plan.num_shards,
         "ms_per_image": round(per_image * 1e3, 3),
         "estimated_s": round(total_s, 1),
         "estimated_bytes": total_bytes,

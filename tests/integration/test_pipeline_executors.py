@@ -76,9 +76,14 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False,
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
         logging_level="ERROR",
-    )  # fmt: skip
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "tests")}},  # for testkit
+    )
     yield
     ray.shutdown()
 

@@ -17,7 +17,7 @@ from pipeline.superpixels import SuperpixelConfig, segment_image
 ROWS: list[dict[str, Any]] = [
     {
         "source": f"c/{i}.jpg", "file": f"{i}", "offset": 0, "length": -1, "key": f"{i}-abc", "class_id": i % 3 - 1,
-        "label_file": "", "labels": [i] if i == 4 else [],
+        "label_file": "", "labels": [i] if i == 4 else [], "sha256": "",
     }
     for i in range(6)
 ]  # fmt: skip
