@@ -7,7 +7,7 @@ raster order of first pixel, so batches need neither padding nor masks.
 import numpy as np
 
 from .fit import fit_crop, fit_pixels, present_regions
-from .merge_order import merge_order, roots_after
+from .merge_order import ids_after, merge_order, renumber
 
 __all__ = ["cut", "fit", "fit_warped", "merge_order", "split_share"]
 
@@ -25,10 +25,7 @@ def cut(fine: np.ndarray, merges: np.ndarray, k: int) -> np.ndarray:
         raise ValueError(
             f"cannot cut {num_regions} regions into {k}: choose 1 to {num_regions}, or use fit, which splits"
         )
-    root = roots_after(merges, num_regions - k)
-    # A survivor keeps the smaller id, and fine ids follow their first pixels: the order of roots is the raster order.
-    ids = np.cumsum(root == np.arange(num_regions)) - 1
-    return ids[root].astype(np.uint8)[fine]
+    return renumber(fine, ids_after(merges, num_regions - k))
 
 
 def fit(fine: np.ndarray, merges: np.ndarray, crop: Crop, flip: bool, size: tuple[int, int], k: int) -> np.ndarray:

@@ -37,17 +37,35 @@ def merge_order(
     return merges.astype(np.uint8) if num_regions <= 256 else merges
 
 
-def roots_after(merges: np.ndarray, num_merges: int) -> np.ndarray:
-    """int64 (n,): the survivor that each of the n = len(merges) + 1 regions belongs to after the first merges."""
-    return _roots(merges, num_merges)
-
-
 @numba.njit(cache=True, nogil=True)
-def _roots(merges: np.ndarray, num_merges: int) -> np.ndarray:
+def ids_after(merges: np.ndarray, num_merges: int) -> np.ndarray:
+    """uint8 (n,): the region that each of the n = len(merges) + 1 belongs to after the first merges, 256 at most.
+
+    A survivor keeps the smaller id, and fine ids follow their first pixels, so ids in the order of survivors are again
+    in raster order of first pixel.
+    """
     root = np.arange(merges.shape[0] + 1)
     for step in range(num_merges - 1, -1, -1):  # backwards, so that the root of the survivor is already final
         root[merges[step, 1]] = root[merges[step, 0]]
-    return root
+    ids = np.empty(root.shape[0], np.uint8)
+    next_id = 0
+    for region in range(root.shape[0]):
+        if root[region] == region:
+            ids[region] = next_id
+            next_id += 1
+        else:
+            ids[region] = ids[root[region]]
+    return ids
+
+
+@numba.njit(cache=True, nogil=True)
+def renumber(regions: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """uint8 (h, w): `ids` of the regions."""
+    out = np.empty(regions.shape, np.uint8)
+    for y in range(regions.shape[0]):
+        for x in range(regions.shape[1]):
+            out[y, x] = ids[regions[y, x]]
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
@@ -58,19 +76,21 @@ def _regions(
     height, width = fine.shape
     counts = np.zeros(num_regions, np.int64)
     sums = np.zeros((num_regions, 5), np.int64)
-    touching = np.zeros((num_regions, num_regions), np.bool_)
+    known = np.zeros((num_regions, num_regions), np.bool_)
+    neighbours = np.empty((num_regions, num_regions), np.int32)
+    degrees = np.zeros(num_regions, np.int64)
     for y in range(height):
         start, lightness, a, b = 0, 0, 0, 0
         for x in range(width):
             region = fine[y, x]
             if y > 0 and fine[y - 1, x] != region:
-                touching[region, fine[y - 1, x]] = True
+                _meet(fine[y - 1, x], region, known, neighbours, degrees)
             lightness += lab[y, x, 0]
             a += lab[y, x, 1]
             b += lab[y, x, 2]
             if x + 1 == width or fine[y, x + 1] != region:  # the end of a run of equal ids
                 if x + 1 < width:
-                    touching[region, fine[y, x + 1]] = True
+                    _meet(region, fine[y, x + 1], known, neighbours, degrees)
                 run = x + 1 - start
                 counts[region] += run
                 sums[region, 0] += lightness
@@ -79,16 +99,16 @@ def _regions(
                 sums[region, 3] += run * y
                 sums[region, 4] += run * (start + x) // 2
                 start, lightness, a, b = x + 1, 0, 0, 0
-    neighbours = np.empty((num_regions, num_regions), np.int32)
-    degrees = np.zeros(num_regions, np.int64)
-    for i in range(num_regions):
-        for j in range(i + 1, num_regions):
-            if touching[i, j] or touching[j, i]:
-                neighbours[i, degrees[i]] = j
-                neighbours[j, degrees[j]] = i
-                degrees[i] += 1
-                degrees[j] += 1
     return counts, sums, neighbours, degrees
+
+
+@numba.njit(cache=True, nogil=True)
+def _meet(i: int, j: int, known: np.ndarray, neighbours: np.ndarray, degrees: np.ndarray) -> None:
+    if not known[i, j]:
+        known[i, j] = known[j, i] = True
+        neighbours[i, degrees[i]], neighbours[j, degrees[j]] = j, i
+        degrees[i] += 1
+        degrees[j] += 1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,7 +1,7 @@
-"""Superpixel maps as PNG files: 8-bit grayscale, no row filter, zlib level 6.
+"""Superpixel maps as PNG files: 8-bit grayscale, no row filter, zlib level 5.
 
 Ids are symbols, not intensities, so row filters (differences of ids) only cost bytes: over 100 ImageNet photos this
-form is 35 % smaller than OpenCV's default PNG. Every PNG reader opens it, and the writer is the standard library's
+form is about 30 % smaller than OpenCV's default PNG. Every PNG reader opens it, and the writer is the standard library's
 zlib, so the bytes do not move with a release of OpenCV or libpng.
 """
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_LEVEL = 6  # level 9 saves 0.5 % and costs 2.5 times the time; level 4 costs 15 % more bytes
+_LEVEL = 5  # on 60 maps: 4206 bytes in 0.26 ms; level 4: 4234 in 0.17, level 6: 4224 in 0.37, level 9: 4228 in 0.45
 
 
 def encode_gray8(gray: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .connected import connected_regions
-from .merge_order import merge_order, roots_after
+from .merge_order import ids_after, merge_order, renumber
 from .slic import MIN_PIXELS_PER_REGION, slic
 
 
@@ -89,6 +89,5 @@ def scale_for_segmentation(rgb: np.ndarray, config: SuperpixelConfig) -> np.ndar
 def _keep(regions: np.ndarray, merges: np.ndarray, limit: int) -> Superpixels:
     """At most `limit` regions: the first merges are made now, the others are stored."""
     extra = max(0, len(merges) + 1 - limit)
-    root = roots_after(merges, extra)
-    ids = (np.cumsum(root == np.arange(len(root))) - 1).astype(np.uint8)
-    return Superpixels(ids[root][regions], ids[merges[extra:]])
+    ids = ids_after(merges, extra)
+    return Superpixels(renumber(regions, ids), ids[merges[extra:]])
