@@ -72,13 +72,13 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode(data, read_header(data))
 
 
-def prepare_image(data: bytes, config: ImageConfig) -> tuple[bytes, str, np.ndarray]:
+def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None) -> tuple[bytes, str, np.ndarray]:
     """(bytes to store, "jpg" or "png", their decoded uint8 RGB (h, w, 3)). Raises BadImage.
 
     The original bytes are kept when the short side is not longer than `target_px` and any reader would see the same
     pixels. The pixels are those of the stored bytes, so that a map can be made again from a shard alone.
     """
-    header = read_header(data)
+    header = header or read_header(data)
     rgb = _decode(data, header)
     short = min(header.width, header.height)
     ext = "jpg" if header.format in _LOSSY else "png"
@@ -95,6 +95,25 @@ def prepare_image(data: bytes, config: ImageConfig) -> tuple[bytes, str, np.ndar
         raise BadImage(f"cannot be encoded again ({rgb.shape[1]}x{rgb.shape[0]} pixels)")
     encoded = stored.tobytes()
     return encoded, ext, rgb if ext == "png" else _decode(encoded, None)
+
+
+def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int, ...]) -> np.ndarray:
+    """uint8 (h, w): a ground-truth label map, scaled by nearest pixel from the image's `original` (H, W) to its
+    `stored` (h, w, ...). Palette files give their indices. Raises BadImage.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "GIF", "BMP", "TIFF")) as image:
+            labels, mode = np.asarray(image), image.mode
+    except Exception as error:
+        raise BadImage(f"has a label map that cannot be decoded: {_first_line(error, data)}") from None
+    if mode not in ("L", "P", "1") or labels.ndim != 2:
+        raise BadImage(f"has a label map of kind {mode}; 8-bit gray or palette is needed, one label in each pixel")
+    if labels.shape != original:
+        raise BadImage(
+            f"has a label map of {labels.shape[1]}x{labels.shape[0]} pixels and is {original[1]}x{original[0]} itself"
+        )
+    size = (stored[1], stored[0])
+    return cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _decode(data: bytes, header: Header | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Superpixel maps as PNG files: 8-bit grayscale, no row filter, zlib level 5.
 
 Ids are symbols, not intensities, so row filters (differences of ids) only cost bytes: over 100 ImageNet photos this
-form is about 30 % smaller than OpenCV's default PNG. Every PNG reader opens it, and the writer is the standard library's
+form is about 30 % smaller than OpenCV's default PNG. Every PNG reader opens it; the writer is the standard library's
 zlib, so the bytes do not move with a release of OpenCV or libpng.
 """
 

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,26 @@ def encode(sample: Sample) -> dict[str, bytes]:
     """Members by suffix, sorted. The same sample gives the same bytes. Raises ValueError for an unknown image kind."""
     if sample.image_ext not in IMAGE_EXTENSIONS:
         raise ValueError(f"sample {sample.key}: image_ext is '{sample.image_ext}', not one of {IMAGE_EXTENSIONS}")
-    merges = io.BytesIO()
-    np.lib.format.write_array(merges, np.ascontiguousarray(sample.superpixels.merges), version=(1, 0))
+    merges = np.ascontiguousarray(sample.superpixels.merges, np.uint8)
     members = {
         sample.image_ext: sample.image,
         "json": json.dumps(sample.meta, sort_keys=True, separators=(",", ":")).encode(),
         "spx.png": encode_gray8(sample.superpixels.map),
-        "merges.npy": merges.getvalue(),
+        "merges.npy": _npy_header(len(merges)) + merges.tobytes(),
     }
     if sample.class_id is not None:
         members["cls"] = str(int(sample.class_id)).encode()
     if sample.label_map is not None:
         members["seg.png"] = encode_gray8(sample.label_map)
     return dict(sorted(members.items()))
+
+
+@lru_cache(maxsize=256)
+def _npy_header(num_rows: int) -> bytes:
+    """Start of an .npy file, version 1, of uint8 (num_rows, 2). Kept, because numpy takes 0.1 ms to write it."""
+    start = io.BytesIO()
+    np.lib.format.write_array(start, np.empty((num_rows, 2), np.uint8), version=(1, 0))
+    return start.getvalue()[: len(start.getvalue()) - 2 * num_rows]
 
 
 def decode(key: str, members: dict[str, bytes]) -> Sample:
