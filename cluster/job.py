@@ -3,6 +3,7 @@
 Probe first, then the verb, in one process that is already connected: the verb finds Ray initialised and uses it.
 """
 
+import io
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from focusvit import cli
 from pipeline.errors import UsageError
@@ -36,6 +38,26 @@ class JobSpec:
         return json.dumps(asdict(self)).encode()
 
 
+class ProgressLog(io.TextIOBase):
+    """The log of the job, in which progress bars show although it is no terminal: `focusvit jobs status` reads them
+    there, and `--wait` draws them in place. A bar asks `isatty` before it shows itself."""
+
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return self._log.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def fileno(self) -> int:
+        return self._log.fileno()
+
+
 def main(argv: list[str]) -> int:
     """Exit codes are those of the verb; 1 when the probe finds something broken."""
     load_secrets()
@@ -49,6 +71,7 @@ def main(argv: list[str]) -> int:
     ray.init(address="auto", logging_level=logging.WARNING)
     # After ray.init, whose own handler would leave at once: the verb may still have a run to close.
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.stderr = ProgressLog(sys.stderr)  # type: ignore[assignment]
     if spec.probe and not _probe(argv, spec):
         return 1
     return cli.main(argv)

@@ -51,6 +51,9 @@ def check_focusvit(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(commandline, "_cli", parse_and_stop)
         # A recipe of a later release may stand in a manifest: its name is the reader's business, its options are ours.
         patch.setattr("focusvit.recipes.RECIPES", _AnyRecipe())
+        # finetune reads its checkpoint before the rest of its options.
+        patch.setattr("cluster.training.load_checkpoint", lambda uri: None)
+        patch.setattr("cluster.training.finetune", lambda record: _AnyRecipe()["any"]())
         module, function = VERBS[words[1]][0].split(":")
         with pytest.raises(ParsedSignal):
             getattr(importlib.import_module(module), function)(words[2:])
