@@ -40,3 +40,8 @@ def start_group(rank: int, world_size: int, store_path: str, backend: str = "glo
     dist.init_process_group(
         backend, f"file://{store_path}", rank=rank, world_size=world_size, timeout=datetime.timedelta(seconds=120)
     )
+
+
+def stop_group() -> None:
+    """Leave the process group of `start_group`."""
+    dist.destroy_process_group()

@@ -8,11 +8,14 @@
 The directory may be local or in an object store. Only rank 0 writes.
 """
 
+import io
 import json
 import math
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline import storage
 from pipeline.errors import UsageError
@@ -71,6 +74,12 @@ class RunDir:
 
     def set_info(self, values: dict[str, Any]) -> None:
         storage.put_json(self.path("run.json"), {**self.info(), **values})
+
+    def put_array(self, name: str, values: np.ndarray) -> None:
+        """Write an array as a .npy file (the confusion matrix of the last scoring)."""
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        storage.put(self.path(name), buffer.getvalue())
 
     def checkpoint_uri(self, samples_seen: int) -> str:
         return self.path("checkpoints", f"{samples_seen:012d}")

@@ -17,13 +17,14 @@ from pipeline.errors import DataError, UsageError
 
 from . import ranks
 from .batch import Batch
-from .evaluate import evaluate
+from .config_json import to_json
+from .evaluate import tally
+from .learner import Learner
 from .loader import EvalLoader, TrainLoader
 from .meters import Meters
 from .optim import lr_share, set_lr
 from .run import MetricsLog, RunDir
-from .config_json import to_json
-from .learner import Learner
+from .tally import Tally
 from .train_config import TrainConfig
 from .train_step import train_step
 
@@ -132,18 +133,11 @@ def train(
                 points.append(seen, values)
         if step in score_at:
             with meters.paused(), learner.scored_weights():
-                scores = evaluate(
-                    learner.model,
-                    eval_batches,
-                    num_samples=eval_split.num_samples,
-                    num_classes=len(data.classes),
-                    device=device,
-                    bf16=config.bf16(device.type),
-                    add_up=ranks.sum_array,
-                )
-            learner.metrics = {f"val/{name}": value for name, value in scores.items() if name != "num_samples"}
+                scores = _score(learner, eval_batches, device)
+            learner.metrics = {f"val/{name}": value for name, value in scores.metrics().items() if name != "num_samples"}
             if points:
                 points.append(seen, learner.metrics)
+                run.put_array("confusion.npy", scores.confusion)
         if step in save_at:
             with meters.paused():
                 if points:
@@ -155,6 +149,20 @@ def train(
     if learner.samples_seen < num_steps * batch_size:
         raise RuntimeError(f"the loader ended after {learner.samples_seen} of {num_steps * batch_size} samples")
     return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
+
+
+def _score(learner: Learner, batches: EvalLoader, device: torch.device) -> Tally:
+    """The sums over the eval split, over all ranks; `metrics()` of them asserts that each sample was counted once."""
+    scores = tally(
+        learner.model,
+        batches,
+        num_samples=batches.num_samples,
+        num_classes=batches.num_classes,
+        device=device,
+        bf16=learner.config.bf16(device.type),
+    )
+    scores.all_reduce(ranks.sum_array)
+    return scores
 
 
 def _eval_batch(config: TrainConfig, world_size: int) -> int:

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from testkit.tiny_shards import make_dataset
+from testkit.tiny_training import final_tensors, run_with_stops, small, values_of
 
 from focusvit.batch import Batch
 from focusvit.checkpoint import load_weights
 from focusvit.model import FocusViT
 from focusvit.optim import OptimConfig, build_optimizer, lr_share, parameter_groups
 from focusvit.recipes import debug
-from focusvit.run import MetricsLog, RunDir
+from focusvit.run import RunDir
 from focusvit.train import train
-from focusvit.train_config import TrainConfig
 from focusvit.train_step import MovingAverage, sample_losses, train_step
 from pipeline.errors import DataError, UsageError
 
@@ -25,47 +25,14 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_dataset(tmp_path_factory.mktemp("data"))
 
 
-def small(**changes) -> TrainConfig:
-    base = dataclasses.replace(
-        debug(), epochs=3, global_batch=16, log_every_steps=1, checkpoint_every_epochs=0.6, eval_every_epochs=1.0
-    )
-    return dataclasses.replace(base, **changes)
-
-
-class Stop(Exception):
-    pass
-
-
-def run_with_stops(config: TrainConfig, uri: str, folder: Path, stops: int) -> dict[int, dict[str, float]]:
-    """Train, dying after each checkpoint `stops` times; return the values of all points."""
-
-    def die(samples: int, metrics: dict) -> None:
-        raise Stop
-
-    for _ in range(stops):
-        with pytest.raises(Stop):
-            train(config, data_uri=uri, run_dir=str(folder), on_checkpoint=die)
-    train(config, data_uri=uri, run_dir=str(folder))
-    points: dict[int, dict[str, float]] = {}
-    for point in MetricsLog(RunDir(str(folder))).points:
-        points.setdefault(point["samples"], {}).update(point["values"])
-    return points
-
-
-def results(points: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
-    return {s: {k: v for k, v in p.items() if not k.startswith("perf/")} for s, p in points.items()}
-
-
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(uri: str, tmp_path: Path, ema: float | None) -> None:
     config = small(ema_decay=ema, model=dataclasses.replace(debug().model, drop_path=0.2))
-    whole = results(run_with_stops(config, uri, tmp_path / "whole", 0))
-    parts = results(run_with_stops(config, uri, tmp_path / "parts", 3))
-    assert parts == whole
-    a, b = (RunDir(str(tmp_path / name)) for name in ("whole", "parts"))
-    for file in ("model.safetensors", "state.safetensors"):
-        left, right = load_weights(a.checkpoint_uri(a.latest() or 0), file), load_weights(b.checkpoint_uri(b.latest() or 0), file)
-        assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+    run_with_stops(config, uri, str(tmp_path / "whole"), 0)
+    run_with_stops(config, uri, str(tmp_path / "parts"), 3)
+    assert values_of(tmp_path / "parts") == values_of(tmp_path / "whole")
+    left, right = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
+    assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def test_a_finished_run_does_nothing_more(uri: str, tmp_path: Path) -> None:
