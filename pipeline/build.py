@@ -88,8 +88,28 @@ def make_sample(row: Row, source: Source, image: ImageConfig, superpixels: Super
     }
     if row["labels"]:
         meta["labels"] = row["labels"]
-    class_id = row["class_id"] if row["class_id"] >= 0 else None
-    return encode(Sample(key=row["key"], image=stored, image_ext=ext, superpixels=found, class_id=class_id, meta=meta))
+    label_map = None
+    if row["label_file"]:
+        label_map = prepare_label_map(_read(source, row["label_file"], 0, -1), (header.height, header.width), rgb.shape)
+    return encode(
+        Sample(
+            key=row["key"],
+            image=stored,
+            image_ext=ext,
+            superpixels=found,
+            class_id=row["class_id"] if row["class_id"] >= 0 else None,
+            meta=meta,
+            label_map=label_map,
+        )
+    )
+
+
+def _read(source: Source, file: str, offset: int, length: int) -> bytes:
+    """Bytes of the source. A file that is not there or may not be read is the sample's fault, a broken disk is not."""
+    try:
+        return source.read(file, offset, length)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(f"cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=8)

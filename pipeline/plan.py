@@ -56,6 +56,12 @@ class Plan:
     def num_shards(self) -> int:
         return len(self.bounds) - 1
 
+    def class_counts(self) -> dict[str, int]:
+        """Samples of each class, by name."""
+        ids = self.table.column("class_id").to_numpy()
+        counts = np.bincount(ids[ids >= 0], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist()))
+
 
 def make_plan(
     source: Source,

@@ -21,6 +21,7 @@ from .image import ImageConfig
 from .plan import Plan, make_plan, save_plan
 from .probe import probe
 from .sources import Source, detect
+from .sources.ilsvrc import diagnosis
 from .superpixels import SuperpixelConfig
 
 Say = Callable[[str], None]
@@ -178,6 +179,9 @@ def _finished(tasks: list[ShardTask], out: str) -> dict[int, dict[str, Any]]:
 def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
     num_shards = plan.num_shards
     say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes")
+    note = diagnosis(plan.split, plan.class_counts()) if config.max_samples is None else None
+    if note:
+        say(f"note     {note}")
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(
         f"images   short side at most {config.image.target_px} px (JPEG quality {config.image.quality} when reduced); "

@@ -4,12 +4,17 @@ from pipeline import storage
 from pipeline.errors import UsageError
 
 from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, shorten
+from .ilsvrc import IlsvrcVal, is_val_name
+from .lists import LABEL_LIST, DenseFolders, LabelList, dense_folders
 from .parquet import open_parquet
 from .row import Source, is_image_name
-from .tars import TarArchive
+from .tars import TarArchive, first_names
+from .wds import WebDatasetTars, choose_split, is_webdataset, read_class_names
 
 # Other names that publishers give the same split.
+_KAGGLE = "ILSVRC/Data/CLS-LOC"
 ALIASES = {"val": ("val", "validation", "valid"), "train": ("train", "training"), "test": ("test", "testing")}
+_KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 
 
 def detect(uri: str, split: str) -> Source:
@@ -20,6 +25,8 @@ def detect(uri: str, split: str) -> Source:
     folder, name = uri.rsplit("/", 1)
     if not storage.is_folder(uri):
         return _file(folder, name)
+    if storage.is_folder(storage.join(uri, _KAGGLE)):
+        uri = storage.join(uri, _KAGGLE)
     names = storage.list_names(uri)
     parquet = sorted(path for path in _candidates(uri, names) if path.endswith(".parquet"))
     if parquet:
@@ -27,18 +34,17 @@ def detect(uri: str, split: str) -> Source:
     for alias in ALIASES.get(split, (split,)):
         for archive in (f"{alias}.tar", f"ILSVRC2012_img_{alias}.tar"):
             if archive in names:
-                return TarArchive(root=uri, name=archive, stated_classes=_wnids(uri, names))
+                return _archive(uri, archive)
         if alias in names and _is_split_folder(storage.join(uri, alias)):
-            return _folder(storage.join(uri, alias), stated=_wnids(uri, names))
-    known = {alias for aliases in ALIASES.values() for alias in aliases}
-    others = [name for name in names if name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") in known]
+            return _folder(storage.join(uri, alias), split, stated=_wnids(uri, names))
+    others = [name for name in names if name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") in _KNOWN]
     others = [name for name in others if name.endswith(".tar") or _is_split_folder(storage.join(uri, name))]
     if others:
         raise UsageError(
             f"the source {uri} has no split '{split}'; it holds {', '.join(others)}. "
             f"Name one of these with --split, or point --source at the folder or file of this split."
         )
-    return _folder(uri, stated=None)
+    return _folder(uri, split, stated=None)
 
 
 def _file(folder: str, name: str) -> Source:
@@ -50,17 +56,35 @@ def _file(folder: str, name: str) -> Source:
             f"Unpack it to a plain .tar (gunzip) or to a folder, and name that with --source."
         )
     if name.endswith(".tar"):
-        return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_names(folder)))
+        return _archive(folder, name)
     raise UsageError(f"the source {folder}/{name} is a file of no known kind (.tar, .parquet), and not a folder.")
 
 
-def _folder(uri: str, stated: tuple[str, ...] | None) -> Source:
+def _archive(folder: str, name: str) -> Source:
+    if is_webdataset(first_names(storage.join(folder, name))):
+        return WebDatasetTars(root=folder, files=(name,), stated_classes=read_class_names(folder))
+    return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_names(folder)))
+
+
+def _folder(uri: str, split: str, stated: tuple[str, ...] | None) -> Source:
+    """A folder that holds one split."""
     names = storage.list_names(uri)
     parquet = [name for name in names if name.endswith(".parquet")]
+    tars = [name for name in names if name.endswith(".tar")]
+    dense = dense_folders(names)
     if parquet:
         return open_parquet(uri, parquet)
     if ANNOTATIONS in names:
         return AnnotatedFolder(root=uri, stated_classes=stated)
+    if LABEL_LIST in names:
+        return LabelList(root=uri)
+    if dense:
+        return DenseFolders(root=uri, images=dense[0], labels=dense[1])
+    if tars and is_webdataset(first_names(storage.join(uri, tars[0]))):
+        files = choose_split(tars, split, ALIASES.get(split, (split,)), _KNOWN)
+        return WebDatasetTars(root=uri, files=tuple(files), stated_classes=read_class_names(uri))
+    if names and all(is_val_name(name) for name in names if is_image_name(name)) and any(map(is_val_name, names)):
+        return IlsvrcVal(root=uri)
     return ClassFolders(root=uri, stated_classes=stated)
 
 
@@ -69,7 +93,9 @@ def _is_split_folder(uri: str) -> bool:
     if not storage.is_folder(uri):
         return False
     names = storage.list_names(uri)
-    return not any(is_image_name(name) for name in names)
+    if LABEL_LIST in names:
+        return True
+    return not any(is_image_name(name) and not is_val_name(name) for name in names)
 
 
 def _candidates(uri: str, names: list[str]) -> list[str]:

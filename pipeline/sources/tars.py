@@ -1,5 +1,6 @@
 """Image archives, read in place by offset: a tar of one tar per class, a tar of class folders, Tiny ImageNet's val."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,6 +9,7 @@ from pipeline import storage, tar
 from pipeline.errors import UsageError
 
 from .folder import ANNOTATIONS, match_annotations, shorten
+from .ilsvrc import is_val_name, match, val_classes
 from .row import Row, is_image_name
 
 
@@ -71,6 +73,10 @@ class TarArchive:
             for base, (_, member) in by_name.items():
                 yield self._row(f"images/{base}", member, classes[base])
             return
+        if all(is_val_name(PurePosixPath(name).name) for name in images):
+            for name, wnid in match(list(images), val_classes(self.root), place):
+                yield self._row(f"{wnid}/{PurePosixPath(name).name}", images[name], wnid)
+            return
         depth = _depth_of_classes([PurePosixPath(name).parts for name in images], place)
         for name, member in images.items():
             parts = PurePosixPath(name).parts
@@ -87,6 +93,18 @@ class TarArchive:
         if len(data) != length:
             raise FileNotFoundError(f"{file} ended before byte {offset + length}: the archive changed or is cut")
         return data
+
+
+def first_names(place: str, count: int = 64) -> list[str]:
+    """Names of the first members of a tar, to see what it is."""
+    with storage.open_read(place) as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        found = tar.members(read, 0, storage.size(place), place)
+        return [member.name for member in itertools.islice(found, count)]
 
 
 def _depth_of_classes(paths: list[tuple[str, ...]], place: str) -> int:

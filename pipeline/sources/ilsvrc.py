@@ -1,0 +1,110 @@
+"""ILSVRC2012's validation images: flat names, with classes in the devkit or in Kaggle's list. And its known counts."""
+
+import csv
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.errors import UsageError
+
+from .folder import shorten
+from .row import Row
+
+NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}
+NUM_CLASSES = 1000
+_KAGGLE_LIST = "LOC_val_solution.csv"
+_DEVKIT = "ILSVRC2012_devkit_t12"
+_TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+_LEVELS_UP = 4  # Kaggle keeps its list four folders above its validation images
+
+
+def is_val_name(name: str) -> bool:
+    return name.startswith("ILSVRC2012_val_") and name.upper().endswith(".JPEG")
+
+
+def val_classes(folder: str) -> dict[str, str]:
+    """wnid by image name without its ending, from the devkit or Kaggle's list in `folder` or above it.
+
+    Raises UsageError when there is neither: the names of the images do not tell their classes.
+    """
+    place = folder
+    for _ in range(_LEVELS_UP + 1):
+        names = storage.list_names(place)
+        if _KAGGLE_LIST in names:
+            return _from_kaggle(storage.read_bytes(storage.join(place, _KAGGLE_LIST)))
+        if f"{_DEVKIT}.tar.gz" in names:
+            return _from_devkit_archive(storage.read_bytes(storage.join(place, f"{_DEVKIT}.tar.gz")))
+        if _DEVKIT in names:
+            files = [storage.read_bytes(storage.join(place, _DEVKIT, name)) for name in (_TRUTH, _META)]
+            return _from_devkit(*files)
+        if not place.rpartition("/")[0].strip(":/"):
+            break
+        place = place.rpartition("/")[0]
+    raise UsageError(
+        f"the validation images in {folder} are named without their classes. Put the devkit ({_DEVKIT}.tar.gz) or "
+        f"Kaggle's {_KAGGLE_LIST} beside them, or sort them into class folders."
+    )
+
+
+def _from_kaggle(data: bytes) -> dict[str, str]:
+    rows = csv.DictReader(io.StringIO(data.decode()))
+    return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+
+
+def _from_devkit_archive(data: bytes) -> dict[str, str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = {name: next(n for n in archive.getnames() if n.endswith(name)) for name in (_TRUTH, _META)}
+        contents = [archive.extractfile(names[name]) for name in (_TRUTH, _META)]
+        return _from_devkit(*(file.read() for file in contents if file))
+
+
+def _from_devkit(truth: bytes, meta: bytes) -> dict[str, str]:
+    """Line i of the truth is the ILSVRC id (not the class index!) of image i; the id's wnid is in meta.mat."""
+    from scipy.io import loadmat
+
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+    wnid = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
+    return {f"ILSVRC2012_val_{i:08d}": wnid[int(line)] for i, line in enumerate(truth.split(), 1)}
+
+
+def match(names: list[str], classes: dict[str, str], place: str) -> list[tuple[str, str]]:
+    """(name, wnid) of each image. Raises UsageError for images that the list does not know."""
+    stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
+    unknown = [stem for stem in stems if stem not in classes]
+    if unknown:
+        raise UsageError(f"{len(unknown)} images in {place} have no class in the list beside them: {shorten(unknown)}.")
+    return [(name, classes[stem]) for name, stem in zip(names, stems)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IlsvrcVal:
+    """A flat folder of validation images; ids are `<wnid>/<name>`, as after sorting them into class folders."""
+
+    root: str
+    kind: str = "ILSVRC2012 validation folder"
+
+    def rows(self) -> Iterator[Row]:
+        names = [name for name in storage.list_names(self.root) if is_val_name(name)]
+        for name, wnid in match(names, val_classes(self.root), self.root):
+            yield Row(source=f"{wnid}/{name}", file=name, class_name=wnid)
+
+    def class_names(self) -> None:
+        return None
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        return storage.read_bytes(storage.join(self.root, file))
+
+
+def diagnosis(split: str, class_counts: dict[str, int]) -> str | None:
+    """What is off with the counts of an ILSVRC2012 source; None when nothing is, or when it is another collection."""
+    wnids = [name for name in class_counts if len(name) == 9 and name[0] == "n" and name[1:].isdigit()]
+    expected, found = NUM_IMAGES.get(split), sum(class_counts.values())
+    if len(wnids) < len(class_counts) or len(wnids) != NUM_CLASSES or expected is None or found == expected:
+        return None
+    fewest = sorted(class_counts.items(), key=lambda item: item[1])[:3]
+    return (
+        f"ILSVRC2012 {split} has {expected} images, this source {found}; the smallest classes here are "
+        f"{', '.join(f'{name} ({count})' for name, count in fewest)}. Was the download or extraction cut short?"
+    )
