@@ -39,6 +39,8 @@ class Result:
     confusion: list[list[int]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     fit_s: float = 0.0
+    pictures: list[str] = field(default_factory=list)
+    """Places of PNG files that show single test samples."""
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -28,15 +28,15 @@ def score(
     for variant in dict.fromkeys(one.variant for one in fitted):
         repeats = [one for one in fitted if one.variant == variant]
         predicted = [one.predict(test.values).argmax(1) for one in repeats]
-        scores = [_scores(one, test.class_ids, len(classes)) for one in predicted]
+        scores = [_scores(one, test.truth, len(classes)) for one in predicted]
         draws = [one[task.metric] for one in scores]
         if len(repeats) > 1:
             low, high = over_draws(draws)
             interval = f"t over {len(draws)} draws"
         else:
-            low, high, interval = _single_interval(predicted[0], test.class_ids, len(classes), task.metric)
-        counted = sum(metrics.confusion(one, test.class_ids, len(classes)) for one in predicted)
-        share = metrics.per_class(np.concatenate(predicted), np.tile(test.class_ids, len(predicted)), len(classes))
+            low, high, interval = _single_interval(predicted[0], test.truth, len(classes), task.metric)
+        counted = sum(metrics.confusion(one, test.truth, len(classes)) for one in predicted)
+        share = metrics.per_class(np.concatenate(predicted), np.tile(test.truth, len(predicted)), len(classes))
         rows.append(
             Result(
                 task=task.name,
@@ -48,10 +48,10 @@ def score(
                 low=low,
                 high=high,
                 interval=interval,
-                chance=metrics.chance(test.class_ids, len(classes), task.metric),
+                chance=metrics.chance(test.truth, len(classes), task.metric),
                 num_classes=len(classes),
                 num_train=int(facts["num_train"]),
-                num_test=len(test.class_ids),
+                num_test=len(test.truth),
                 scores={name: float(np.mean([one[name] for one in scores])) for name in scores[0]},
                 chosen=dict(repeats[0].chosen),
                 draws=draws if len(draws) > 1 else [],

@@ -14,20 +14,20 @@ class Answers:
     """The test samples' features and classes, handed over when a protocol has finished fitting."""
 
     values: np.ndarray
-    class_ids: np.ndarray
+    truth: np.ndarray
 
 
 class SealedTest:
     """Holds test features and labels. Protocols get training data only; the suite opens this after they have fitted."""
 
-    def __init__(self, values: np.ndarray, class_ids: np.ndarray) -> None:
-        if len(values) != len(class_ids):
-            raise ValueError(f"{len(values)} test features and {len(class_ids)} test labels do not belong together")
-        self._values, self._class_ids = values, class_ids
+    def __init__(self, values: np.ndarray, truth: np.ndarray) -> None:
+        if len(values) != len(truth):
+            raise ValueError(f"{len(values)} test features and {len(truth)} test labels do not belong together")
+        self._values, self._truth = values, truth
         self._opened: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._class_ids)
+        return len(self._truth)
 
     def open_once(self, protocol: str) -> Answers:
         """The test set, for the one scoring of `protocol`. Raises SecondLookError the second time."""
@@ -37,4 +37,4 @@ class SealedTest:
                 "and score every fitted classifier in one call."
             )
         self._opened.add(protocol)
-        return Answers(values=self._values, class_ids=self._class_ids)
+        return Answers(values=self._values, truth=self._truth)

@@ -1,5 +1,6 @@
 """A task as data: where its shards are, which splits play which part, and the metric it is reported in."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,7 +8,7 @@ from pipeline import storage
 from pipeline.dataset import Dataset
 from pipeline.errors import UsageError
 
-Metric = Literal["top1", "mean_per_class"]
+Metric = Literal["top1", "mean_per_class", "miou"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class Task:
     """The split to choose hyper-parameters on; empty = a seeded tenth of the training split."""
     test: str = ""
     metric: Metric = "top1"
+    classes: tuple[str, ...] = ()
+    """Names of the labels of a dense task; empty = the data set's own, else numbers."""
+    ignore: tuple[int, ...] = ()
+    """Label values of a dense task that are never counted, beside 255."""
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
@@ -50,7 +55,7 @@ class Task:
         parts = [part for part in (self.train, held_out, test) if part]
         if len(set(parts)) != len(parts):
             raise UsageError(f"task {self.name}: one split would play two parts ({', '.join(parts)}). Name three.")
-        return Task(name=self.name, uri=self.uri, train=self.train, held_out=held_out, test=test, metric=self.metric)
+        return dataclasses.replace(self, held_out=held_out, test=test)
 
 
 def parse_task(text: str) -> Task:

@@ -22,6 +22,7 @@ from focusvit.model import FocusViT
 from pipeline.dataset import Dataset, Split, open_dataset
 from pipeline.errors import DataError, UsageError
 
+from .dense_work import DenseTaskRun, is_dense
 from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
 from .hold_out import hold_out
 from .protocol import Fitted, Labelled, Protocol, Skipped
@@ -77,12 +78,35 @@ def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Out
 def run_task(job: Job) -> Outcome:
     """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
     try:
-        return _TaskRun(job).run()
+        return _TaskRun(job).run() if not _is_dense(job) else _run_dense(job)
     except (UsageError, DataError, ValueError, OSError) as error:
         return Outcome(task=job.task, failures=[f"{job.task.name}: {error}"])
     except Exception as error:  # the other tasks go on; the trace is for whoever repairs this one
         log.exception("task %s failed", job.task.name)
         return Outcome(task=job.task, failures=[f"{job.task.name}: {type(error).__name__}: {error}"])
+
+
+def _is_dense(job: Job) -> bool:
+    dataset = open_dataset(job.task.uri)
+    return is_dense(dataset.split(job.task.with_splits(dataset).test))
+
+
+def _run_dense(job: Job) -> Outcome:
+    dataset = open_dataset(job.task.uri)
+    task = dataclasses.replace(job.task.with_splits(dataset), metric="miou")
+    model, record = load_model(job.checkpoint, job.device)
+    if model.config.needs_maps:
+        check_superpixels(record, dataset)
+    run = DenseTaskRun(job, dataset, task, model)
+    rows, failures = run.run()
+    return Outcome(
+        task=task,
+        rows=rows,
+        failures=failures,
+        num_skipped=run.num_skipped,
+        features_s=run.features_s,
+        data_identity=run.test.identity,
+    )
 
 
 class _TaskRun:

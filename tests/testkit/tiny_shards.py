@@ -27,16 +27,25 @@ def make_dataset(
     side_px: int = 40,
     bad: Collection[int] = (),
     name: str = "tiny",
+    dense: bool = False,
 ) -> str:
-    """Write the data set and return its path. `bad` samples of the train split hold bytes that are no image."""
+    """Write the data set and return its path. `bad` samples of the train split hold bytes that are no image.
+
+    `dense` samples also carry a label map: 0 for the ground, 1 + class for the shape, 255 in one corner.
+    """
     infos = {}
     for split, count in (splits or {"train": 50, "val": 17}).items():
         rng = np.random.default_rng([len(split), side_px])
         starts = range(0, count, per_shard)
         index = np.zeros(count, INDEX_DTYPE)
         for shard, start in enumerate(starts):
-            rows = [{"key": f"{split}-{i:04d}", "class_id": i % len(CLASSES), "i": i} for i in range(start, min(start + per_shard, count))]
-            built = build_shard(rows, lambda row: _members(row, rng, side_px, row["i"] in bad and split == "train"))
+            rows = [
+                {"key": f"{split}-{i:04d}", "class_id": i % len(CLASSES), "i": i}
+                for i in range(start, min(start + per_shard, count))
+            ]
+            built = build_shard(
+                rows, lambda row: _members(row, rng, side_px, row["i"] in bad and split == "train", dense)
+            )
             storage.put(str(folder / shard_name(split, shard)), built.data)
             for row, offset, length in zip(rows, built.offsets, built.lengths):
                 index[row["i"]] = (shard, offset, length, row["class_id"])
@@ -60,8 +69,10 @@ def make_dataset(
     return str(folder)
 
 
-def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool) -> dict[str, bytes]:
-    rgb, _ = draw_shape(rng, row["class_id"], side_px)
+def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool, dense: bool) -> dict[str, bytes]:
+    rgb, mask = draw_shape(rng, row["class_id"], side_px)
+    label_map = (mask * (1 + row["class_id"])).astype(np.uint8)
+    label_map[:4, :4] = 255
     image = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]))[1].tobytes()
     return encode(
         Sample(
@@ -71,6 +82,6 @@ def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool) ->
             superpixels=segment_image(decode_image(image), SuperpixelConfig()),
             class_id=row["class_id"],
             meta={},
-            label_map=None,
+            label_map=label_map if dense else None,
         )
     )

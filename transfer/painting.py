@@ -1,0 +1,61 @@
+"""Predictions painted back through the superpixels, beside the image, the truth and the best the regions allow."""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from focusvit.pictures import captioned, draw_regions, save_png, tile
+from pipeline import storage
+from pipeline.dataset import Split
+
+from .dense_data import DenseConfig, DenseSample, load_dense
+from .segmentation import best_labels, confusion_of, pixel_accuracy, region_histograms
+
+_EXAMPLES = 6
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """uint8 (C + 1, 3): far-apart hues; the last one, near black, is for pixels that are not counted."""
+    steps = range(num_classes)
+    hues = [colorsys.hsv_to_rgb((0.61803 * i) % 1, 0.55 + 0.35 * (i % 2), 0.95 - 0.3 * (i % 3)) for i in steps]
+    return (np.array([*hues, (0.08, 0.08, 0.08)]) * 255).round().astype(np.uint8)
+
+
+def paint_examples(split: Split, config: DenseConfig, predicted: np.ndarray, out: str, name: str) -> list[str]:
+    """Write one strip for each of a few test images spread over the split: predicted classes (N, K). Returns places."""
+    numbers = np.unique(np.linspace(0, split.num_samples - 1, _EXAMPLES).round().astype(int))
+    places = []
+    for step, number in enumerate(numbers):
+        sample = load_dense(split, int(number), config)
+        place = storage.join(out, "painted", f"{name}-{step}.png")
+        save_png(place, strip(sample, predicted[number], config.num_classes))
+        places.append(place)
+    return places
+
+
+def strip(sample: DenseSample, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """uint8 RGB: image with region borders, truth, prediction and best labels, with their pixel accuracies below."""
+    colours = class_colours(num_classes)
+    table = region_histograms(sample.region_map, sample.label_map, len(predicted), num_classes)
+    best = best_labels(table)
+    counted = sample.label_map < num_classes
+    rgb = _resized(sample.rgb, sample.label_map.shape)
+    cells = [
+        ("image and regions", draw_regions(rgb, sample.region_map)),
+        ("truth", colours[np.where(counted, sample.label_map, num_classes)]),
+        (f"prediction {_right(table, predicted)}", colours[predicted[sample.region_map]]),
+        (f"best of these regions {_right(table, best)}", colours[best[sample.region_map]]),
+    ]
+    return tile([captioned(picture, [text]) for text, picture in cells], columns=4)
+
+
+def _right(table: np.ndarray, labels: np.ndarray) -> str:
+    return f"{pixel_accuracy(confusion_of(table, labels)):.1%}"
+
+
+def _resized(rgb: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+
+    if rgb.shape[:2] == size:
+        return rgb
+    return cv2.resize(rgb, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
