@@ -35,6 +35,10 @@ class FocusViT(nn.Module):
     patch_area: Tensor
     patch_centre: Tensor
     patch_covariance: Tensor
+    static_overlap: Tensor
+    static_area: Tensor
+    static_centre: Tensor
+    static_covariance: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -63,6 +67,10 @@ class FocusViT(nn.Module):
         self.head = nn.Linear(D, config.num_classes)
         for name, value in patch_regions(config.grid)._asdict().items():
             self.register_buffer(f"patch_{name}", value.clone(), persistent=False)
+        if config.tokens is not None and config.partition in ("grid", "random"):
+            overlap, regions = static_partition(config.partition, config.tokens, config.grid)
+            for name, value in {"overlap": overlap, **regions._asdict()}.items():
+                self.register_buffer(f"static_{name}", value.clone(), persistent=False)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
         initialize(self)
@@ -135,8 +143,12 @@ class FocusViT(nn.Module):
             return None, patches
         if maps is not None:
             return overlap_matrix(maps, self.config.grid, num_tokens), measure_regions(maps, num_tokens)
-        overlap, regions = static_partition(self.config.partition, num_tokens, self.config.grid)
-        overlap, regions = overlap.to(images.device), Regions(*(part.to(images.device) for part in regions))
+        if num_tokens == self.config.tokens:
+            overlap = self.static_overlap
+            regions = Regions(self.static_area, self.static_centre, self.static_covariance)
+        else:
+            overlap, regions = static_partition(self.config.partition, num_tokens, self.config.grid)
+            overlap, regions = overlap.to(images.device), Regions(*(part.to(images.device) for part in regions))
         if self.config.partition == "random":
             # Drawn by the image's own pixels: other images get other regions, one image always the same.
             pixels = images if not images.is_floating_point() else (images.nan_to_num() * 256).round().long()

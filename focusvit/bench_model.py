@@ -1,0 +1,83 @@
+"""`focusvit bench model`: what FocusViT costs beside a plain ViT and the controls, paired in one run."""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.bench_report import Table, evidence, save
+from pipeline.commandline import parse
+
+from . import bench_tables
+from .bench_config import SECTIONS, BenchConfig
+
+SEGMENTER = "pipeline.superpixels (fast-slic, 256 fine regions) and pipeline.hierarchy.fit"
+
+
+def main(argv: list[str]) -> int:
+    """Print the tables and save them under tests/benchmarks/results."""
+    config = parse(BenchConfig, argv, prog="focusvit bench model")
+    sys.stdout.write(
+        f"bench model: FocusViT of size {config.size} on {config.device}, sections {', '.join(config.sections)}, "
+        f"batches {config.batch_sizes}, {config.rounds} rounds\n"
+    )
+    segment_s, photos = segmentation_seconds(config.photos)
+    makers: dict[str, Callable[[], list[Table]]] = {
+        "throughput": lambda: bench_tables.throughput_tables(config, segment_s),
+        "compiled": lambda: [bench_tables.compiled_table(config, segment_s)],
+        "training": lambda: [bench_tables.training_table(config)],
+        "memory": lambda: [bench_tables.memory_table(config)],
+        "sweep": lambda: [bench_tables.sweep_table(config, segment_s)],
+        "large": lambda: [bench_tables.large_table(config)],
+    }
+    tables = []
+    for section in SECTIONS:
+        if section in config.sections:
+            for table in makers[section]():
+                tables.append(table)
+                sys.stdout.write(table.markdown() + "\n")
+                sys.stdout.flush()
+    packages = ("torch", "transformers", "numpy", "fast-slic", "numba")
+    facts = evidence("focusvit bench model " + " ".join(argv), packages) | {
+        "threads": torch.get_num_threads(),
+        "segmenter": f"{SEGMENTER}: {segment_s * 1e3:.2f} ms an image with {torch.get_num_threads()} threads, {photos}",
+    }
+    for path in save(config.name, tables, facts):
+        sys.stdout.write(f"bench model: wrote {path}\n")
+    return 0
+
+
+def segmentation_seconds(folder: str, tokens: int = 64, count: int = 48) -> tuple[float, str]:
+    """Seconds an image for superpixels at 224 px, with as many threads as the model has, and what was segmented."""
+    import cv2
+
+    from pipeline.embedded import draw_shape
+    from pipeline.hierarchy import fit
+    from pipeline.superpixels import SuperpixelConfig, segment_image
+
+    folder = folder or os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
+    files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
+    images = [image[..., ::-1] for file in files if (image := cv2.imread(str(file))) is not None]
+    what = f"{len(images)} photos"
+    if not images:
+        images, what = [draw_shape(np.random.default_rng(i), i % 8, 224)[0] for i in range(count)], "drawn scenes"
+    images = [np.ascontiguousarray(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)) for image in images]
+    cv2.setNumThreads(1)
+
+    def superpixels(image: np.ndarray) -> None:
+        fit(*segment_image(image, SuperpixelConfig()), (0.0, 0.0, 1.0, 1.0), False, (112, 112), tokens)
+
+    superpixels(images[0])
+    seconds = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in range(4):
+            start = time.perf_counter()
+            list(pool.map(superpixels, images))
+            seconds.append((time.perf_counter() - start) / len(images))
+    return statistics.median(seconds[1:]), what

@@ -1,0 +1,265 @@
+"""The tables of `focusvit bench model`. Variants take turns; ratios are medians over rounds of paired times."""
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from multiprocessing import get_context
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from pipeline.bench_report import Table
+
+from .bench_config import BenchConfig
+from .bench_variants import PEER, Variant, large_image_variants, main_variants, sweep_variants
+from .model import FocusViT
+from .pooling import SuperpixelPooling
+from .profile import count_multiply_adds, inference_peak, time_calls, training_loss, training_peak
+from .regions import measure_regions, overlap_matrix
+
+
+def build(variants: dict[str, Variant], config: BenchConfig, image_px: int = 224) -> dict[str, nn.Module]:
+    """The models, without those whose library is absent."""
+    torch.manual_seed(0)
+    models = {}
+    for name, variant in variants.items():
+        try:
+            models[name] = variant.build(config.size, image_px).to(config.device).eval()
+        except ImportError as error:
+            sys.stderr.write(f"bench model: {name} is left out ({error})\n")
+    return models
+
+
+def _call(
+    model: Callable[..., object], inputs: Sequence[torch.Tensor], device: str, precision: str
+) -> Callable[[], object]:
+    inputs = [x.to(device) for x in inputs]
+
+    def call() -> object:
+        with torch.inference_mode(), _autocast(device, precision):
+            return model(*inputs)
+
+    return call
+
+
+def _autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    return torch.autocast(device.split(":")[0], torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _ratio(baseline: Sequence[float], seconds: Sequence[float], extra_s: float = 0.0) -> float:
+    """Median over rounds of the baseline's time over this one's."""
+    return statistics.median(a / (b + extra_s) for a, b in zip(baseline, seconds))
+
+
+def _rows(
+    variants: dict[str, Variant], seconds: dict[str, list[float]], batch: int, segment_s: float
+) -> list[list[str]]:
+    baseline = seconds[PEER] if PEER in seconds else next(iter(seconds.values()))
+    rows = []
+    for name, times in seconds.items():
+        extra = segment_s * batch if variants[name].needs_superpixels else 0.0
+        median = statistics.median(times)
+        rows.append(
+            [name, f"{batch / median:.1f}", f"{batch / (median + extra):.1f}", f"{_ratio(baseline, times):.2f}x",
+             f"{_ratio(baseline, times, extra):.2f}x"]
+        )  # fmt: skip
+    return rows
+
+
+_SPEED_COLUMNS = ("model", "images/s", "images/s with superpixels", "against the first", "with superpixels")
+
+
+def throughput_tables(config: BenchConfig, segment_s: float) -> list[Table]:
+    variants = main_variants(config.size)
+    models = build(variants, config)
+    variants = {name: variants[name] for name in models}
+    tables = []
+    for precision in ("fp32", "bf16"):
+        for batch in config.batch_sizes:
+            calls = {
+                name: _call(models[name], variant.inputs(batch, 224), config.device, precision)
+                for name, variant in variants.items()
+            }
+            rounds = config.rounds if batch > 4 else 5 * config.rounds
+            seconds = time_calls(_bar(calls, f"{precision} batch {batch}"), rounds, config.device)
+            title = f"Inference, {precision}, batch {batch}, eager, 224 px"
+            rows = _rows(variants, seconds, batch, segment_s)
+            tables.append(Table(title=title, columns=_SPEED_COLUMNS, rows=rows))
+    tables.append(_pooling_table(config, models))
+    tables.append(_cost_table(variants, models))
+    return tables
+
+
+def _pooling_table(config: BenchConfig, models: dict[str, nn.Module]) -> Table:
+    """Overlap, regions, pooling and the positional encoding alone, beside the whole forward."""
+    name, model = next(
+        (name, model) for name, model in models.items() if isinstance(model, FocusViT) and model.config.needs_maps
+    )
+    batch = max(config.batch_sizes)
+    assert isinstance(model, FocusViT)
+    variant = main_variants(config.size)[name]
+    assert variant.config is not None and variant.config.tokens is not None
+    images, maps = (x.to(config.device) for x in variant.inputs(batch, 224))
+    patches = torch.randn(batch, variant.config.num_patches, variant.config.width, device=config.device)
+    grid, tokens, pool = variant.config.grid, variant.config.tokens, model.pool
+    assert isinstance(pool, SuperpixelPooling)
+
+    def pooling() -> None:
+        with torch.inference_mode():
+            regions = measure_regions(maps, tokens)
+            membership = pool.membership(overlap_matrix(maps, grid, tokens), regions.centre)
+            pool(patches, membership)
+            model.position(model.region_features(regions))
+
+    calls = {"pooling": pooling, "forward": _call(model, (images, maps), config.device, "fp32")}
+    seconds = {
+        key: statistics.median(values) for key, values in time_calls(calls, config.rounds, config.device).items()
+    }
+    share = seconds["pooling"] / seconds["forward"]
+    rows = [[f"{seconds['pooling'] / batch * 1e3:.3f}", f"{seconds['forward'] / batch * 1e3:.2f}", f"{share:.1%}"]]
+    columns = ("overlap, regions, pooling and position, ms an image", "forward, ms an image", "share")
+    return Table(title=f"Pooling inside the forward of {name}, fp32, batch {batch}", columns=columns, rows=rows)
+
+
+def _cost_table(variants: dict[str, Variant], models: dict[str, nn.Module]) -> Table:
+    rows = []
+    for name, model in models.items():
+        inputs = variants[name].inputs(1, 224)
+        parameters = sum(p.numel() for p in model.parameters())
+        count = count_multiply_adds(model.cpu(), *inputs)
+        rows.append([name, f"{parameters / 1e6:.2f}", f"{count / 1e9:.3f}"])
+    return Table(
+        title="Parameters and multiply-adds, counted", columns=("model", "M parameters", "G multiply-adds"), rows=rows
+    )
+
+
+def _bar(calls: dict[str, Callable[[], object]], text: str) -> dict[str, Callable[[], object]]:
+    """The calls with a progress bar that moves at each."""
+    bar = tqdm(desc=text, unit="call", leave=False)
+
+    def moved(call: Callable[[], object]) -> Callable[[], object]:
+        def run() -> object:
+            bar.update()
+            return call()
+
+        return run
+
+    return {name: moved(call) for name, call in calls.items()}
+
+
+def compiled_table(config: BenchConfig, segment_s: float) -> Table:
+    wanted = list(main_variants(config.size).items())[:3]
+    variants = dict(wanted)
+    models = build(variants, config)
+    variants = {name: variants[name] for name in models}
+    batch = max(config.batch_sizes)
+    calls = {
+        name: _call(
+            torch.compile(model, fullgraph=name != PEER), variants[name].inputs(batch, 224), config.device, "fp32"
+        )
+        for name, model in models.items()
+    }
+    seconds = time_calls(_bar(calls, "compiled"), config.rounds, config.device)
+    rows = _rows(variants, seconds, batch, segment_s)
+    title = f"Inference, fp32, batch {batch}, torch.compile (FocusViT with fullgraph), 224 px"
+    return Table(title=title, columns=_SPEED_COLUMNS, rows=rows)
+
+
+def _train_step(model: nn.Module, inputs: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    training_loss(model, *inputs).backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def training_table(config: BenchConfig) -> Table:
+    wanted = dict(list(main_variants(config.size).items())[:6])
+    models = build(wanted, config)
+    batch = max(config.batch_sizes)
+    calls: dict[str, Callable[[], object]] = {}
+    for name, model in models.items():
+        inputs = [x.to(config.device) for x in wanted[name].inputs(batch, 224)]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+        calls[name] = partial(_train_step, model.train(), inputs, optimizer)
+    seconds = time_calls(_bar(calls, "training"), max(2, config.rounds // 2), config.device)
+    baseline = next(iter(seconds.values()))
+    rows = [[name, f"{batch / statistics.median(t):.1f}", f"{_ratio(baseline, t):.2f}x"] for name, t in seconds.items()]
+    title = f"Training step (forward, backward, AdamW), fp32, batch {batch}, 224 px"
+    return Table(
+        title=title,
+        columns=("model", "images/s", "against the first"),
+        rows=rows,
+        note="Maps come from the shards: no superpixels to compute.",
+    )
+
+
+def _peak(variant: Variant, size: str, batch: int, device: str, kind: str) -> int:
+    """In a fresh process: nothing of another model is alive."""
+    torch.manual_seed(0)
+    model = variant.build(size, 224).to(device)
+    inputs = [x.to(device) for x in variant.inputs(batch, 224)]
+    return (inference_peak if kind == "inference" else training_peak)(model, *inputs, device=device)
+
+
+def memory_table(config: BenchConfig) -> Table:
+    variants = dict(list(main_variants(config.size).items())[:10])
+    batch = max(config.batch_sizes)
+    columns: dict[str, dict[str, int]] = {"inference": {}, "training": {}}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for name, variant in tqdm(variants.items(), desc="memory", unit="model", leave=False):
+            for kind, found in columns.items():
+                try:
+                    found[name] = pool.submit(_peak, variant, config.size, batch, config.device, kind).result()
+                except ImportError as error:
+                    sys.stderr.write(f"bench model: {name} is left out ({error})\n")
+    first = next(iter(columns["inference"]))
+    rows = [
+        [
+            name,
+            *(
+                f"{columns[kind][name] / 2**20:.0f} ({columns[kind][name] / columns[kind][first]:.0%})"
+                for kind in columns
+            ),
+        ]
+        for name in columns["inference"]
+    ]
+    how = "the profiler's record of every tensor" if config.device == "cpu" else "the allocator's peak"
+    note = f"Weights, inputs, activations, in training gradients and AdamW too. Fresh process each, {how}."
+    title = f"Peak memory, MiB (share of the first), fp32, batch {batch}, 224 px"
+    return Table(title=title, columns=("model", "inference", "training"), rows=rows, note=note)
+
+
+def sweep_table(config: BenchConfig, segment_s: float) -> Table:
+    first = dict(list(main_variants(config.size).items())[:2])
+    variants = {**first, **sweep_variants(config.size)}
+    models = build(variants, config)
+    variants = {name: variants[name] for name in models}
+    batch = min(16, max(config.batch_sizes))
+    calls = {n: _call(models[n], v.inputs(batch, 224), config.device, "fp32") for n, v in variants.items()}
+    seconds = time_calls(_bar(calls, "sweep"), config.rounds, config.device)
+    rows = _rows(variants, seconds, batch, segment_s)
+    for row, model in zip(rows, models.values()):
+        row.append(f"{count_multiply_adds(model.cpu(), *variants[str(row[0])].inputs(1, 224)) / 1e9:.2f}")
+    title = f"Sweep of tokens K, grid blocks d0 and trunk, fp32, batch {batch}, 224 px"
+    return Table(title=title, columns=(*_SPEED_COLUMNS, "G multiply-adds"), rows=rows)
+
+
+def large_table(config: BenchConfig, image_px: int = 512, batch: int = 2) -> Table:
+    variants = large_image_variants(config.size, image_px)
+    models = build(variants, config, image_px)
+    calls = {n: _call(models[n], v.inputs(batch, image_px), config.device, "fp32") for n, v in variants.items()}
+    seconds = time_calls(_bar(calls, "large"), config.rounds, config.device)
+    baseline = next(iter(seconds.values()))
+    rows = []
+    for name, times in seconds.items():
+        count = count_multiply_adds(models[name].cpu(), *variants[name].inputs(1, image_px))
+        rows.append(
+            [name, f"{batch / statistics.median(times):.2f}", f"{_ratio(baseline, times):.2f}x", f"{count / 1e9:.2f}"]
+        )
+    columns = ("model", "images/s", "against full attention", "G multiply-adds")
+    title = f"Attention forms at {image_px} px, fp32, batch {batch} (superpixels not included)"
+    return Table(title=title, columns=columns, rows=rows)
