@@ -13,6 +13,7 @@ WRITE = {"--out", "--run-dir"}
 URIS = {"--tracking-uri", "--ray-address"}
 TRACKED = ("pretrain", "finetune", "transfer")  # verbs that write to MLflow
 SPREAD = ("preprocess", "pretrain", "finetune", "transfer")  # verbs whose work runs on every node
+NEEDS_OUT = ("transfer", "report")  # verbs that write into the current folder when no --out is given
 LOOPBACK = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}
 
 
@@ -56,6 +57,8 @@ def check_for_job(argv: Sequence[str], tracking_uri: str | None) -> None:
             )
         if place.uri.startswith("file://"):
             raise UsageError(f"{place.option} {place.uri}: write the absolute path, without file://.")
+    if argv[0] in NEEDS_OUT and not any(option == "--out" for option, _ in _options(argv)):
+        raise UsageError(f"{argv[0]} without --out would write into the folder of the job. Name an absolute --out.")
     for value in argv[1:]:
         if "://" in value and _password(value):
             raise UsageError(

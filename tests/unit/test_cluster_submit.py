@@ -105,6 +105,7 @@ def test_places_of_a_command():
         (["pretrain", "demo", "--data", "/d", "--tracking-uri", "http://me:pw@m:5000"], "holds a password"),
         (["pretrain", "demo", "--data", "/d"], "MLFLOW_TRACKING_URI"),
         (["pretrain", "demo", "--data", "/d", "--tracking-uri", "sqlite:///mlflow.db"], "is relative"),
+        (["transfer", "--checkpoint", "/c", "--task", "a=/d"], "without --out"),
         (["show", "./shards"], "./shards is a path of this machine"),
         (["transfer", "--task", "pets=shards/pets", "--checkpoint", "/c"], "--task shards/pets is relative"),
     ],
