@@ -4,6 +4,7 @@ A place is a string: an absolute local path, or a URI with `://`. Nothing is eve
 local file is written beside it, synced and renamed; an object is sent as one finished put.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from .errors import UsageError
+from .errors import DataError, UsageError
 
 Result = TypeVar("Result")
 
@@ -64,16 +65,22 @@ def _open_store(uri: str) -> tuple[Any, str]:
     return store, store._strip_protocol(uri)
 
 
+class StoreError(DataError, OSError):
+    """A disk or a store that does not do what it should; trying again later may help."""
+
+
 def _retry(action: Callable[[], Result], uri: str) -> Result:
-    """Ask a store again after an error that may pass. Raises the last OSError, with the place in its text."""
+    """Ask a store again after an error that may pass. Raises StoreError with the place in its text."""
     for attempt in range(_ATTEMPTS):
         try:
             return action()
-        except _PERMANENT:
+        except (*_PERMANENT, TypeError, ValueError, AttributeError, NotImplementedError):
             raise
-        except (OSError, TimeoutError) as error:
+        except Exception as error:  # each store has its own kinds for lost connections and busy servers
             if attempt == _ATTEMPTS - 1:
-                raise OSError(f"{uri}: {error} (tried {_ATTEMPTS} times)") from error
+                raise StoreError(
+                    f"{uri}: {error} (tried {_ATTEMPTS} times). Check the address, the credentials and the network."
+                ) from error
             time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
     raise AssertionError("unreachable")
 
@@ -157,22 +164,30 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
 
 
 def put(uri: str, data: bytes) -> None:
-    """Write a whole file under its final name, or leave what was there. Folders are made as needed."""
+    """Write a whole file under its final name, or leave what was there. Folders are made as needed.
+
+    Raises StoreError, which is both an OSError (worth another try) and a DataError (one paragraph for the user).
+    """
     if not is_local(uri):
         store, path = _open_store(uri)
         _retry(lambda: store.pipe_file(path, data), uri)
         return
     final = Path(uri)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {uri}: {error.strerror or error}. What was there before is unharmed; make room or correct "
+            f"the access, then run again."
+        ) from error
 
 
 def remove(uri: str) -> None:

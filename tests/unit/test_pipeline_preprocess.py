@@ -162,6 +162,11 @@ def test_parquet_and_a_limit(tmp_path: Path) -> None:
         (["--source", "images", "--image.target-px", "2"], 2, "image.target_px is 2"),
         (["--source", "bad", "--local", "--workers", "0"], 1, "is empty (0 bytes)"),
         (["--source", "images", "--out", "empty/file"], 2, "is a file"),
+        (
+            ["--source", "images", "--out", "/proc/nothing", "--local", "--workers", "0"],
+            1,
+            "cannot write /proc/nothing",
+        ),
     ],
 )
 def test_mistakes_are_one_paragraph(

@@ -1,0 +1,69 @@
+"""Source and output in an object store: an S3-speaking server on loopback, with worker processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testkit.image_sources import class_images, write_folder
+
+from focusvit.cli import main
+from pipeline import storage
+from pipeline.dataset import open_dataset
+from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+    import s3fs
+
+    storage._store.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
+    yield "s3://bucket"
+    storage._store.cache_clear()
+    server.stop()
+
+
+def _run(source: str, out: str, workers: int) -> Summary:
+    config = PreprocessConfig(source=source, out=out, local=True, workers=workers, samples_per_shard=5)
+    summary = preprocess(config)
+    assert isinstance(summary, Summary)
+    return summary
+
+
+def test_s3_holds_the_same_data_set_as_a_disk(bucket: str, tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "images", class_images(per_class=4))
+    local = _run(str(images), str(tmp_path / "out"), 0)
+    for path in images.rglob("*.JPEG"):
+        storage.put(f"{bucket}/images/{path.relative_to(images)}", path.read_bytes())
+    remote = _run(f"{bucket}/images", f"{bucket}/out", 2)
+    assert remote.root_hash == local.root_hash and remote.identity == local.identity
+    split = open_dataset(f"{bucket}/out").split("train")
+    assert split.read(7).image == open_dataset(str(tmp_path / "out")).split("train").read(7).image
+    storage.remove(f"{bucket}/out/train-000001.tar")
+    storage.put(f"{bucket}/out/train-000002.tar", b"cut")
+    assert _run(f"{bucket}/images", f"{bucket}/out", 0).built_shards == 2
+    storage.put(f"{bucket}/out/train-000001.tar", b"cut")
+    assert main(["verify", f"{bucket}/out", "--workers", "0", "--repair"]) == 0
+
+
+def test_a_store_that_is_not_there_is_said_in_words(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["preprocess", "--source", f"{bucket}/nothing", "--out", f"{bucket}/out", "--local"]) == 2
+    assert "s3://bucket/nothing does not exist" in capsys.readouterr().err
