@@ -154,6 +154,12 @@ def save_png(uri: str, picture: np.ndarray) -> None:
     storage.put(uri, data.tobytes())
 
 
+def read_png(uri: str) -> np.ndarray:
+    """A picture that `save_png` wrote, as uint8 RGB."""
+    bgr = cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
 def _enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both at the same pixels, a whole number of times larger when the image is small. The map is never blended."""
     times = max(1, round(_SIDE_PX / max(image.shape[:2])))

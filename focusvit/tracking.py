@@ -151,7 +151,9 @@ class Tracker:
         from mlflow.entities import Metric
 
         for start in range(0, len(points), 1000):
-            part = [Metric(name, value, time_ms, samples) for name, samples, value, time_ms in points[start : start + 1000]]
+            part = [
+                Metric(name, value, time_ms, samples) for name, samples, value, time_ms in points[start : start + 1000]
+            ]
             self._client.log_batch(self.run_id, metrics=part)
 
     def last_samples(self) -> dict[str, int]:
@@ -165,6 +167,10 @@ class Tracker:
             self._client.log_image(self.run_id, picture, artifact_file=f"images/{name}.png")
         else:
             self._client.log_artifact(self.run_id, picture, "images")
+
+    def step_image(self, picture: np.ndarray, key: str, step: int) -> None:
+        """An RGB uint8 picture of a series: the UI shows the series as a grid and with a slider over its steps."""
+        self._client.log_image(self.run_id, picture, key=key, step=step)
 
     def table(self, columns: dict[str, list[Any]], name: str) -> None:
         self._client.log_table(self.run_id, data=columns, artifact_file=f"tables/{name}.json")

@@ -6,7 +6,7 @@ from types import TracebackType
 import numpy as np
 
 from focusvit.checkpoint import Checkpoint
-from focusvit.pictures import confusion_figure
+from focusvit.pictures import confusion_figure, read_png
 from focusvit.tracking import Tracker
 from pipeline import storage
 
@@ -77,6 +77,8 @@ class Logbook:
                     values |= {f"{prefix}{row.metric}_low": row.low, f"{prefix}{row.metric}_high": row.high}
             child.metrics([(_key(key), step, value, now) for key, value in values.items()])
             self._pictures(child, rows[-1])
+            for number, place in enumerate(rows[0].pictures):
+                child.step_image(read_png(place), "painted", number)
 
     def _pictures(self, child: Tracker, row: Result) -> None:
         """Confusion matrix and per-class table; baselines do without."""
@@ -85,9 +87,8 @@ class Logbook:
         counts = np.array(row.confusion)
         title = f"{row.task}, {row.label}: {row.value:.1%} {row.metric}"
         child.figure(confusion_figure(counts, row.classes, title=title), "confusion")
-        child.table(
-            {"class": row.classes, "share_right": row.per_class, "num_test": counts.sum(1).tolist()}, "per_class"
-        )
+        name = "iou" if row.metric == "miou" else "share_right"
+        child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "per_class")
 
     def close(self, outcomes: list[Outcome], out: str) -> None:
         """The table and one metric per row on the suite's own run, and what failed."""

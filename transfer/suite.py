@@ -45,6 +45,8 @@ class TransferConfig:
     loader_workers: int = 0
     device: str = "auto"
     """auto, cpu or cuda."""
+    ignore_labels: str = ""
+    """Label values of dense tasks that mean 'no class', such as 0,255."""
     seed: int = 0
     """Of the held-out part, the draws of few-shot and the untrained network."""
     tracking_uri: str = ""
@@ -65,7 +67,7 @@ class TransferConfig:
 def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
     """Run a suite. `map_tasks(work, jobs)` schedules the tasks; the default does one after another."""
     config = parse(TransferConfig, argv, prog="focusvit transfer")
-    tasks = [parse_task(text) for text in config.task]
+    tasks = [_with_ignored(parse_task(text), config.ignore_labels) for text in config.task]
     _check_tasks(tasks)
     jobs = _jobs(config, tasks)
     record = load_checkpoint(jobs[0].checkpoint)
@@ -95,6 +97,15 @@ def _check_tasks(tasks: list[Task]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the task name '{twice[0]}' is given twice. Name them apart: --task other=DIR.")
+
+
+def _with_ignored(task: Task, text: str) -> Task:
+    """The task with the label values that the command line says to leave out."""
+    if not text:
+        return task
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise UsageError(f"--ignore-labels is '{text}': write label values with commas, such as 0,255.")
+    return dataclasses.replace(task, ignore=tuple(int(part) for part in text.split(",")))
 
 
 def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:

@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pipeline import storage
 from pipeline.dataset import Dataset
 from pipeline.errors import UsageError
 
-Metric = Literal["top1", "mean_per_class", "miou"]
+Metric = Literal["top1", "mean_per_class", "map", "miou"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,20 @@ class Task:
 
 
 def parse_task(text: str) -> Task:
-    """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError."""
+    """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError.
+
+    A name of the table of known tasks brings that task's metric, class names and ignored labels.
+    """
+    from .known_tasks import known  # which needs the types of this module
+
     name, given, place = text.partition("=")
     uri = storage.resolve(place if given else text)
+    name = name if given else storage.name_of(uri)
+    row = known(name)
+    facts: dict[str, Any] = {}
+    if row is not None:
+        facts = {"metric": row.metric, "classes": row.classes, "ignore": row.ignore}
     try:
-        return Task(name=name if given else storage.name_of(uri), uri=uri)
+        return Task(name=name, uri=uri, **facts)
     except ValueError as error:
         raise UsageError(f"--task {text}: {error}. Write --task name=DIR.") from None
