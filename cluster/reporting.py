@@ -1,7 +1,6 @@
 """What the driver of a training shows and sends: the MLflow run, its curves, the progress bar, the pictures."""
 
 import io
-import json
 import signal
 import sys
 import threading
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reported_run(
-    config: TrainConfig, data: Dataset, launch: "LaunchConfig"
-) -> Iterator[Callable[[], dict[str, Any]]]:
+def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> Iterator[Callable[[], dict[str, Any]]]:
     """An MLflow run around a training: the same one for every start on the same run directory.
 
     Yields `finish`, which sends pictures and the model and returns the summary. Leaving by an exception or a signal

@@ -268,7 +268,9 @@ def _worker(settings: dict[str, Any]) -> None:
 
 def _summary_line(summary: dict[str, Any]) -> str:
     metrics = summary["metrics"]
-    scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics)
+    scores = ", ".join(
+        f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics
+    )
     return (
         f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
         f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "

@@ -4,6 +4,9 @@ Training views come from albumentations, re-seeded per (seed, epoch, sample): th
 worker that makes it, nor on what was made before. A Compose of albumentations 2.0.8 gives every transform the same seed
 (so the strength of one is tied to the choice of another) and all loader workers the same stream; here all transforms
 draw from one generator, set anew for each sample.
+
+Crop and flip move the map by its crop box alone, at the map's own resolution. Other geometry (RandAugment) takes the
+map along as a mask. Either way the result is a *fine* map of the view; exactly K regions are made of it at the end.
 """
 
 import random
@@ -19,6 +22,7 @@ from pipeline import hierarchy
 from pipeline.superpixels import Superpixels
 
 from .order import key_of
+from .transforms import Colour, build, has_geometry
 
 Box = tuple[float, float, float, float]
 
@@ -29,6 +33,21 @@ class View:
 
     image: NDArray[np.uint8]
     map: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class FineView:
+    """A view before its regions are merged: `fine` uint8 (Hm, Wm) holds some of the ids of `merges`."""
+
+    image: NDArray[np.uint8]
+    fine: NDArray[np.uint8] | None
+    merges: NDArray[np.uint8] | None
+
+    def fit(self, num_tokens: int | None) -> View:
+        """Exactly `num_tokens` regions."""
+        if self.fine is None or self.merges is None or num_tokens is None:
+            return View(self.image, None)
+        return View(self.image, hierarchy.fit_warped(self.fine, self.merges, num_tokens))
 
 
 class TrainViews:
@@ -42,34 +61,21 @@ class TrainViews:
         crop_scale: tuple[float, float] = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
-        colour: str = "none",
+        colour: Colour = "none",
         colour_jitter: float = 0.0,
         erase: float = 0.0,
     ) -> None:
         self.image_px, self.map_px = image_px, map_px
-        self._crop_scale, self._crop_ratio, self._flip = crop_scale, crop_ratio, flip
-        self._colour, self._colour_jitter, self._erase = colour, colour_jitter, erase
+        self._settings: dict[str, Any] = {
+            "image_px": image_px, "crop_scale": crop_scale, "crop_ratio": crop_ratio, "flip": flip,
+            "colour": colour, "colour_jitter": colour_jitter, "erase": erase,
+        }  # fmt: skip
+        self._warps = has_geometry(colour)
         self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
 
     @cached_property
     def _compose(self) -> Any:
-        import albumentations as A  # here, since its import takes a second that no other verb should pay
-
-        cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's own threads would fight them
-        steps: list[Any] = []
-        if self._crop_scale[0] < 1.0:
-            steps.append(
-                A.RandomResizedCrop(
-                    size=(self.image_px, self.image_px),
-                    scale=self._crop_scale,
-                    ratio=self._crop_ratio,
-                    area_for_downscale="image",
-                )
-            )
-        else:
-            steps.append(A.Resize(self.image_px, self.image_px, area_for_downscale="image"))
-        steps.append(A.HorizontalFlip(p=self._flip))
-        compose = A.Compose(steps, save_applied_params=True)
+        compose = build(**self._settings)
         _share_state(compose, self._numpy, self._python)
         return compose
 
@@ -77,10 +83,39 @@ class TrainViews:
         self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, num_tokens: int | None, key: tuple[int, ...]
     ) -> View:
         """The view of `rgb` (h, w, 3) for `key`, usually (seed, epoch, sample id). The same key gives the same view."""
+        if self._warps or superpixels is None or num_tokens is None:
+            return self.fine(rgb, superpixels, key).fit(num_tokens)
+        image, crop, flipped = self._moved(rgb, key)
+        size = (self.map_px, self.map_px)
+        return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens))
+
+    def fine(self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, key: tuple[int, ...]) -> FineView:
+        """The same view with the fine map, for whoever goes on changing it (mixing)."""
+        if superpixels is None:
+            return FineView(self._moved(rgb, key)[0], None, None)
+        if self._warps:
+            self.reseed(key)
+            mask = _nearest(superpixels.map, (0.0, 0.0, 1.0, 1.0), False, rgb.shape[:2])
+            result = self._compose(image=rgb, mask=mask)
+            fine = _nearest(result["mask"], (0.0, 0.0, 1.0, 1.0), False, (self.map_px, self.map_px))
+            return FineView(result["image"], fine, superpixels.merges)
+        image, crop, flipped = self._moved(rgb, key)
+        fine = _nearest(superpixels.map, crop, flipped, (self.map_px, self.map_px))
+        return FineView(image, fine, superpixels.merges)
+
+    def _moved(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
+        """The image of the view, its crop box (y0, x0, y1, x1) in [0, 1] of the whole, and whether it is mirrored."""
         self.reseed(key)
         result = self._compose(image=rgb)
-        crop, flipped = _moved(result["applied_transforms"], rgb.shape[:2])
-        return View(result["image"], _fit(superpixels, crop, flipped, self.map_px, num_tokens))
+        crop, flipped = (0.0, 0.0, 1.0, 1.0), False
+        for name, params in result["applied_transforms"]:
+            if name == "RandomResizedCrop":
+                height, width = rgb.shape[:2]
+                x0, y0, x1, y1 = params["crop_coords"]
+                crop = (y0 / height, x0 / width, y1 / height, x1 / width)
+            elif name == "HorizontalFlip":
+                flipped = True
+        return result["image"], crop, flipped
 
     def reseed(self, key: tuple[int, ...]) -> None:
         """Put both generators into a state that depends on `key` alone (setting a state is cheaper than a new one)."""
@@ -98,28 +133,20 @@ def _share_state(compose: Any, numpy_state: np.random.Generator, python_state: r
     compose.set_random_state(numpy_state, python_state)
     for transform in compose.transforms:
         transform.set_random_state(numpy_state, python_state)
-        if hasattr(transform, "transforms"):
+        if hasattr(transform, "transforms_ps") or isinstance(transform, type(compose)):  # OneOf and the like
             _share_state(transform, numpy_state, python_state)
 
 
-def _moved(applied: list[tuple[str, dict]], shape: tuple[int, ...]) -> tuple[Box, bool]:
-    """The crop box (y0, x0, y1, x1) in [0, 1] of the whole image, and whether it was mirrored."""
-    crop, flipped = (0.0, 0.0, 1.0, 1.0), False
-    for name, params in applied:
-        if name == "RandomResizedCrop":
-            x0, y0, x1, y1 = params["crop_coords"]
-            crop = (y0 / shape[0], x0 / shape[1], y1 / shape[0], x1 / shape[1])
-        elif name == "HorizontalFlip":
-            flipped = True
-    return crop, flipped
+def _nearest(fine: NDArray[np.uint8], crop: Box, flip: bool, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Nearest sampling at pixel centres, as `hierarchy.fit` does it, without merging anything."""
+    rows = _centres(crop[0], crop[2], fine.shape[0], size[0])
+    columns = _centres(crop[1], crop[3], fine.shape[1], size[1])
+    return fine[rows[:, None], columns[::-1] if flip else columns]
 
 
-def _fit(
-    superpixels: Superpixels | None, crop: Box, flip: bool, map_px: int, num_tokens: int | None
-) -> NDArray[Any] | None:
-    if superpixels is None or num_tokens is None:
-        return None
-    return hierarchy.fit(superpixels.map, superpixels.merges, crop, flip, (map_px, map_px), num_tokens)
+def _centres(start: float, stop: float, length: int, samples: int) -> NDArray[np.int64]:
+    positions = (start + (np.arange(samples) + 0.5) / samples * (stop - start)) * length
+    return np.clip(positions.astype(np.int64), 0, length - 1)
 
 
 def centre_box(height: int, width: int, fraction: float) -> Box:
@@ -146,6 +173,10 @@ def eval_view(
     crop = centre_box(height, width, crop_fraction)
     y0, x0, y1, x1 = (round(v * n) for v, n in zip(crop, (height, width) * 2))
     part = rgb[y0:y1, x0:x1]
-    mode = cv2.INTER_AREA if part.shape[0] > image_px else cv2.INTER_LINEAR
-    image = part if part.shape[:2] == (image_px, image_px) else cv2.resize(part, (image_px, image_px), interpolation=mode)
-    return View(np.ascontiguousarray(image, np.uint8), _fit(superpixels, crop, False, map_px, num_tokens))
+    if part.shape[:2] != (image_px, image_px):
+        mode = cv2.INTER_AREA if part.shape[0] > image_px else cv2.INTER_LINEAR
+        part = cv2.resize(part, (image_px, image_px), interpolation=mode)
+    image = np.ascontiguousarray(part, np.uint8)
+    if superpixels is None or num_tokens is None:
+        return View(image, None)
+    return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, False, (map_px, map_px), num_tokens))

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON in one folder, complete if and only if `checkpoint.json` is there.
 
-    model.safetensors   the weights that the validation scored (the moving average where one is kept)
-    state.safetensors   what only a resume needs: optimizer moments, and the raw weights beside a moving average
-    checkpoint.json     configs, classes, data identity, samples seen, metrics, versions; written last
+model.safetensors   the weights that the validation scored (the moving average where one is kept)
+state.safetensors   what only a resume needs: optimizer moments, and the raw weights beside a moving average
+checkpoint.json     configs, classes, data identity, samples seen, metrics, versions; written last
 """
 
 import dataclasses
@@ -107,7 +107,9 @@ def load_weights(uri: str, name: str = "model.safetensors") -> dict[str, Tensor]
     try:
         return safetensors.torch.load(storage.read_bytes(storage.join(uri, name)))
     except (FileNotFoundError, SafetensorError) as error:
-        raise UsageError(f"{storage.join(uri, name)} is missing or damaged ({error}). Take another checkpoint.") from None
+        raise UsageError(
+            f"{storage.join(uri, name)} is missing or damaged ({error}). Take another checkpoint."
+        ) from None
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[str, ...] = ()) -> None:

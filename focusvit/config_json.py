@@ -54,6 +54,4 @@ def difference(old: dict[str, Any], new: dict[str, Any], ignore: frozenset[str] 
     """The keys whose values differ, as 'optim.lr: 0.001 -> 0.002' lines, in the order of the keys."""
     before, after = flatten(old), flatten(new)
     keys = sorted((set(before) | set(after)) - ignore)
-    return [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
-    ]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]

@@ -1,4 +1,4 @@
-"""What training changes: weights, their moving average, the optimizer, the position. It starts, goes on and is saved."""
+"""What training changes: weights, their moving average, the optimizer, the position. It starts, resumes, is saved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

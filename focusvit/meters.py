@@ -25,7 +25,7 @@ class Meters:
         self._loss = torch.zeros((), device=self._device)
         self._correct = torch.zeros((), device=self._device)
         self._norm = torch.zeros((), device=self._device)
-        self._steps = self._count = self._replaced = 0
+        self._steps = self._count = self._replaced = self._tokens = 0
         self._wait_s = 0.0
         self._since = time.perf_counter()
 
@@ -50,19 +50,22 @@ class Meters:
         finally:
             self._since += time.perf_counter() - start
 
-    def add(self, sums: StepSums, count: int, replaced: int) -> None:
+    def add(self, sums: StepSums, batch: Batch) -> None:
         self._loss += sums.loss
         self._correct += sums.correct
         self._norm += sums.grad_norm
-        self._steps, self._count, self._replaced = self._steps + 1, self._count + count, self._replaced + replaced
+        self._steps += 1
+        self._count += len(batch)
+        self._replaced += batch.num_replaced
+        self._tokens += (batch.num_tokens or self._config.model.tokens or self._config.model.num_patches) * len(batch)
 
     def point(self, lr: float, epoch: float) -> dict[str, float]:
         """The values since the last point, over all ranks (every rank must call this at the same step)."""
         sums = torch.stack([self._loss, self._correct, self._norm]).double().cpu()
         elapsed = max(1e-9, time.perf_counter() - self._since)
-        local = [*sums.tolist(), self._count, self._replaced, self._wait_s, elapsed, 1]
+        local = [*sums.tolist(), self._count, self._replaced, self._tokens, self._wait_s, elapsed, 1]
         total = ranks.sum_array(torch.tensor(local, dtype=torch.float64).numpy())
-        loss, correct, norm, count, replaced, wait_s, elapsed_s, num_ranks = total.tolist()
+        loss, correct, norm, count, replaced, tokens, wait_s, elapsed_s, num_ranks = total.tolist()
         self.num_replaced += int(replaced)
         values = {
             "train/loss": loss / count,
@@ -74,11 +77,9 @@ class Meters:
             "perf/step_ms": 1000 * elapsed_s / num_ranks / self._steps,
             "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
             "perf/memory_gb": self._memory_bytes() / 1e9,
+            "perf/tokens_per_image": tokens / count,
             "data/replaced_samples": float(self.num_replaced),
         }
-        tokens = self._config.model.tokens
-        if tokens is not None and self._config.model.needs_maps:
-            values["perf/tokens_per_image"] = float(tokens)
         self._clear()
         return values
 

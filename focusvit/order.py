@@ -5,7 +5,7 @@ the next `global_batch` positions; a rank takes a slice of it, and slices may di
 of loader workers never changes what is seen, and any position is found without reading what came before it.
 
 Within an epoch shards are permuted and taken in blocks of `block_shards`; samples are shuffled inside a block. Reads
-stay near each other (a block of shards fits a page cache or a local cache) and neighbours in a batch come from many shards.
+stay near each other (a block of shards fits a page cache or a local cache), and a batch mixes many shards.
 """
 
 import hashlib

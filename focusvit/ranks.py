@@ -35,7 +35,7 @@ def barrier() -> None:
 
 
 def start_group(rank: int, world_size: int, store_path: str, backend: str = "gloo") -> None:
-    """A process group over a file, for tests and one-machine runs without Ray. `store_path`: a new file for each group."""
+    """A process group over a file, for one-machine runs without Ray. `store_path`: a new file for each group."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         backend, f"file://{store_path}", rank=rank, world_size=world_size, timeout=datetime.timedelta(seconds=120)

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 
 from .checkpoint import Checkpoint
 from .config_json import from_json
-from .loader import DataConfig
+from .data_config import DataConfig
 from .model_config import FocusViTConfig
 from .optim import OptimConfig
 from .train_config import TrainConfig

@@ -129,7 +129,7 @@ def parse_metrics(data: bytes) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """The writer of metrics.jsonl. A (name, samples) pair is written once, also when steps are replayed after a kill."""
+    """The writer of metrics.jsonl. A (name, samples) pair is written once, also when a kill makes steps run twice."""
 
     def __init__(self, run: RunDir, flush_s: float = 10.0) -> None:
         self.uri = run.path("metrics.jsonl")

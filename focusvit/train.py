@@ -96,6 +96,7 @@ def train(
         world_size=world_size,
         start_samples=learner.samples_seen,
         total_samples=num_steps * batch_size,
+        token_budgets=config.token_budgets,
         pin_memory=device.type == "cuda",
         **shown,
     )
@@ -124,7 +125,7 @@ def train(
             bf16=config.bf16(device.type),
         )
         learner.stepped(seen)
-        meters.add(sums, len(batch), batch.num_replaced)
+        meters.add(sums, batch)
 
         if step == 1 or step % config.log_every_steps == 0 or step in save_at:
             values = meters.point(lr, epoch=seen / num_samples)
@@ -134,7 +135,9 @@ def train(
         if step in score_at:
             with meters.paused(), learner.scored_weights():
                 scores = _score(learner, eval_batches, device)
-            learner.metrics = {f"val/{name}": value for name, value in scores.metrics().items() if name != "num_samples"}
+            learner.metrics = {
+                f"val/{name}": value for name, value in scores.metrics().items() if name != "num_samples"
+            }
             if points:
                 points.append(seen, learner.metrics)
                 run.put_array("confusion.npy", scores.confusion)

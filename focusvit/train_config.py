@@ -1,9 +1,9 @@
-"""Everything that defines one training. A recipe fills it, the command line overrides it, the run directory keeps it."""
+"""Everything that defines one training. A recipe fills it, options override it, the run directory keeps it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .loader import DataConfig
+from .data_config import DataConfig
 from .model_config import FocusViTConfig
 from .optim import OptimConfig
 
@@ -33,6 +33,8 @@ class TrainConfig:
     """share of the target spread evenly over all classes"""
     ema_decay: float | None = None
     """keep a moving average of the weights and score that; 0.9999 is usual"""
+    token_budgets: tuple[int, ...] = ()
+    """draw each batch's number of tokens from these, so that one checkpoint serves many budgets; () = model.tokens"""
     eval_every_epochs: float = 1.0
     """score the eval split this often, and at the end"""
     checkpoint_every_epochs: float = 1.0
@@ -57,11 +59,15 @@ class TrainConfig:
             raise ValueError(
                 f"model.image_px is {self.model.image_px} and data.image_px is {self.data.image_px}; they must agree"
             )
+        if self.token_budgets and (not self.model.needs_maps or min(self.token_budgets) < 1):
+            raise ValueError(
+                f"token_budgets {self.token_budgets} needs a model with superpixels and budgets of at least 1"
+            )
         if self.model.needs_maps:
             for side, cells in zip(("height", "width"), self.model.grid):
                 if self.data.map_side % cells:
                     raise ValueError(
-                        f"data.map_px gives maps of {self.data.map_side} px, which is not a multiple of the patch grid's "
+                        f"data.map_px gives maps of {self.data.map_side} px, not a multiple of the patch grid's "
                         f"{side} ({cells}); take {cells} times a whole number"
                     )
 

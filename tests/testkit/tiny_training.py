@@ -13,7 +13,7 @@ from focusvit.train import train
 from focusvit.train_config import TrainConfig
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 - it is no error of anything
     """Raised by the test to end a training as a kill would, right after a checkpoint."""
 
 
@@ -25,9 +25,7 @@ def small(**changes: Any) -> TrainConfig:
     return dataclasses.replace(base, **changes)
 
 
-def run_with_stops(
-    config: TrainConfig, uri: str, folder: str, stops: int, rank: int = 0, world_size: int = 1
-) -> None:
+def run_with_stops(config: TrainConfig, uri: str, folder: str, stops: int, rank: int = 0, world_size: int = 1) -> None:
     """Train, dying after each checkpoint `stops` times, then to the end."""
 
     def die(samples: int, metrics: dict) -> None:

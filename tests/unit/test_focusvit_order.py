@@ -1,5 +1,7 @@
 """The global order: every sample once per epoch, the same for any number of ranks, found without replay."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,7 +35,7 @@ def test_any_window_equals_the_slow_walk(start: int, length: int) -> None:
 def test_rank_slices_cover_a_batch_and_differ_by_one(world_size: int, size: int) -> None:
     slices = [rank_slice(size, rank, world_size) for rank in range(world_size)]
     assert slices[0][0] == 0 and slices[-1][1] == size
-    assert all(a[1] == b[0] for a, b in zip(slices, slices[1:]))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(slices))
     lengths = [stop - start for start, stop in slices]
     assert max(lengths) - min(lengths) <= 1
 

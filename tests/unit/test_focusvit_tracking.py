@@ -125,7 +125,9 @@ def test_a_real_store_takes_everything(store: str, tmp_path: Path) -> None:
     assert Path(found.info.artifact_uri.removeprefix("file://").replace("%20", " "), "images/overlay.png").is_file()
 
 
-@pytest.mark.parametrize(("error", "expected"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "expected"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
 def test_no_run_stays_running(store: str, error: type[BaseException], expected: str) -> None:
     with pytest.raises(error), Tracker.open(store, "tests", "ends badly") as tracker:
         raise error

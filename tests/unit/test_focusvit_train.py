@@ -45,7 +45,9 @@ def test_a_finished_run_does_nothing_more(uri: str, tmp_path: Path) -> None:
 
 def test_finetuning_takes_the_weights_and_a_new_head(uri: str, tmp_path: Path) -> None:
     train(small(epochs=1), data_uri=uri, run_dir=str(tmp_path / "first"))
-    start = small(epochs=0.3, init_from=str(tmp_path / "first"), optim=OptimConfig(lr=1e-12, warmup_epochs=0, weight_decay=0))
+    start = small(
+        epochs=0.3, init_from=str(tmp_path / "first"), optim=OptimConfig(lr=1e-12, warmup_epochs=0, weight_decay=0)
+    )
     train(start, data_uri=uri, run_dir=str(tmp_path / "second"))
     before, after = (RunDir(str(tmp_path / n)) for n in ("first", "second"))
     old, new = (load_weights(r.checkpoint_uri(r.latest() or 0)) for r in (before, after))

@@ -1,0 +1,69 @@
+"""What the model sees of a sample: sizes, crops, colours, mixing; and how fast it gets there."""
+
+from dataclasses import dataclass, field
+
+from .mixing import MixConfig
+from .transforms import COLOURS, Colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the model sees of a sample, and how it gets there."""
+
+    image_px: int = 224
+    """side of the square image given to the model"""
+    map_px: int = 0
+    """side of the superpixel map given to the model; 0 = image_px. Half of image_px is enough for most models"""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """share of the image area that a random resized crop takes; (1, 1) = the whole image"""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """aspect ratio of the crop"""
+    flip: float = 0.5
+    """probability of mirroring left and right"""
+    colour: Colour = "none"
+    """3-augment: grey, solarize or blur (DeiT III). randaugment: 2 of 13 operations, geometry included"""
+    colour_jitter: float = 0.0
+    """strength of random brightness, contrast and saturation; 0.3 is usual"""
+    erase: float = 0.0
+    """probability of filling a random box with noise"""
+    mix: MixConfig = field(default_factory=MixConfig)
+    """mixup and CutMix; partners are neighbours in the global batch"""
+    eval_crop_fraction: float = 0.875
+    """side of the centre crop at evaluation, as a share of the short side"""
+    train_split: str = "train"
+    """the split to learn from"""
+    eval_split: str = "val"
+    """the split to score"""
+    loader_workers: int = 0
+    """processes that decode for each rank; 0 = in the training process"""
+    prefetch: int = 4
+    """batches each loader worker prepares ahead"""
+    cache_dir: str | None = None
+    """folder on the local disk for shards that are read from an object store"""
+    cache_limit_gb: float = 50.0
+    """the cache deletes the shards used longest ago beyond this size"""
+    max_bad_share: float = 0.01
+    """training stops when more than this share of the samples seen did not decode"""
+
+    def __post_init__(self) -> None:
+        if self.image_px < 8:
+            raise ValueError(f"data.image_px must be at least 8, not {self.image_px}")
+        if self.map_px < 0:
+            raise ValueError(f"data.map_px must not be negative, not {self.map_px}")
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"data.crop_scale must satisfy 0 < low <= high <= 1, not {self.crop_scale}")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"data.crop_ratio must satisfy 0 < low <= high, not {self.crop_ratio}")
+        if self.colour not in COLOURS:
+            raise ValueError(f"data.colour must be one of {', '.join(COLOURS)}, not '{self.colour}'")
+        for name in ("flip", "erase", "max_bad_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} must be in [0, 1], not {getattr(self, name)}")
+        if not 0 < self.eval_crop_fraction <= 1:
+            raise ValueError(f"data.eval_crop_fraction must be in (0, 1], not {self.eval_crop_fraction}")
+        if self.loader_workers < 0 or self.prefetch < 1:
+            raise ValueError("data.loader_workers must not be negative and data.prefetch must be at least 1")
+
+    @property
+    def map_side(self) -> int:
+        return self.map_px or self.image_px

@@ -1,0 +1,72 @@
+"""The albumentations pipelines that a training may ask for. Only this module names its transforms."""
+
+from typing import Any, Literal, get_args
+
+import cv2
+
+Colour = Literal["none", "3-augment", "randaugment"]
+COLOURS = get_args(Colour)
+
+
+def build(
+    *,
+    image_px: int,
+    crop_scale: tuple[float, float],
+    crop_ratio: tuple[float, float],
+    flip: float,
+    colour: Colour,
+    colour_jitter: float,
+    erase: float,
+) -> Any:
+    """Crop and flip first (their place is what the map follows), then colour, then geometry, then erasing."""
+    import albumentations as A  # here, since its import takes a second that no other verb should pay
+
+    cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's own threads would fight them
+    size = (image_px, image_px)
+    if crop_scale[0] < 1.0:
+        first = A.RandomResizedCrop(size=size, scale=crop_scale, ratio=crop_ratio, area_for_downscale="image")
+    else:
+        first = A.Resize(*size, area_for_downscale="image")
+    steps: list[Any] = [first, A.HorizontalFlip(p=flip)]
+    if colour == "3-augment":  # DeiT III: one of three, always
+        steps.append(
+            A.OneOf([A.ToGray(p=1.0), A.Solarize(p=1.0), A.GaussianBlur(sigma_limit=(0.1, 2.0), p=1.0)], p=1.0)
+        )
+    elif colour == "randaugment":
+        steps.append(A.SomeOf(_rand_augment(A), n=2, replace=True, p=1.0))
+    if colour_jitter > 0:
+        c = colour_jitter
+        steps.append(
+            A.ColorJitter(brightness=(1 - c, 1 + c), contrast=(1 - c, 1 + c), saturation=(1 - c, 1 + c), hue=0, p=1.0)
+        )
+    if erase > 0:
+        steps.append(A.Erasing(scale=(0.02, 0.33), ratio=(0.3, 3.3), fill="random_uniform", p=erase))
+    return A.Compose(steps, save_applied_params=True)
+
+
+def has_geometry(colour: Colour) -> bool:
+    """Whether the pipeline moves pixels in ways that a crop box does not describe."""
+    return colour == "randaugment"
+
+
+def _rand_augment(A: Any) -> list[Any]:
+    """RandAugment's operations at strength 9 of 10, in albumentations' terms; moved pixels are mirrored at the border.
+
+    Mirroring instead of a grey fill: every pixel of the map then belongs to a region of the image.
+    """
+    moved = {"border_mode": cv2.BORDER_REFLECT_101, "p": 1.0}
+    return [
+        A.AutoContrast(p=1.0),
+        A.Equalize(p=1.0),
+        A.Posterize(num_bits=(4, 7), p=1.0),
+        A.Solarize(threshold_range=(0.4, 1.0), p=1.0),
+        A.ColorJitter(brightness=(0.2, 1.8), contrast=(1, 1), saturation=(1, 1), hue=0, p=1.0),
+        A.ColorJitter(brightness=(1, 1), contrast=(0.2, 1.8), saturation=(1, 1), hue=0, p=1.0),
+        A.ColorJitter(brightness=(1, 1), contrast=(1, 1), saturation=(0.2, 1.8), hue=0, p=1.0),
+        A.Sharpen(p=1.0),
+        A.Affine(rotate=(-27, 27), **moved),
+        A.Affine(shear={"x": (-15, 15), "y": (0, 0)}, **moved),
+        A.Affine(shear={"x": (0, 0), "y": (-15, 15)}, **moved),
+        A.Affine(translate_percent={"x": (-0.4, 0.4), "y": (0, 0)}, **moved),
+        A.Affine(translate_percent={"x": (0, 0), "y": (-0.4, 0.4)}, **moved),
+    ]
