@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint soak bench study clean
+.PHONY: demo test lint soak bench clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -39,3 +39,16 @@ $(VENV)/.ok-test: $(VENV)/.ok
 $(VENV)/.ok-soak: $(VENV)/.ok-test
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test,soak]'
 	touch $@
+
+# Kills, outages, peers' readers, a browser. The browser tests need Debian's chromium.
+soak: $(VENV)/.ok-soak
+	$(BIN)/python -m pytest -m soak
+
+# Speed tables into tests/benchmarks/results. FOCUSVIT_DATA names the folder that holds bsds500/ and the photos.
+bench: $(VENV)/.ok-soak
+	$(BIN)/focusvit bench preprocess
+	$(BIN)/focusvit bench superpixels
+	$(BIN)/focusvit bench model
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

@@ -1,0 +1,25 @@
+"""`focusvit bench NAME`: each room measures its own code; this only knows where."""
+
+import importlib
+import sys
+
+from pipeline.errors import UsageError
+
+BENCHES: dict[str, tuple[str, str]] = {
+    "preprocess": ("pipeline.bench_preprocess:main", "images per second and core, per stage, beside the bare floor"),
+    "superpixels": ("pipeline.bench_superpixels:main", "quality of maps and cuts on BSDS500, and their times"),
+    "model": ("focusvit.bench_model:main", "throughput and memory beside a plain ViT and the controls"),
+}
+
+
+def main(argv: list[str]) -> int:
+    rows = "\n".join(f"  {name:<12} {text}" for name, (_, text) in BENCHES.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(
+            f"usage: focusvit bench NAME ...\n\n{rows}\n\n'focusvit bench NAME --help' shows its options.\n"
+        )
+        return 0 if argv else 2
+    if argv[0] not in BENCHES:
+        raise UsageError(f"there is no bench '{argv[0]}'. Benches: {', '.join(BENCHES)}.")
+    module, function = BENCHES[argv[0]][0].split(":")
+    return getattr(importlib.import_module(module), function)(argv[1:])
