@@ -1,6 +1,5 @@
 """What `focusvit bench model` compares: FocusViT, the plain ViT of Hugging Face and our own, and the controls."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,8 +42,9 @@ def hugging_face_vit(size: str, image_px: int) -> nn.Module:
     shape = presets.SIZES[size]
     config = ViTConfig(
         hidden_size=shape["width"], num_hidden_layers=shape["depth"], num_attention_heads=shape["heads"],
-        intermediate_size=4 * shape["width"], image_size=image_px, patch_size=16, num_labels=1000,
+        intermediate_size=4 * shape["width"], image_size=image_px, patch_size=16,
     )  # fmt: skip
+    config.num_labels = 1000
     config._attn_implementation = "sdpa"
     return ViTForImageClassification(config)
 
@@ -52,12 +52,11 @@ def hugging_face_vit(size: str, image_px: int) -> nn.Module:
 def main_variants(size: str) -> dict[str, Variant]:
     """The default, its trunk in other forms, the plain ViTs and the controls at the same number of tokens."""
     model = presets.focusvit(size)
-    latent = {"trunk": "hybrid", "tokens": 100}
     configs: dict[str, FocusViTConfig | None] = {
         PEER: None,
         "ViT-S/16, ours": presets.vit(size),
         DEFAULT: model,
-        "FocusViT-S, LLA hybrid, K = 100": replace(model, **latent),
+        "FocusViT-S, LLA hybrid, K = 100": replace(model, trunk="hybrid", tokens=100),
         "FocusViT-S, linear stem": replace(model, stem="linear"),
         "control: uniform grid, K = 64": presets.control("uniform_grid", model),
         "control: random regions, K = 64": presets.control("random_regions", model),
@@ -94,12 +93,14 @@ def sweep_variants(size: str) -> dict[str, Variant]:
 
 def large_image_variants(size: str, image_px: int) -> dict[str, Variant]:
     """Attention forms on all patches of a large image, and with superpixel pooling."""
-    plain = {"image_px": image_px, "tokens": None, "position": "pooled", "grid_depth": 0, "num_latents": 64}
-    pooled = {"image_px": image_px, "tokens": 256, "grid_depth": 1, "num_latents": 64}
-    made: dict[str, Callable[[], FocusViTConfig]] = {}
     patches = (image_px // 16) ** 2
+    configs = {}
     for trunk in ("full", "latent", "hybrid", "kv_pool", "gather"):
-        made[f"{patches} patches, {trunk}"] = lambda trunk=trunk: presets.focusvit(size, **plain, trunk=trunk)
+        configs[f"{patches} patches, {trunk}"] = presets.focusvit(
+            size, image_px=image_px, tokens=None, position="pooled", grid_depth=0, num_latents=64, trunk=trunk
+        )
     for trunk in ("full", "hybrid"):
-        made[f"256 superpixels, {trunk}"] = lambda trunk=trunk: presets.focusvit(size, **pooled, trunk=trunk)
-    return {name: Variant(config=make()) for name, make in made.items()}
+        configs[f"256 superpixels, {trunk}"] = presets.focusvit(
+            size, image_px=image_px, tokens=256, grid_depth=1, num_latents=64, trunk=trunk
+        )
+    return {name: Variant(config=config) for name, config in configs.items()}
