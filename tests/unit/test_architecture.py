@@ -15,7 +15,7 @@ HOMES = {
     "ray": ("pipeline/executors.py", "cluster/"),
     "mlflow": ("focusvit/tracking.py", "focusvit/pyfunc_model.py"),
     "torch": ("focusvit/", "transfer/", "cluster/"),
-    "albumentations": ("focusvit/augment.py",),
+    "albumentations": ("focusvit/augment.py", "focusvit/transforms.py"),
     "fast_slic": ("pipeline/slic.py",),
     "tyro": ("pipeline/commandline.py",),
 }
