@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from focusvit.checkpoint import load_checkpoint
-from focusvit.config_json import from_json, to_json
+from focusvit.config_json import flatten, from_json, to_json
 from focusvit.recipes import finetune, recipe
 from focusvit.run import RunDir
 from focusvit.tracking import default_tracking_uri
@@ -99,20 +99,33 @@ def worker_range(text: str) -> tuple[int, int]:
 
 def pretrain_main(argv: list[str]) -> int:
     launch, rest = parse_known(PretrainConfig, argv, prog="focusvit pretrain")
-    config = parse(TrainConfig, rest, prog=f"focusvit pretrain {launch.recipe}", default=recipe(launch.recipe))
-    return _run(config, launch, launch.recipe)
+    return _run(_overridden(recipe(launch.recipe), rest, f"focusvit pretrain {launch.recipe}"), launch, launch.recipe)
 
 
 def finetune_main(argv: list[str]) -> int:
     launch, rest = parse_known(FinetuneConfig, argv, prog="focusvit finetune")
     start = finetune(load_checkpoint(storage.resolve(launch.checkpoint)))
-    return _run(parse(TrainConfig, rest, prog="focusvit finetune", default=start), launch, "finetune")
+    return _run(_overridden(start, rest, "focusvit finetune"), launch, "finetune")
+
+
+def _overridden(config: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
+    """`config` with the options of `argv`. `UsageError` for a key that it does not have, naming those it has."""
+    known = set(flatten(to_json(config)))
+    for option in argv:
+        key = option.removeprefix("--").partition("=")[0].replace("-", "_")
+        group, _, last = key.rpartition(".")
+        plain = f"{group}.{last.removeprefix('no_')}".lstrip(".")
+        if option.startswith("--") and key != "help" and plain not in known and key not in known:
+            beside = sorted(name for name in known if name.rpartition(".")[0] == group) or sorted(known)
+            raise UsageError(f"there is no key '{key}'. Keys there: {', '.join(beside)}.")
+    return parse(TrainConfig, argv, prog=prog, default=config)
 
 
 def _run(config: TrainConfig, launch: LaunchConfig, name: str) -> int:
     launch = resolved(launch, name)
     data = open_dataset(launch.data)
-    sys.stderr.write(describe(for_dataset(config, data), data, launch.run_dir, launch.workers, full=launch.dry_run))
+    plan = describe(for_dataset(config, data), data, launch.run_dir, launch.workers, full=launch.dry_run)
+    (sys.stdout if launch.dry_run else sys.stderr).write(plan)
     if launch.dry_run:
         return 0
     summary = launch_training(config, launch)

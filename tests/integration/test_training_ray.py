@@ -1,0 +1,91 @@
+"""Real Ray Train, real gloo workers, a real MLflow store: what one process does, many do, through kills."""
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+
+import pytest
+from testkit.ray_workers import Killer
+from testkit.tiny_shards import make_dataset
+from testkit.tiny_training import run_with_stops, small, values_of
+
+from cluster.training import LaunchConfig, launch_training, resolved
+from focusvit.optim import OptimConfig
+from focusvit.run import MetricsLog, RunDir
+from focusvit.train_config import TrainConfig
+
+CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1))
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+def launch(uri: str, folder: Path, **changes: object) -> LaunchConfig:
+    config = LaunchConfig(
+        data=uri, run_dir=str(folder / "run"), workers="2", tracking_uri=f"sqlite:///{folder}/mlflow.db", json=True
+    )
+    return resolved(dataclasses.replace(config, **changes), "test")  # type: ignore[arg-type]
+
+
+def rows(folder: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def check_store(folder: Path) -> None:
+    """One finished run; every point of the run directory in it once."""
+    assert rows(folder, "select status from runs") == [("FINISHED",)]
+    in_store = sorted(rows(folder, "select key, step, value from metrics where key not like 'system/%'"))
+    points = MetricsLog(RunDir(str(folder / "run"))).points
+    in_file = sorted((name, p["samples"], value) for p in points for name, value in p["values"].items())
+    assert [(k, s) for k, s, _ in in_store] == [(k, s) for k, s, _ in in_file]
+    assert len({(k, s) for k, s, _ in in_store}) == len(in_store)
+
+
+def check_values(folder: Path, reference: Path) -> None:
+    ours, expected = values_of(folder / "run"), values_of(reference)
+    assert ours.keys() == expected.keys()
+    for samples, values in expected.items():
+        for name, value in values.items():
+            assert ours[samples][name] == pytest.approx(value, rel=5e-3, abs=5e-4), (samples, name)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path) -> None:
+    run_with_stops(CONFIG, uri, str(tmp_path / "alone"), 0)
+    killer = Killer(tmp_path / "run", times=1, after_points=4)
+    killer.start()
+    summary = launch_training(CONFIG, launch(uri, tmp_path))
+    killer.over.set()
+    assert len(killer.killed) == 1
+    assert summary["samples_seen"] == CONFIG.num_steps(50) * CONFIG.global_batch
+    check_store(tmp_path)
+    check_values(tmp_path, tmp_path / "alone")
+    again = launch_training(CONFIG, launch(uri, tmp_path, local=True))  # nothing left to do: the same run, no new point
+    assert again["run_id"] == summary["run_id"]
+    check_store(tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_twenty_kills_end_in_the_same_loss(uri: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=60)
+    run_with_stops(config, uri, str(tmp_path / "alone"), 0)
+    killer = Killer(tmp_path / "run", times=20, after_points=3)
+    killer.start()
+    launch_training(config, launch(uri, tmp_path, max_failures=40))
+    killer.over.set()
+    assert len(killer.killed) == 20
+    check_store(tmp_path)
+    check_values(tmp_path, tmp_path / "alone")
+
+
+def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
+    config: TrainConfig = dataclasses.replace(CONFIG, epochs=0.3)
+    launch_training(config, launch(uri, tmp_path, local=True))
+    params = dict(rows(tmp_path, "select key, value from params"))
+    assert params["optim.lr"] == "0.0001" and params["model.tokens"] == "8"
+    assert rows(tmp_path, "select count(*) from inputs")[0][0] == 1

@@ -1,0 +1,90 @@
+"""The training commands refuse what is wrong before anything starts: exit code 2, one paragraph, no traceback."""
+
+from pathlib import Path
+
+import pytest
+from testkit.tiny_shards import make_dataset
+
+from cluster.training import LaunchConfig, worker_range
+from focusvit.cli import main
+from focusvit.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    try:
+        code = main(list(arguments))
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    text = capsys.readouterr()
+    assert "Traceback" not in text.err
+    return code, text.out + text.err
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    assert worker_range("3") == (3, 3) and worker_range("1-4") == (1, 4)
+    for wrong in ("0", "2-1", "-2", "two", "1-"):
+        with pytest.raises(ValueError, match="--workers"):
+            worker_range(wrong)
+    with pytest.raises(ValueError, match="--device"):
+        LaunchConfig(data="a", run_dir="b", device="tpu")
+
+
+def test_an_unknown_recipe(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, "pretrain", "nothing", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    assert code == 2 and "There is no recipe 'nothing'" in text and all(name in text for name in RECIPES)
+
+
+def test_an_unknown_key(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    code, text = said(capsys, *base, "--optim.learning-rate", "1")
+    assert code == 2 and "no key 'optim.learning_rate'" in text and "optim.lr" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_value(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    code, text = said(capsys, *base, "--optim.lr", "-1")
+    assert code == 2 and "optim.lr must be positive" in text
+
+
+def test_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, "pretrain", "debug", "--data", str(tmp_path), "--run-dir", str(tmp_path / "run"))
+    assert code == 2 and "holds no data set" in text
+
+
+def test_a_dead_tracking_server(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    code, text = said(capsys, *base, "--tracking-uri", "http://127.0.0.1:9")
+    assert code == 2 and "http://127.0.0.1:9 does not answer" in text
+
+
+def test_more_workers_than_samples(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    code, text = said(capsys, *base, "--global-batch", "4", "--workers", "5")
+    assert code == 2 and "global_batch 4 is smaller than --workers 5" in text
+
+
+def test_a_run_directory_with_another_config(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from focusvit.recipes import debug
+    from focusvit.train import train
+
+    run = str(tmp_path / "run")
+    train(debug(), data_uri=uri, run_dir=run)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", run, "--tracking-uri", store, "--local")
+    code, text = said(capsys, *base, "--seed", "7")
+    assert code == 2 and "seed: 0 -> 7" in text
+    code, text = said(capsys, "finetune", "--checkpoint", str(tmp_path), "--data", uri, "--run-dir", run)
+    assert code == 2 and "No checkpoint at" in text
+
+
+def test_a_dry_run_starts_nothing(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
+    code, text = said(capsys, *base, "--dry-run", "--epochs", "4")
+    assert code == 0 and "steps     6 of 32 samples = 4 epochs" in text and "optim.lr = 0.001" in text
+    assert not (tmp_path / "run").exists()
