@@ -24,7 +24,7 @@ def slic(rgb: np.ndarray, regions: int, compactness: float, iterations: int) -> 
     its last image, so results would depend on what came before. Fewer regions are asked of an image too small for them.
     """
     regions = max(1, min(regions, rgb.shape[0] * rgb.shape[1] // MIN_PIXELS_PER_REGION))
-    segmenter = slic_class()(num_components=regions, compactness=compactness, num_threads=1, convert_to_lab=False)
+    segmenter = slic_class()(num_components=regions, compactness=compactness, num_threads=1)
     return segmenter.iterate(np.ascontiguousarray(rgb), iterations)
 
 

@@ -71,6 +71,12 @@ def test_the_portable_class_gives_the_same_labels() -> None:
         assert np.array_equal(fast.iterate(image), portable.iterate(image))
 
 
+def test_slic_is_the_librarys_own_with_its_own_lab() -> None:
+    image = photo(128, 170)
+    plain = slic_module.slic_class()(num_components=300, compactness=7, num_threads=1, convert_to_lab=True)
+    assert np.array_equal(slic_module.slic(image, 300, 7.0, 10), plain.iterate(image, 10))
+
+
 def test_views_and_read_only_arrays_are_fine() -> None:
     image = photo(96, 128)
     expected = segment_image(np.ascontiguousarray(image[:, ::-1]), CONFIG)
