@@ -9,6 +9,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("cluster.demo:main", "the whole road on embedded data, or on your own image folder"),
     "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
     "verify": ("pipeline.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
+    "remap": ("pipeline.remap:main", "the same data set with superpixels of other settings"),
     "info": ("focusvit.info:main", "what a data set or a checkpoint holds"),
     "show": ("pipeline.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
     "pretrain": ("cluster.training:pretrain_main", "train a recipe on shards with Ray Train"),

@@ -166,7 +166,7 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
     costs a rebuild to the same bytes. Raises OSError (worth another try) and DataError (not).
     """
     prove_machine(task.golden)
-    started, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter(), time.process_time()
     rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
     if task.isolated:
         from .isolate import IsolatedMaker
@@ -175,11 +175,19 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
             built = build_shard(rows, isolated)
     else:
         built = build_shard(rows, lambda row: make_sample(row, task.source, task.image, task.superpixels))
+    return commit_shard(task, built, started)
+
+
+def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float]) -> dict[str, Any]:
+    """Put the tar, what goes with it, and last the sidecar. `started` is (wall, CPU) seconds at the begin.
+
+    A shard with bad samples is not written unless the task skips these.
+    """
     written = task.skip_bad or not built.bad
     skipped = [asdict(sample) for sample in built.bad]
     timing = {
-        "wall_s": round(time.perf_counter() - started, 3),
-        "cpu_s": round(time.process_time() - cpu, 3),
+        "wall_s": round(time.perf_counter() - started[0], 3),
+        "cpu_s": round(time.process_time() - started[1], 3),
         "machine": machine(),
     }
     sidecar = {
