@@ -1,6 +1,9 @@
 """A suite in the tracker: the suite is a run, every task x features x protocol is its child."""
 
+import contextlib
+import logging
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 import numpy as np
@@ -14,12 +17,15 @@ from .results import Result
 from .table import COLUMNS, cells
 from .work import Outcome
 
+log = logging.getLogger(__name__)
+
 
 class Logbook:
     """Writes outcomes as they come. Only the process that drives the suite writes, as sqlite needs."""
 
     def __init__(self, parent: Tracker, experiment: str, checkpoint: Checkpoint) -> None:
         self._parent, self._experiment, self._checkpoint = parent, experiment, checkpoint
+        self.problems: list[str] = []
 
     @classmethod
     def open(
@@ -43,10 +49,20 @@ class Logbook:
         self._parent.__exit__(kind, error, trace)
 
     def add(self, outcome: Outcome) -> None:
-        """One child run for each protocol of the task, closed at once."""
+        """One child run for each protocol of the task, closed at once. A store that fails now costs no result."""
         for name in dict.fromkeys((row.features, row.protocol) for row in outcome.rows):
             rows = [row for row in outcome.rows if (row.features, row.protocol) == name]
-            self._child(outcome, rows)
+            with self._survived():
+                self._child(outcome, rows)
+
+    @contextlib.contextmanager
+    def _survived(self) -> Iterator[None]:
+        """What the tracker refuses is counted and said at the end: results are on disk, hours may lie behind them."""
+        try:
+            yield
+        except Exception as error:
+            log.warning("the tracking store %s refused a part of the suite: %s", self._parent.uri, error)
+            self.problems.append(str(error).splitlines()[0])
 
     def _child(self, outcome: Outcome, rows: list[Result]) -> None:
         first = rows[0]
@@ -57,7 +73,9 @@ class Logbook:
         ) as child:
             child.params(
                 {
-                    **{f"{row.variant} {key}".strip(): value for row in rows for key, value in row.chosen.items()},
+                    **{
+                        _key(f"{row.variant} {key}".strip()): value for row in rows for key, value in row.chosen.items()
+                    },
                     "metric": first.metric,
                     "interval": first.interval,
                     "num_train": first.num_train,
@@ -92,6 +110,10 @@ class Logbook:
 
     def close(self, outcomes: list[Outcome], out: str) -> None:
         """The table and one metric per row on the suite's own run, and what failed."""
+        with self._survived():
+            self._summarise(outcomes, out)
+
+    def _summarise(self, outcomes: list[Outcome], out: str) -> None:
         rows = [row for outcome in outcomes for row in outcome.rows]
         lines = [cells(row) for row in rows]
         self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "results")

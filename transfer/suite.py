@@ -86,6 +86,8 @@ def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
             logbook.add(outcome)
         _write_tables(config, record.uri, outcomes)
         logbook.close(outcomes, storage.resolve(config.out))
+    for problem in logbook.problems:
+        sys.stderr.write(f"not tracked: {problem}; the results are in {storage.resolve(config.out)}\n")
     _show(config, record.uri, outcomes, time.perf_counter() - started, say)
     return 1 if any(outcome.failures for outcome in outcomes) else 0
 

@@ -6,7 +6,8 @@ import math
 
 from .results import Result
 
-COLUMNS = ("task", "features", "protocol", "metric", "value", "95 % interval", "chance", "test", "chosen")
+_NAMES = {"mean_per_class": "per class", "pixel_accuracy": "pixels", "boundary_f1": "boundary F1", "top1": "top-1"}
+COLUMNS = ("task", "features", "protocol", "metric", "value", "95 % interval", "chance", "also", "test", "chosen")
 
 
 def cells(row: Result) -> list[str]:
@@ -22,6 +23,7 @@ def cells(row: Result) -> list[str]:
         f"{row.value:.2%}",
         spread,
         f"{row.chance:.2%}",
+        ", ".join(f"{_NAMES.get(name, name)} {value:.1%}" for name, value in row.scores.items() if name != row.metric),
         f"{row.num_test:,}",
         chosen,
     ]
