@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .bench_variants import Variant
+
 SECTIONS = ("throughput", "compiled", "training", "memory", "sweep", "large")
 
 
@@ -16,11 +18,19 @@ class BenchConfig:
     batch_sizes: tuple[int, ...] = (1, 64)
     rounds: int = 5
     """how often the variants take turns; medians over rounds are reported"""
+    models: tuple[str, ...] = ()
+    """only models whose name contains one of these; the first one, which all are compared with, stays"""
     device: str = "cpu"
     photos: str = ""
     """folder of photos to segment; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
     name: str = "model"
     """results go to tests/benchmarks/results/NAME.json and .md"""
+
+    def wanted(self, variants: dict[str, Variant], most: int | None = None) -> dict[str, Variant]:
+        """The first `most` variants, those that `models` names."""
+        names = list(variants)[:most]
+        kept = [name for name in names[1:] if not self.models or any(part in name for part in self.models)]
+        return {name: variants[name] for name in [names[0], *kept]}
 
     def __post_init__(self) -> None:
         wrong = [section for section in self.sections if section not in SECTIONS]

@@ -74,7 +74,7 @@ _SPEED_COLUMNS = ("model", "images/s", "images/s with superpixels", "against the
 
 
 def throughput_tables(config: BenchConfig, segment_s: float) -> list[Table]:
-    variants = main_variants(config.size)
+    variants = config.wanted(main_variants(config.size))
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
     tables = []
@@ -152,8 +152,7 @@ def _bar(calls: dict[str, Callable[[], object]], text: str) -> dict[str, Callabl
 
 
 def compiled_table(config: BenchConfig, segment_s: float) -> Table:
-    wanted = list(main_variants(config.size).items())[:3]
-    variants = dict(wanted)
+    variants = config.wanted(main_variants(config.size), 3)
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
     batch = max(config.batch_sizes)
@@ -176,7 +175,7 @@ def _train_step(model: nn.Module, inputs: Sequence[torch.Tensor], optimizer: tor
 
 
 def training_table(config: BenchConfig) -> Table:
-    wanted = dict(list(main_variants(config.size).items())[:6])
+    wanted = config.wanted(main_variants(config.size), 6)
     models = build(wanted, config)
     batch = max(config.batch_sizes)
     calls: dict[str, Callable[[], object]] = {}
@@ -206,7 +205,7 @@ def _peak(variant: Variant, size: str, batch: int, device: str, kind: str) -> in
 
 
 def memory_table(config: BenchConfig) -> Table:
-    variants = dict(list(main_variants(config.size).items())[:10])
+    variants = config.wanted(main_variants(config.size))
     batch = max(config.batch_sizes)
     columns: dict[str, dict[str, int]] = {"inference": {}, "training": {}}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -235,7 +234,7 @@ def memory_table(config: BenchConfig) -> Table:
 
 def sweep_table(config: BenchConfig, segment_s: float) -> Table:
     first = dict(list(main_variants(config.size).items())[:2])
-    variants = {**first, **sweep_variants(config.size)}
+    variants = config.wanted({**first, **sweep_variants(config.size)})
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
     batch = min(16, max(config.batch_sizes))
@@ -249,7 +248,7 @@ def sweep_table(config: BenchConfig, segment_s: float) -> Table:
 
 
 def large_table(config: BenchConfig, image_px: int = 512, batch: int = 2) -> Table:
-    variants = large_image_variants(config.size, image_px)
+    variants = config.wanted(large_image_variants(config.size, image_px))
     models = build(variants, config, image_px)
     calls = {n: _call(models[n], v.inputs(batch, image_px), config.device, "fp32") for n, v in variants.items()}
     seconds = time_calls(_bar(calls, "large"), config.rounds, config.device)
