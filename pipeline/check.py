@@ -116,7 +116,7 @@ def check_superpixels(sample: Sample, size: tuple[int, int]) -> list[str]:
     if not _merges_are_whole(sample.superpixels):
         problems.append("its merge order does not join all regions")
     (height, width), (h, w) = size, ids.shape
-    if abs(h * width - w * height) > 0.51 * (height + width) and min(h, w) > 1:
+    if abs(h * width - w * height) > 1.01 * (height + width) and min(h, w) > 1:
         problems.append(f"its map of {w}x{h} has another shape than its image of {width}x{height}")
     return problems
 
