@@ -1,7 +1,6 @@
 """The code that a job runs: our four packages and nothing else, with one fingerprint that every node can recompute."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -37,14 +36,14 @@ def fingerprint(root: Path) -> str:
     return digest.hexdigest()
 
 
-def stage(root: Path, folder: Path, extra: Mapping[str, bytes]) -> int:
-    """Copy the code and `extra` files (name -> bytes) into an empty `folder`; returns the bytes in all.
+def stage(root: Path, folder: Path) -> int:
+    """Copy the code into an empty `folder`; returns its bytes.
 
     Raises UsageError when that is more than a Ray head accepts, naming the largest files.
     """
     files = code_files(root)
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    total = sum(sizes.values()) + sum(map(len, extra.values()))
+    total = sum(sizes.values())
     if total > MAX_BYTES:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
         named = ", ".join(f"{name} ({sizes[name] / 2**20:.0f} MiB)" for name in largest)
@@ -56,6 +55,4 @@ def stage(root: Path, folder: Path, extra: Mapping[str, bytes]) -> int:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    for name, content in extra.items():
-        (folder / name).write_bytes(content)
     return total

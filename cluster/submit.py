@@ -105,19 +105,22 @@ def main(argv: list[str]) -> int:
     own, command = _split(argv)
     config = parse(SubmitConfig, own, prog="focusvit submit")
     _check_verb(command)
-    root = checkout_root()
-    job = make_job(config, command, root)
     url = jobs_url(config.jobs_address)
-    uris = [place.uri for place in places_of(command)] + [job.spec.tracking_uri or ""]
-    for uri in warn_loopback(url, uris):
-        sys.stderr.write(f"warning: {uri} names this machine; inside the cluster it means each node itself\n")
-    sys.stderr.write(_describe(job, url, root))
-    if config.dry_run:
-        sys.stdout.write(json.dumps(_shown(job), indent=2) + "\n")
-        return 0
-    client = connect(url)
+    # The copy is made first and described from itself: the checkout may change while this runs.
     with tempfile.TemporaryDirectory(prefix="focusvit-submit-") as folder:
-        stage(root, Path(folder), job.extra_files())
+        copy = Path(folder)
+        stage(checkout_root(), copy)
+        job = make_job(config, command, copy)
+        uris = [place.uri for place in places_of(command)] + [job.spec.tracking_uri or ""]
+        for uri in warn_loopback(url, uris):
+            sys.stderr.write(f"warning: {uri} names this machine; inside the cluster it means each node itself\n")
+        sys.stderr.write(_describe(job, url, copy))
+        if config.dry_run:
+            sys.stdout.write(json.dumps(_shown(job), indent=2) + "\n")
+            return 0
+        client = connect(url)
+        for name, content in job.extra_files().items():
+            (copy / name).write_bytes(content)
         _send(client, job, folder)
     sys.stderr.write(f"submitted: {job.name}\n")
     if config.detach:

@@ -9,22 +9,12 @@ import numpy as np
 import pytest
 from testkit.ray_head import BIN, RayHead
 
+from cluster import jobs
 from pipeline.dataset import open_dataset
+from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ray
 SECRET = "hunter2-must-not-be-seen"
-
-
-def focusvit(head: RayHead, *argv: object, env: dict[str, str] | None = None, **options):
-    """The console command as a person types it, on a machine that has the token of the head."""
-    return subprocess.run(
-        [str(BIN / "focusvit"), *map(str, argv)],
-        env={**head.environment, "RAY_API_SERVER_ADDRESS": head.url, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        **options,
-    )
 
 
 def write_images(folder: Path, count: int = 6) -> Path:
@@ -37,17 +27,26 @@ def write_images(folder: Path, count: int = 6) -> Path:
     return folder
 
 
-def test_a_job_from_submission_to_its_end(tmp_path):
+def test_a_job_from_submission_to_its_end(tmp_path, monkeypatch, capsys):
     source, out = write_images(tmp_path / "images"), tmp_path / "shards"
-    with RayHead(num_cpus=2) as head:
-        work = ("preprocess", "--source", source, "--out", out, "--split", "train")
-        done = focusvit(head, "submit", "--", *work, env={"MLFLOW_TRACKING_PASSWORD": SECRET})
+    with RayHead(num_cpus=1) as head:
+        environment = {**head.environment, "RAY_API_SERVER_ADDRESS": head.url, "MLFLOW_TRACKING_PASSWORD": SECRET}
+        command = ["submit", "--", "preprocess", "--source", source, "--out", out, "--split", "train"]
+        done = subprocess.run(
+            [str(BIN / "focusvit"), *map(str, command)], env=environment, capture_output=True, text=True, timeout=240
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "1 nodes run code" in done.stdout and "MLFLOW_TRACKING_PASSWORD (secret)" in done.stderr
-        listed = json.loads(focusvit(head, "jobs", "list", "--json").stdout)
-        assert [(row["status"], row["verb"], row["exit_code"]) for row in listed] == [("SUCCEEDED", "preprocess", 0)]
-        # A wrong token, and none at all, are each said in one paragraph.
-        wrong = focusvit(head, "jobs", "list", env={"RAY_AUTH_TOKEN": "0" * 64})
-        assert wrong.returncode == 2 and "refuses the token of this machine" in wrong.stderr
+        assert "6/6" in done.stdout, "the progress bar of the job is missing from its log"
+
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(head.token_path))
+        assert jobs.main(["list", "--json", "--jobs-address", head.url]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [(row["status"], row["verb"], row["exit_code"]) for row in rows] == [("SUCCEEDED", "preprocess", 0)]
+        assert jobs.main(["status", rows[0]["job"], "--jobs-address", head.url]) == 0
+        assert "6/6 (100 %)" in capsys.readouterr().out
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        with pytest.raises(UsageError, match="refuses the token of this machine"):
+            jobs.main(["list", "--jobs-address", head.url])
         assert SECRET not in head.log_text() + done.stdout + done.stderr
     assert open_dataset(str(out)).split("train").num_samples == 6

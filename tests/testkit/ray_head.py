@@ -1,5 +1,6 @@
 """A Ray head with its dashboard, and further raylets, as processes of a test: started, used, ended, nothing left."""
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -27,6 +28,12 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def die_with_parent() -> None:
+    """In a child, before it becomes the server: SIGTERM when the test process ends, however it ends (Linux)."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 class RayHead:
@@ -66,14 +73,18 @@ class RayHead:
     def add_node(self, *, num_cpus: int = 1) -> subprocess.Popen:
         """One more raylet on this machine; returns its process, which `kill` ends."""
         before = len(self.alive_nodes())
-        agent, grpc, metrics = free_ports(3)
-        process = self._start(
-            "--address", f"{self.address()}:{self.gcs_port}", "--num-cpus", num_cpus,
-            "--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc,
-            "--metrics-export-port", metrics,
-        )  # fmt: skip
-        self._wait_for(lambda: len(self.alive_nodes()) == before + 1, "a further node")
-        return process
+        for last in (False, True):  # Ray gives a new node 30 s to register, which a busy machine may not manage
+            agent, grpc, metrics = free_ports(3)
+            process = self._start(
+                "--address", f"{self.address()}:{self.gcs_port}", "--num-cpus", num_cpus,
+                "--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc,
+                "--metrics-export-port", metrics,
+            )  # fmt: skip
+            self._wait_for(lambda: len(self.alive_nodes()) > before or self._has_ended(-1), "a node", last)
+            if process.poll() is None:
+                return process
+            self.nodes.remove(process)
+        raise AssertionError("unreachable")
 
     def kill(self, process: subprocess.Popen) -> None:
         """End a node the hard way: every process of it with SIGKILL, as a lost machine would."""
@@ -99,7 +110,7 @@ class RayHead:
     def alive_nodes(self) -> list[dict]:
         headers = {"Authorization": f"Bearer {self.token_path.read_text()}"}
         try:
-            answer = requests.get(f"{self.url}/api/v0/nodes", headers=headers, timeout=5)
+            answer = requests.get(f"{self.url}/api/v0/nodes", headers=headers, timeout=20)
             rows = answer.json()["data"]["result"]["result"]
         except (requests.RequestException, KeyError, ValueError):
             return []
@@ -115,22 +126,27 @@ class RayHead:
 
     def _start(self, *options: object) -> subprocess.Popen:
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory"]
-        log = (self.folder / f"start-{len(self.nodes)}.log").open("wb")
+        log = (self.folder / f"start-{time.monotonic_ns()}.log").open("wb")
         process = subprocess.Popen(
             [*command, str(OBJECT_STORE_BYTES), *map(str, options)],
             env=self.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
             cwd=self.folder,
         )
         self.nodes.append(process)
         return process
 
-    def _wait_for(self, ready, what: str, timeout_s: float = 90.0) -> None:
+    def _has_ended(self, which: int) -> bool:
+        return self.nodes[which].poll() is not None
+
+    def _wait_for(self, ready, what: str, last: bool = True, timeout_s: float = 240.0) -> None:
+        """Until `ready`; RuntimeError with Ray's own words when a process has ended and no further try is left."""
         until = time.monotonic() + timeout_s
-        while not ready():
-            ended = [process for process in self.nodes if process.poll() is not None]
+        while not ready() or (last and any(process.poll() is not None for process in self.nodes)):
+            ended = last and any(process.poll() is not None for process in self.nodes)
             if ended or time.monotonic() > until:
                 logs = "\n".join(path.read_text() for path in sorted(self.folder.glob("start-*.log")))
                 self.__exit__()

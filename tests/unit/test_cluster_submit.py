@@ -49,9 +49,9 @@ def test_only_code_is_shipped_and_its_fingerprint_follows_every_byte(tmp_path):
 def test_what_is_staged_has_the_fingerprint_of_the_checkout(tmp_path):
     root = make_checkout(tmp_path / "checkout")
     (tmp_path / "copy").mkdir()
-    package.stage(root, tmp_path / "copy", {"spec.json": b"{}"})
+    package.stage(root, tmp_path / "copy")
     assert package.fingerprint(tmp_path / "copy") == package.fingerprint(root)
-    assert (tmp_path / "copy" / "spec.json").read_bytes() == b"{}" and not (tmp_path / "copy" / "data").exists()
+    assert not (tmp_path / "copy" / "data").exists()
 
 
 def test_code_that_a_head_would_refuse_names_its_largest_file(tmp_path, monkeypatch):
@@ -59,7 +59,7 @@ def test_code_that_a_head_would_refuse_names_its_largest_file(tmp_path, monkeypa
     (root / "focusvit" / "weights.bin").write_bytes(b"w" * 5000)
     monkeypatch.setattr(package, "MAX_BYTES", 4000)
     with pytest.raises(UsageError, match=r"focusvit/weights\.bin"):
-        package.stage(root, tmp_path / "copy", {})
+        package.stage(root, tmp_path / "copy")
 
 
 def test_variables_that_travel_and_those_that_do_not():
