@@ -19,3 +19,11 @@ def hold_out(class_ids: np.ndarray, share: float, seed: int) -> tuple[np.ndarray
     if not chosen.any():
         raise ValueError(f"none of {len(class_ids)} training samples can be held out: every class has a single one")
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def draw_parts(num_samples: int, sizes: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint draws of these sizes, sorted rows each. Raises ValueError when there are too few samples."""
+    if sum(sizes) > num_samples:
+        raise ValueError(f"{sizes[0]} + {sizes[1]} training samples are asked for and there are {num_samples}")
+    order = np.random.default_rng(seed).permutation(num_samples)
+    return np.sort(order[: sizes[0]]), np.sort(order[sizes[0] : sum(sizes)])

@@ -5,7 +5,7 @@ metric are from the protocols' papers and code, and the source must be checked w
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .tasks import Metric
 
@@ -32,11 +32,11 @@ class KnownTask:
 
 
 def _row(
-    name: str, group: Group, source: str, num_classes: int, num_train: int, num_test: int, **more: object
+    name: str, group: Group, source: str, num_classes: int, num_train: int, num_test: int, **more: Any
 ) -> KnownTask:
     return KnownTask(
         name=name, group=group, source=source, num_classes=num_classes, num_train=num_train, num_test=num_test, **more
-    )  # type: ignore[arg-type]
+    )
 
 
 _WDS = "clip-benchmark/wds_"

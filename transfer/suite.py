@@ -17,7 +17,7 @@ from pipeline.commandline import Repeatable, parse
 from pipeline.errors import UsageError
 
 from .logbook import Logbook
-from .suites import SUITES
+from .suites import SUITES, Found, for_suite, tasks_of
 from .table import csv_table, markdown_table, text_table
 from .tasks import Task, parse_task
 from .work import Job, MapTasks, Outcome, in_turn, run_task
@@ -32,7 +32,9 @@ class TransferConfig:
     task: Repeatable[tuple[str, ...]] = ()
     """A task as name=DIR (repeat the option for more), where DIR was written by `focusvit preprocess`."""
     suite: str = "quick"
-    """Which protocols: quick (minutes)."""
+    """quick (minutes), kornblith, vtab1k, dense or all: which protocols, and with --tasks-root which tasks."""
+    tasks_root: str = ""
+    """A folder whose sub-folders are prepared data sets with the names of known tasks (see transfer/README.md)."""
     out: str = "transfer-results"
     """Folder for the table (Markdown, CSV, JSON) and for finished results, which are not computed again."""
     features_folder: str = ""
@@ -67,8 +69,7 @@ class TransferConfig:
 def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
     """Run a suite. `map_tasks(work, jobs)` schedules the tasks; the default does one after another."""
     config = parse(TransferConfig, argv, prog="focusvit transfer")
-    tasks = [_with_ignored(parse_task(text), config.ignore_labels) for text in config.task]
-    _check_tasks(tasks)
+    tasks, missing = _tasks(config)
     jobs = _jobs(config, tasks)
     record = load_checkpoint(jobs[0].checkpoint)
     tracking_uri = default_tracking_uri(config.tracking_uri or None)
@@ -78,6 +79,8 @@ def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
         f"{', '.join(task.name for task in tasks)}\n"
         f"results to {storage.resolve(config.out)}, runs to {tracking_uri}, device {jobs[0].device}\n"
     )
+    for line in missing:
+        say(f"left out: {line}\n")
     started = time.perf_counter()
     outcomes: list[Outcome] = []
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
@@ -92,13 +95,21 @@ def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
     return 1 if any(outcome.failures for outcome in outcomes) else 0
 
 
-def _check_tasks(tasks: list[Task]) -> None:
+def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
+    """The tasks that are named or found, and lines for those of the suite that are not prepared. UsageError."""
+    named = [for_suite(_with_ignored(parse_task(text), config.ignore_labels), config.suite) for text in config.task]
+    found = tasks_of(config.suite, storage.resolve(config.tasks_root)) if config.tasks_root else Found([], [])
+    tasks = named + [task for task in found.tasks if task.name not in {one.name for one in named}]
     if not tasks:
-        raise UsageError("no task is named. Give at least one as --task name=DIR, a folder of `focusvit preprocess`.")
+        raise UsageError(
+            "no task is named. Give one as --task name=DIR (a folder of `focusvit preprocess`), or a folder of "
+            "prepared known tasks as --tasks-root DIR with --suite kornblith, vtab1k, dense or all."
+        )
     names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the task name '{twice[0]}' is given twice. Name them apart: --task other=DIR.")
+    return tasks, found.missing
 
 
 def _with_ignored(task: Task, text: str) -> Task:

@@ -1,17 +1,81 @@
-"""Which protocols a suite runs on which features. A suite is data: this table."""
+"""What a suite is: which protocols on which features, and which of the known tasks. All of it is data."""
+
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.dataset import DATASET_FILE
+from pipeline.errors import UsageError
 
 from .fewshot import Ridge
+from .heads import LinearHeads
 from .knn import Knn
+from .known_tasks import KNOWN_TASKS, KnownTask
 from .logistic import FULL_GRID, Logistic
 from .protocol import Protocol
+from .tasks import Task, task_of
 
-SUITES = ("quick",)
+SUITES = ("quick", "kornblith", "vtab1k", "dense", "all")
+VTAB_ROWS = (800, 200)  # images to train on, images to choose on
 
 
-def protocols_of(suite: str, features: str, device: str) -> list[Protocol]:
+def protocols_of(suite: str, features: str, device: str, seed: int = 0) -> list[Protocol]:
     """The protocols of one suite on one kind of features. Raw pixels get kNN only: it needs no training to compare."""
     if features == "pixels":
         return [Knn(device=device)]
-    if suite == "quick":
-        return [Knn(device=device), Ridge(), Logistic(device=device)]
-    return [Knn(device=device), Ridge(), Logistic(device=device, grid=FULL_GRID)]
+    if suite in ("quick", "dense"):
+        return [Knn(device=device), Ridge(seed=seed), Logistic(device=device)]
+    if suite == "vtab1k":
+        return [Knn(device=device), Logistic(device=device, grid=FULL_GRID)]
+    full: list[Protocol] = [Knn(device=device), Ridge(seed=seed), Logistic(device=device, grid=FULL_GRID)]
+    return full if features == "random" else [*full, LinearHeads(device=device, seed=seed)]
+
+
+def _in_suite(task: KnownTask, suite: str) -> bool:
+    vtab = task.group.startswith("vtab") or "vtab1k" in task.suites
+    return {
+        "kornblith": task.group == "kornblith",
+        "vtab1k": vtab,
+        "dense": task.group == "dense",
+        "all": task.group == "kornblith" or vtab or task.group in ("dense", "other"),
+    }.get(suite, False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Tasks of a suite that are prepared, and a line for each that is not."""
+
+    tasks: list[Task]
+    missing: list[str]
+
+
+def tasks_of(suite: str, root: str) -> Found:
+    """The suite's known tasks that lie prepared at `root/<name>`. Raises UsageError when there is none of them."""
+    wanted = [task for task in KNOWN_TASKS if _in_suite(task, suite)]
+    found = Found([], [])
+    for row in wanted:
+        place = storage.join(root, row.name)
+        if storage.exists(storage.join(place, DATASET_FILE)):
+            found.tasks.append(for_suite(task_of(row.name, place), suite))
+        else:
+            found.missing.append(f"{row.name} is not prepared ({row.source}): focusvit preprocess --out {place}")
+    if not found.tasks:
+        raise UsageError(
+            f"suite '{suite}': none of its {len(wanted)} tasks is prepared below {root}. Prepare one, for example with "
+            f"`focusvit preprocess --source SRC --out {storage.join(root, wanted[0].name)} --split train` (and test)."
+        )
+    return found
+
+
+def for_suite(task: Task, suite: str) -> Task:
+    """The task as this suite measures it: VTAB-1k takes 1000 training images and top-1 everywhere."""
+    return task.as_vtab(VTAB_ROWS) if suite == "vtab1k" else task
+
+
+def group_of(name: str) -> str:
+    """The VTAB group of a task, for group means; empty for others."""
+    row = next((task for task in KNOWN_TASKS if task.name == name), None)
+    if row is None:
+        return ""
+    if row.group.startswith("vtab-"):
+        return row.group.removeprefix("vtab-")
+    return "natural" if "vtab1k" in row.suites else ""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pipeline import storage
 from pipeline.dataset import Dataset
@@ -27,6 +27,8 @@ class Task:
     """Names of the labels of a dense task; empty = the data set's own, else numbers."""
     ignore: tuple[int, ...] = ()
     """Label values of a dense task that are never counted, beside 255."""
+    num_rows: tuple[int, int] | None = None
+    """(to train on, to choose on): a seeded draw from the training split instead of all of it (VTAB-1k: 800, 200)."""
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
@@ -55,24 +57,28 @@ class Task:
         parts = [part for part in (self.train, held_out, test) if part]
         if len(set(parts)) != len(parts):
             raise UsageError(f"task {self.name}: one split would play two parts ({', '.join(parts)}). Name three.")
-        return dataclasses.replace(self, held_out=held_out, test=test)
+        return dataclasses.replace(self, held_out="" if self.num_rows else held_out, test=test)
+
+    def as_vtab(self, num_rows: tuple[int, int]) -> "Task":
+        """The task with a small training draw and top-1, as VTAB-1k defines every task."""
+        return dataclasses.replace(self, num_rows=num_rows, metric="top1")
 
 
 def parse_task(text: str) -> Task:
-    """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError.
-
-    A name of the table of known tasks brings that task's metric, class names and ignored labels.
-    """
-    from .known_tasks import known  # which needs the types of this module
-
+    """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError."""
     name, given, place = text.partition("=")
     uri = storage.resolve(place if given else text)
-    name = name if given else storage.name_of(uri)
-    row = known(name)
-    facts: dict[str, Any] = {}
-    if row is not None:
-        facts = {"metric": row.metric, "classes": row.classes, "ignore": row.ignore}
     try:
-        return Task(name=name, uri=uri, **facts)
+        return task_of(name if given else storage.name_of(uri), uri)
     except ValueError as error:
         raise UsageError(f"--task {text}: {error}. Write --task name=DIR.") from None
+
+
+def task_of(name: str, uri: str) -> Task:
+    """A task at a place; the name of a known task brings its metric, class names and ignored labels. ValueError."""
+    from .known_tasks import known  # which needs the types of this module
+
+    row = known(name)
+    if row is None:
+        return Task(name=name, uri=uri)
+    return Task(name=name, uri=uri, metric=row.metric, classes=row.classes, ignore=row.ignore)

@@ -24,7 +24,7 @@ from pipeline.errors import DataError, UsageError
 
 from .dense_work import DenseTaskRun, is_dense
 from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
-from .hold_out import hold_out
+from .hold_out import draw_parts, hold_out
 from .protocol import Fitted, Labelled, Protocol, Skipped
 from .results import Result, ResultStore, result_key
 from .scoring import score
@@ -134,7 +134,7 @@ class _TaskRun:
     def run(self) -> Outcome:
         """Every source of features through every protocol that suits it."""
         for features in ("checkpoint", "random", "pixels") if self.job.baselines else ("checkpoint",):
-            for protocol in protocols_of(self.job.suite, features, self.job.device):
+            for protocol in protocols_of(self.job.suite, features, self.job.device, self.job.seed):
                 try:
                     self.outcome.rows.extend(self._measure(features, protocol))
                 except (UsageError, DataError, ValueError) as error:
@@ -195,6 +195,9 @@ class _TaskRun:
         train = labelled(task.train)
         if task.held_out:
             return train, labelled(task.held_out), test
+        if task.num_rows:
+            rows, chosen = draw_parts(len(train), task.num_rows, self.job.seed)
+            return train.rows(rows), train.rows(chosen), test
         rows, chosen = hold_out(train.class_ids, HELD_OUT_SHARE, self.job.seed)
         return train.rows(rows), train.rows(chosen), test
 
