@@ -56,7 +56,7 @@ def main_variants(size: str) -> dict[str, Variant]:
         PEER: None,
         "ViT-S/16, ours": presets.vit(size),
         DEFAULT: model,
-        "FocusViT-S, LLA hybrid, K = 100": replace(model, trunk="hybrid", tokens=100),
+        "FocusViT-S, LLA hybrid, K = 100": presets.focusvit(size, **presets.LLA),
         "FocusViT-S, linear stem": replace(model, stem="linear"),
         "control: uniform grid, K = 64": presets.control("uniform_grid", model),
         "control: random regions, K = 64": presets.control("random_regions", model),

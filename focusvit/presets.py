@@ -16,6 +16,10 @@ SIZES: dict[str, dict[str, int]] = {  # DeiT / ViT sizes (Touvron et al. 2021, t
 }
 
 
+LLA: dict[str, Any] = {"trunk": "hybrid", "tokens": 100, "num_latents": 32}
+"""Light latent attention: 1 grid block and 3 blocks on 100 tokens, then 8 blocks on 32 latents that read them twice."""
+
+
 def focusvit(size: str, **overrides: Any) -> FocusViTConfig:
     """FocusViT of a size at 224 px: conv stem, 1 grid block, 64 superpixel tokens."""
     return FocusViTConfig(**{**SIZES[size], **overrides})
@@ -37,6 +41,18 @@ def focusvit_small(**overrides: Any) -> FocusViTConfig:
 
 def focusvit_base(**overrides: Any) -> FocusViTConfig:
     return focusvit("base", **overrides)
+
+
+def focusvit_tiny_lla(**overrides: Any) -> FocusViTConfig:
+    return focusvit("tiny", **{**LLA, **overrides})
+
+
+def focusvit_small_lla(**overrides: Any) -> FocusViTConfig:
+    return focusvit("small", **{**LLA, **overrides})
+
+
+def focusvit_base_lla(**overrides: Any) -> FocusViTConfig:
+    return focusvit("base", **{**LLA, **overrides})
 
 
 def vit_tiny(**overrides: Any) -> FocusViTConfig:

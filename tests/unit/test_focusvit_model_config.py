@@ -97,7 +97,7 @@ def test_values_are_checked_at_the_boundary() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["focusvit_tiny", "focusvit_small", "focusvit_base", "vit_tiny", "vit_small", "vit_base"]
+    "name", ["focusvit_tiny", "focusvit_small_lla", "focusvit_base_lla", "vit_tiny", "vit_small", "vit_base"]
 )
 def test_sizes_are_those_of_deit(name: str) -> None:
     config = getattr(presets, name)(num_classes=10)
