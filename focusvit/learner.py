@@ -19,7 +19,9 @@ from .checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from .checkpoint_writer import CheckpointWriter
 from .config_json import to_json
+from .guard import Guard
 from .model import FocusViT
 from .optim import build_optimizer
 from .order import key_of
@@ -38,10 +40,11 @@ class Learner:
         self.optimizer = build_optimizer(self.model, config.optim)
         self.ema = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
         self._names = {id(p): name for name, p in self.model.named_parameters()}
+        self.guard = Guard(config.optim.spike_factor, device)
         self.samples_seen = 0
         self.metrics: dict[str, float] = {}
 
-    def start(self, run: RunDir, data: Dataset) -> None:
+    def start(self, run: RunDir) -> None:
         """Go on from the latest complete checkpoint of `run`; else from `init_from`; else from fresh weights."""
         latest = run.latest()
         if latest is not None:
@@ -61,6 +64,7 @@ class Learner:
             weights = {k.removeprefix("raw."): v for k, v in state.items() if k.startswith("raw.")}
         fill(self.model, weights, uri)
         fill_optimizer(self.optimizer, state, self._names)
+        self.guard.fill(state)
         self.samples_seen, self.metrics = record.samples_seen, dict(record.metrics)
 
     def seed_step(self, rank: int) -> None:
@@ -86,10 +90,14 @@ class Learner:
         finally:
             self.model.load_state_dict(raw)
 
-    def save(self, run: RunDir, data: Dataset, metrics: dict[str, float]) -> str:
-        """Write a checkpoint of this moment (rank 0 only); return its folder."""
+    def fingerprint(self) -> float:
+        """A sum over all weights. Ranks that took the same steps have the same, to the last bit."""
+        return float(torch.stack([p.detach().double().sum() for p in self.model.parameters()]).sum())
+
+    def save(self, run: RunDir, data: Dataset, writer: CheckpointWriter, metrics: dict[str, float]) -> None:
+        """Copy this moment and let `writer` make a checkpoint of it (rank 0 only)."""
         weights: dict[str, Tensor] = self.ema.weights if self.ema else self.model.state_dict()
-        state = optimizer_tensors(self.optimizer, self._names)
+        state = {**optimizer_tensors(self.optimizer, self._names), **self.guard.tensors()}
         if self.ema:
             state.update({f"raw.{name}": value for name, value in self.model.state_dict().items()})
         split = data.split(self.config.data.train_split)
@@ -110,5 +118,15 @@ class Learner:
             versions={"torch": torch.__version__},
         )
         uri = run.checkpoint_uri(self.samples_seen)
-        save_checkpoint(uri, record, weights, state)
-        return uri
+        weights, state = _copied(weights), _copied(state)
+
+        def write() -> None:
+            save_checkpoint(uri, record, weights, state)
+            run.prune()
+
+        writer.submit(write)
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, in memory of their own: the training goes on changing the originals."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}

@@ -9,6 +9,7 @@ import torch
 
 from . import ranks
 from .batch import Batch
+from .guard import Guard
 from .train_config import TrainConfig
 from .train_step import StepSums
 
@@ -19,6 +20,7 @@ class Meters:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self.num_replaced = 0
+        self._blocked_ms = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -50,6 +52,15 @@ class Meters:
         finally:
             self._since += time.perf_counter() - start
 
+    @contextmanager
+    def blocked_by_checkpoint(self) -> Iterator[None]:
+        """Note how long the training stood still for a checkpoint."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._blocked_ms = 1000 * (time.perf_counter() - start)
+
     def add(self, sums: StepSums, batch: Batch) -> None:
         self._loss += sums.loss
         self._correct += sums.correct
@@ -59,7 +70,7 @@ class Meters:
         self._replaced += batch.num_replaced
         self._tokens += (batch.num_tokens or self._config.model.tokens or self._config.model.num_patches) * len(batch)
 
-    def point(self, lr: float, epoch: float) -> dict[str, float]:
+    def point(self, lr: float, epoch: float, guard: Guard) -> dict[str, float]:
         """The values since the last point, over all ranks (every rank must call this at the same step)."""
         sums = torch.stack([self._loss, self._correct, self._norm]).double().cpu()
         elapsed = max(1e-9, time.perf_counter() - self._since)
@@ -78,6 +89,9 @@ class Meters:
             "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
             "perf/memory_gb": self._memory_bytes() / 1e9,
             "perf/tokens_per_image": tokens / count,
+            "perf/checkpoint_blocked_ms": self._blocked_ms,
+            "train/skipped_nonfinite": float(guard.num_nonfinite),
+            "train/skipped_spikes": float(guard.num_spikes),
             "data/replaced_samples": float(self.num_replaced),
         }
         self._clear()

@@ -28,12 +28,16 @@ class OptimConfig:
     """largest norm of the whole gradient; 0 = no clipping"""
     layer_decay: float = 1.0
     """each layer below the head gets its lr times this once more; 1 = off (0.65 to 0.9 is usual in fine-tuning)"""
+    spike_factor: float = 0.0
+    """skip a step whose gradient norm is more than this times their running mean; 0 = never (non-finite ones always)"""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"optim.lr must be positive, not {self.lr}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay must be in (0, 1], not {self.layer_decay}")
+        if 0 < self.spike_factor <= 1 or self.spike_factor < 0:
+            raise ValueError(f"optim.spike_factor must be 0 or above 1, not {self.spike_factor}")
         if self.warmup_epochs < 0 or self.clip_norm < 0 or self.weight_decay < 0:
             raise ValueError("optim.warmup_epochs, optim.clip_norm and optim.weight_decay must not be negative")
 
@@ -76,7 +80,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     """AdamW (fused where torch offers it) or SGD with Nesterov momentum."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 

@@ -28,6 +28,20 @@ def sum_array(values: np.ndarray) -> np.ndarray:
     return sum_tensor(torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(device)).cpu().numpy()
 
 
+def check_same(value: float, what: str) -> None:
+    """Raise RuntimeError on every rank unless all hold the same `value`."""
+    if world() == 1:
+        return
+    mine = np.zeros(world())
+    mine[dist.get_rank()] = value
+    values = sum_array(mine)
+    if (values != values[0]).any():
+        raise RuntimeError(
+            f"ranks disagree about {what}: {values.tolist()}. The run can go on from its last checkpoint; look for "
+            "different library versions or a damaged machine among the workers."
+        )
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if world() > 1:

@@ -4,46 +4,25 @@ Pretraining and fine-tuning are this loop; one process or many run it with their
 function of the config, the data set and the number of samples seen, so a stopped run goes on as if it had not stopped.
 """
 
-import dataclasses
-import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.dataset import Dataset, Split, open_dataset
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import UsageError
 
 from . import ranks
 from .batch import Batch
-from .config_json import to_json
 from .evaluate import tally
-from .learner import Learner
-from .loader import EvalLoader, TrainLoader
-from .meters import Meters
-from .optim import lr_share, set_lr
-from .run import MetricsLog, RunDir
+from .optim import set_lr
+from .session import Session, facts_of, for_dataset, open_session
 from .tally import Tally
 from .train_config import TrainConfig
-from .train_step import train_step
+from .train_step import StepSums, train_step
 
 __all__ = ["TrainConfig", "facts_of", "for_dataset", "train"]
 
-log = logging.getLogger(__name__)
 OnCheckpoint = Callable[[int, dict[str, float]], None]
-
-
-def for_dataset(config: TrainConfig, data: Dataset) -> TrainConfig:
-    """The config with the number of classes that the data set has."""
-    model = dataclasses.replace(config.model, num_classes=len(data.classes))
-    return dataclasses.replace(config, model=model)
-
-
-def facts_of(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """What else must stay the same for a run to go on: the identity of its data."""
-    train_split = data.split(config.data.train_split)
-    return {"data_identity": train_split.identity, "num_classes": len(data.classes)}
+_POLL_STEPS = 50  # asking Ray about preemption is a barrier of some milliseconds
 
 
 def train(
@@ -55,139 +34,97 @@ def train(
     rank: int = 0,
     world_size: int = 1,
     on_checkpoint: OnCheckpoint | None = None,
+    preempted: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Train to the end, or go on with the run in `run_dir`, and return the last scores.
 
     With `world_size` > 1 a process group must be running. `on_checkpoint(samples_seen, metrics)` is called on every
-    rank after each checkpoint. Raises `UsageError` when `run_dir` holds another run, `DataError` when too many samples
-    do not decode.
+    rank after each checkpoint. `preempted()`, asked now and then with the same answer on every rank, makes a
+    checkpoint at once. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
+    when too many samples do not decode or nothing but non-finite gradients comes.
     """
-    device = torch.device(device)
-    data = open_dataset(data_uri)
-    train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
-    config = for_dataset(config, data)
-    _check_split(train_split)
-
-    run = RunDir(run_dir)
-    if rank == 0:
-        run.prepare(to_json(config), facts_of(config, data))
-    ranks.barrier()
-
-    learner = Learner(config, device)
-    learner.start(run, data)
-    model: Any = learner.model
-    if config.compile:
-        model = torch.compile(model)
-    if world_size > 1:
-        model = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-
-    num_samples, batch_size = train_split.num_samples, config.global_batch
-    num_steps = config.num_steps(num_samples)
+    session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size)
+    learner, meters, points = session.learner, session.meters, session.points
+    num_samples, batch_size = session.train_split.num_samples, config.global_batch
     score_at = config.milestones(num_samples, config.eval_every_epochs)
     save_at = config.milestones(num_samples, config.checkpoint_every_epochs) | score_at
-    warmup = config.optim.warmup_epochs * num_samples
-    shown: dict[str, Any] = {"tokens": config.model.tokens, "with_maps": config.model.needs_maps}
-    loader = TrainLoader(
-        train_split,
-        config.data,
-        seed=config.seed,
-        global_batch=batch_size,
-        rank=rank,
-        world_size=world_size,
-        start_samples=learner.samples_seen,
-        total_samples=num_steps * batch_size,
-        token_budgets=config.token_budgets,
-        pin_memory=device.type == "cuda",
-        **shown,
-    )
-    eval_batches = EvalLoader(
-        eval_split, config.data, batch_size=_eval_batch(config, world_size), rank=rank, world_size=world_size, **shown
-    )
-    points = MetricsLog(run) if rank == 0 else None
-    meters = Meters(config, device)
 
-    for batch in meters.waiting(loader):
-        step = learner.samples_seen // batch_size + 1
-        seen = step * batch_size
-        learner.seed_step(rank)
-        lr = config.optim.lr * lr_share(seen, warmup, num_steps * batch_size, config.optim.final_lr_share)
-        set_lr(learner.optimizer, lr)
-        sums = train_step(
-            model,
-            learner.optimizer,
-            _checked(batch, config, step).to(device, non_blocking=True),
-            global_batch=batch_size,
-            world_size=world_size,
-            micro_batch=config.micro_batch,
-            label_smoothing=config.label_smoothing,
-            loss=config.loss,
-            clip_norm=config.optim.clip_norm,
-            bf16=config.bf16(device.type),
-        )
-        learner.stepped(seen)
-        meters.add(sums, batch)
+    try:
+        for batch in meters.waiting(session.loader):
+            seen = learner.samples_seen + batch_size
+            step = seen // batch_size
+            learner.seed_step(rank)
+            lr = session.lr(seen)
+            set_lr(learner.optimizer, lr)
+            meters.add(_step(session, batch, world_size, check=step <= 2), batch)
+            learner.stepped(seen)
 
-        if step == 1 or step % config.log_every_steps == 0 or step in save_at:
-            values = meters.point(lr, epoch=seen / num_samples)
-            _check_damage(meters.num_replaced, seen, config, train_split)
-            if points:
-                points.append(seen, values)
-        if step in score_at:
-            with meters.paused(), learner.scored_weights():
-                scores = _score(learner, eval_batches, device)
-            learner.metrics = {
-                f"val/{name}": value for name, value in scores.metrics().items() if name != "num_samples"
-            }
-            if points:
-                points.append(seen, learner.metrics)
-                run.put_array("confusion.npy", scores.confusion)
-        if step in save_at:
-            with meters.paused():
+            saving = step in save_at
+            if preempted is not None and step % _POLL_STEPS == 0 and preempted():
+                saving, preempted = True, None
+            if step == 1 or step % config.log_every_steps == 0 or step in save_at:
+                values = meters.point(lr, seen / num_samples, learner.guard)
+                session.check_damage()
                 if points:
-                    points.flush()
-                    learner.save(run, data, metrics=learner.metrics if step in score_at else {})
-                    run.prune()
+                    points.append(seen, values)
+            if step in score_at:
+                with meters.paused(), learner.scored_weights():
+                    scores = _score(session)
+                learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
+                if points:
+                    points.append(seen, learner.metrics)
+                    session.run.put_array("confusion.npy", scores.confusion)
+            if saving:
+                session.watch.check()
+                with meters.paused(), meters.blocked_by_checkpoint():
+                    _save(session, scored=step in score_at)
                 if on_checkpoint:
-                    on_checkpoint(seen, learner.metrics)
-    if learner.samples_seen < num_steps * batch_size:
-        raise RuntimeError(f"the loader ended after {learner.samples_seen} of {num_steps * batch_size} samples")
+                    with meters.paused():
+                        on_checkpoint(seen, learner.metrics)
+    finally:
+        session.writer.wait()
+    if points:
+        points.flush()
     return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
 
 
-def _score(learner: Learner, batches: EvalLoader, device: torch.device) -> Tally:
+def _step(session: Session, batch: Batch, world_size: int, check: bool) -> StepSums:
+    """One step on this rank's slice. The first batches are looked at: a wrong loader is wrong at once."""
+    if check:
+        batch.check(session.config.model.num_classes)
+    here = batch.to(session.device, non_blocking=True)
+    try:
+        sums = train_step(session.model, session.learner.optimizer, here, **session.step_options(world_size))
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the allocator says so in words
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size = session.config.micro_batch or len(batch)
+        raise UsageError(
+            f"memory ran out with {size} images at a time on one worker ({str(error).splitlines()[0][:200]}). "
+            f"Set --micro-batch {max(1, size // 2)} (the result stays the same), or --model.checkpoint-blocks."
+        ) from None
+    session.watch.remember(here, sums.grad_norm, session.learner.samples_seen)
+    return sums
+
+
+def _score(session: Session) -> Tally:
     """The sums over the eval split, over all ranks; `metrics()` of them asserts that each sample was counted once."""
+    batches = session.eval_batches
     scores = tally(
-        learner.model,
+        session.learner.model,
         batches,
         num_samples=batches.num_samples,
         num_classes=batches.num_classes,
-        device=device,
-        bf16=learner.config.bf16(device.type),
+        device=session.device,
+        bf16=session.config.bf16(session.device.type),
     )
     scores.all_reduce(ranks.sum_array)
     return scores
 
 
-def _eval_batch(config: TrainConfig, world_size: int) -> int:
-    return max(1, min(256, config.micro_batch or config.global_batch // world_size))
-
-
-def _check_split(split: Split) -> None:
-    if (split.class_ids < 0).any():
-        raise UsageError(
-            f"{int((split.class_ids < 0).sum())} samples of split '{split.name}' have no class, and this training is "
-            "supervised. Preprocess a source with class folders or labels."
-        )
-
-
-def _checked(batch: Batch, config: TrainConfig, step: int) -> Batch:
-    """Look at the values of the first batches only: a wrong loader is wrong at once, and the check costs time."""
-    return batch.check(config.model.num_classes) if step <= 2 else batch
-
-
-def _check_damage(num_replaced: int, seen: int, config: TrainConfig, split: Split) -> None:
-    if num_replaced > max(8, config.data.max_bad_share * seen):
-        raise DataError(
-            f"{num_replaced} of {seen} samples of split '{split.name}' did not decode and were replaced, more than "
-            f"data.max_bad_share = {config.data.max_bad_share}. Run `focusvit verify --repair` on the data set."
-        )
+def _save(session: Session, scored: bool) -> None:
+    """Check that all ranks hold the same weights, then write a checkpoint from rank 0."""
+    ranks.check_same(session.learner.fingerprint(), "the weights")
+    if session.points:
+        session.points.flush()
+        session.learner.save(session.run, session.data, session.writer, session.learner.metrics if scored else {})

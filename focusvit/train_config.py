@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .data_config import DataConfig
+from .distill import DistillConfig
 from .model_config import FocusViTConfig
 from .optim import OptimConfig
 
@@ -41,6 +42,8 @@ class TrainConfig:
     """also checkpoint this often; every scoring and the end checkpoint as well"""
     log_every_steps: int = 10
     """one point of the curves for each so many steps"""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """learn from a teacher as well"""
     init_from: str | None = None
     """start from the weights of this checkpoint or run (the head is new)"""
 

@@ -1,5 +1,6 @@
 """One optimizer step over this rank's slice of a global batch. Imports torch and numpy only."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from .batch import Batch
+from .distill import DistillConfig, teacher_losses
+from .guard import Guard
 
 
 @dataclass
@@ -56,12 +59,17 @@ def train_step(
     loss: str = "softmax",
     clip_norm: float = 0.0,
     bf16: bool = False,
+    guard: Guard | None = None,
+    before_update: Callable[[], None] | None = None,
+    teacher: Callable[[Batch], Tensor] | None = None,
+    distill: DistillConfig | None = None,
 ) -> StepSums:
     """Forward, backward and one optimizer step on `batch`, which lies on the model's device.
 
     The gradient is that of the mean loss over the *global* batch: each rank sums its samples' losses and divides by
     global_batch / world_size, and DDP's mean over ranks restores the rest, so slices may have different sizes.
-    Micro-batches bound the memory and change nothing else.
+    Micro-batches bound the memory and change nothing else. `guard` may skip the update; `before_update` is called when
+    the gradient is queued and the weights have not moved.
     """
     device = batch.images.device
     optimizer.zero_grad(set_to_none=True)
@@ -74,10 +82,17 @@ def train_step(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(part.images, part.maps, part.num_tokens)
             losses = sample_losses(logits, part, label_smoothing, loss)
+            if teacher is not None and distill is not None:
+                losses = (1 - distill.weight) * losses + distill.weight * teacher_losses(logits, teacher(part), distill)
             (losses.sum() * (world_size / global_batch)).backward()
         loss_sum += losses.detach().sum()
         correct += (logits.detach().argmax(1) == part.class_ids).sum()
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf"))
+    if before_update is not None:
+        before_update()
+    if guard is not None:  # the fused optimizers read these two, as torch's GradScaler sets them
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = guard.judge(grad_norm.detach())  # type: ignore[attr-defined]
     optimizer.step()
     return StepSums(loss_sum, correct, grad_norm.detach())
 

@@ -88,4 +88,4 @@ def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
     launch_training(config, launch(uri, tmp_path, local=True))
     params = dict(rows(tmp_path, "select key, value from params"))
     assert params["optim.lr"] == "0.0001" and params["model.tokens"] == "8"
-    assert rows(tmp_path, "select count(*) from inputs")[0][0] == 1
+    assert rows(tmp_path, "select count(*) from datasets")[0][0] == 1

@@ -1,0 +1,84 @@
+"""`focusvit replay DUMP`: run a step that was not finite once more and say where it broke."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import storage
+from pipeline.commandline import Positional, parse
+from pipeline.errors import UsageError
+
+from .batch import Batch
+from .checkpoint import fill, load_weights
+from .config_json import from_json
+from .model import FocusViT
+from .order import key_of
+from .train_config import TrainConfig
+from .train_step import sample_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Run the forward and backward of a kept step again and name the first values that are not finite."""
+
+    dump: Positional[str]
+    """folder RUN/dumps/SAMPLES that a training wrote"""
+    rank: int = 0
+    """whose batch to run"""
+    device: str = "cpu"
+    """cpu or cuda"""
+    json: bool = False
+    """print the findings as one JSON object"""
+
+
+def main(argv: list[str]) -> int:
+    config = parse(ReplayConfig, argv, prog="focusvit replay")
+    findings = replay(storage.resolve(config.dump), config.rank, config.device)
+    if config.json:
+        sys.stdout.write(json.dumps(findings) + "\n")
+        return 0
+    where = findings["first_module"] or "no module's output"
+    sys.stdout.write(
+        f"replayed the step at {findings['samples_seen']} samples, rank {config.rank}: loss {findings['loss']}; "
+        f"first not finite: {where}; parameters with such gradients: {', '.join(findings['parameters'][:5]) or 'none'}; "
+        f"samples with such losses: {findings['sample_ids'] or 'none'}\n"
+    )
+    return 0
+
+
+def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
+    """The findings: loss, first module and parameters and samples that are not finite. `UsageError` without a dump."""
+    if not storage.exists(storage.join(uri, "dump.json")):
+        raise UsageError(f"{uri} is no dump of a training step (dump.json is missing). They lie in RUN/dumps/.")
+    facts = storage.read_json(storage.join(uri, "dump.json"))
+    config = from_json(TrainConfig, facts["config"], f"{uri}: config")
+    model = FocusViT(config.model).to(device).train()
+    fill(model, load_weights(uri), uri)
+    batch = Batch(**load_weights(uri, f"batch-{rank}.safetensors"), num_tokens=facts["num_tokens"]).to(device)
+    first: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                first.append(name)
+
+        return hook
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(look(name or "model"))
+    torch.manual_seed(key_of("step", config.seed, facts["samples_seen"], rank))
+    with torch.autocast(device, torch.bfloat16, enabled=config.bf16(device)):
+        logits = model(batch.images, batch.maps, batch.num_tokens)
+    losses = sample_losses(logits, batch, config.label_smoothing, config.loss)
+    losses.mean().backward()
+    return {
+        "samples_seen": facts["samples_seen"],
+        "loss": float(losses.detach().mean()),
+        "first_module": first[0] if first else None,
+        "parameters": [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()],
+        "sample_ids": batch.sample_ids[~torch.isfinite(losses)].tolist(),
+    }

@@ -1,0 +1,143 @@
+"""Guard rails: a bad step moves nothing, is counted, kept and can be run again; then training goes on or says why not."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from testkit.tiny_shards import make_dataset
+from testkit.tiny_training import small, values_of
+
+import focusvit.train
+from focusvit.checkpoint_writer import CheckpointWriter
+from focusvit.distill import DistillConfig, teacher_losses
+from focusvit.guard import Guard
+from focusvit.optim import OptimConfig, build_optimizer
+from focusvit.replay import replay
+from focusvit.run import RunDir
+from focusvit.train import train
+from pipeline.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+def test_the_guard_skips_what_is_not_finite_and_what_is_far_above_the_mean() -> None:
+    guard = Guard(5.0, "cpu")
+    assert [float(guard.judge(torch.tensor(v))) for v in (1.0, float("nan"), float("inf"))] == [0.0, 1.0, 1.0]
+    for _ in range(60):
+        guard.judge(torch.tensor(1.0))
+    assert float(guard.judge(torch.tensor(4.9))) == 0.0
+    assert float(guard.judge(torch.tensor(7.0))) == 1.0
+    assert float(guard.num_nonfinite) == 2 and float(guard.num_spikes) == 1
+    other = Guard(5.0, "cpu")
+    other.fill(guard.tensors())
+    assert float(other.mean_norm) == float(guard.mean_norm) and float(other.num_used) == float(guard.num_used)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_skipped_step_moves_nothing(name: Any) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 3)
+    optimizer = build_optimizer(model, OptimConfig(name=name))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for bad in (1.0, 0.0):
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(bad)  # type: ignore[attr-defined]
+        optimizer.step()
+        moved = any(not torch.equal(before[k], v) for k, v in model.state_dict().items())
+        assert moved == (bad == 0.0)
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the loss of these steps NaN, through one class id's logit."""
+    original, count = focusvit.train.train_step, [0]
+
+    def step(model: Any, optimizer: Any, batch: Any, **options: Any) -> Any:
+        count[0] += 1
+        if count[0] in steps:
+            with torch.no_grad():
+                model.head.bias[0] = float("nan")
+            sums = original(model, optimizer, batch, **options)
+            return sums
+        return original(model, optimizer, batch, **options)
+
+    monkeypatch.setattr(focusvit.train, "train_step", step)
+
+
+def test_a_bad_step_is_kept_and_replayed(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, {4})
+    with pytest.raises(Exception, match=r"finite|exactly once|nan"):  # every later step is bad: the weights are
+        train(small(epochs=12), data_uri=uri, run_dir=str(tmp_path))
+    dumps = sorted((tmp_path / "dumps").iterdir())
+    assert len(dumps) == 3 and dumps[0].name == f"{3 * 17:012d}"
+    found = replay(str(dumps[0]))
+    assert found["samples_seen"] == 51 and np.isnan(found["loss"])
+    assert found["first_module"] == "head" and len(found["sample_ids"]) == 17
+    with pytest.raises(UsageError, match="is no dump"):
+        replay(str(tmp_path))
+
+
+def test_nothing_but_bad_steps_stops_with_the_knob(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, {1})
+    config = small(epochs=12, eval_every_epochs=12, checkpoint_every_epochs=12)
+    with pytest.raises(DataError, match=r"not finite in 20 steps in a row.*Lower optim\.lr"):
+        train(config, data_uri=uri, run_dir=str(tmp_path))
+
+
+def test_memory_that_runs_out_is_told_with_the_knob(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(focusvit.train, "train_step", step)
+    with pytest.raises(UsageError, match=r"memory ran out with 17 images .* --micro-batch 8"):
+        train(small(), data_uri=uri, run_dir=str(tmp_path))
+
+
+def test_a_preemption_notice_makes_a_checkpoint_at_once(uri: str, tmp_path: Path) -> None:
+    config = small(epochs=18, eval_every_epochs=18, checkpoint_every_epochs=18)
+    saved: list[int] = []
+    train(
+        config, data_uri=uri, run_dir=str(tmp_path), preempted=lambda: True,
+        on_checkpoint=lambda samples, metrics: saved.append(samples),
+    )  # fmt: skip
+    assert saved == [50 * 17, config.num_steps(50) * 17]
+
+
+def test_a_failed_write_stops_the_training() -> None:
+    writer = CheckpointWriter()
+
+    def write() -> None:
+        raise OSError("disk full")
+
+    writer.submit(write)
+    with pytest.raises(OSError, match="disk full"):
+        writer.wait()
+    writer.wait()
+
+
+def test_distillation_pulls_towards_the_teacher(uri: str, tmp_path: Path) -> None:
+    train(small(), data_uri=uri, run_dir=str(tmp_path / "teacher"))
+    config = small(distill=DistillConfig(teacher=str(tmp_path / "teacher"), weight=1.0, temperature=2.0))
+    train(config, data_uri=uri, run_dir=str(tmp_path / "student"))
+    plain, taught = values_of(tmp_path / "teacher"), values_of(tmp_path / "student")
+    assert (
+        taught[17]["train/loss"] < 0.3 * plain[17]["train/loss"]
+    )  # the same start: two softened distributions are near
+    assert RunDir(str(tmp_path / "student")).latest()
+    logits = torch.randn(3, 5)
+    assert torch.allclose(teacher_losses(logits, logits, DistillConfig(temperature=3.0)), torch.zeros(3), atol=1e-6)
+
+
+def test_a_teacher_of_another_size_is_refused(uri: str, tmp_path: Path) -> None:
+    train(small(epochs=0.3), data_uri=uri, run_dir=str(tmp_path / "teacher"))
+    base = small(distill=DistillConfig(teacher=str(tmp_path / "teacher")))
+    config = dataclasses.replace(
+        base, model=dataclasses.replace(base.model, image_px=40), data=dataclasses.replace(base.data, image_px=40)
+    )
+    with pytest.raises(UsageError, match="takes 32 px images, the student 40 px"):
+        train(config, data_uri=uri, run_dir=str(tmp_path / "student"))
