@@ -54,12 +54,11 @@ def overlap_figures(superpixels: np.ndarray, truth: np.ndarray) -> tuple[float, 
 
 def explained_variation(superpixels: np.ndarray, rgb: np.ndarray) -> float:
     """Variance between superpixel means over the variance between pixels (1 for an image of one colour)."""
-    ids = superpixels.ravel()
-    colours = rgb.reshape(-1, 3).astype(np.float64)
+    ids, colours = superpixels.ravel(), rgb.reshape(-1, 3)
     counts = np.bincount(ids)
     sums = np.stack([np.bincount(ids, weights=channel) for channel in colours.T], axis=1)
-    mean = colours.mean(0)
-    total = ((colours - mean) ** 2).sum()
-    means = sums[counts > 0] / counts[counts > 0, None]
-    between = (counts[counts > 0, None] * (means - mean) ** 2).sum()
+    present = counts > 0
+    offset = (sums.sum(0) ** 2).sum() / len(ids)  # sums of squares less this are variances
+    between = (sums[present] ** 2 / counts[present, None]).sum() - offset
+    total = float(np.einsum("ij,ij->", colours, colours, dtype=np.int64)) - offset
     return float(between / total) if total > 0 else 1.0
