@@ -1,6 +1,7 @@
 """Settings of `focusvit bench model`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .bench_variants import Variant
 
@@ -16,6 +17,9 @@ class BenchConfig:
     size: str = "small"
     """tiny, small or base"""
     batch_sizes: tuple[int, ...] = (1, 64)
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    clock: Literal["wall", "cpu"] = "wall"
+    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     rounds: int = 5
     """how often the variants take turns; medians over rounds are reported"""
     models: tuple[str, ...] = ()
@@ -33,6 +37,8 @@ class BenchConfig:
         return {name: variants[name] for name in [names[0], *kept]}
 
     def __post_init__(self) -> None:
+        if self.clock == "cpu" and self.device != "cpu":
+            raise ValueError(f"--clock cpu cannot time the device {self.device}; use --clock wall")
         wrong = [section for section in self.sections if section not in SECTIONS]
         if wrong:
             raise ValueError(f"--sections has '{wrong[0]}'; choose from {', '.join(SECTIONS)}")

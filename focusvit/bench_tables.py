@@ -2,7 +2,8 @@
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -70,28 +71,32 @@ def _rows(
     return rows
 
 
-_SPEED_COLUMNS = ("model", "images/s", "images/s with superpixels", "against the first", "with superpixels")
+def clock(config: BenchConfig) -> Callable[[], float]:
+    return time.process_time if config.clock == "cpu" else time.perf_counter
 
 
-def throughput_tables(config: BenchConfig, segment_s: float) -> list[Table]:
+def speed_columns(config: BenchConfig) -> tuple[str, ...]:
+    rate = "images/s" if config.clock == "wall" else "images/CPU s"
+    return ("model", rate, f"{rate} with superpixels", "against the first", "with superpixels")
+
+
+def throughput_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
     variants = config.wanted(main_variants(config.size))
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
-    tables = []
-    for precision in ("fp32", "bf16"):
+    for precision in config.precisions:
         for batch in config.batch_sizes:
             calls = {
                 name: _call(models[name], variant.inputs(batch, 224), config.device, precision)
                 for name, variant in variants.items()
             }
             rounds = config.rounds if batch > 4 else 5 * config.rounds
-            seconds = time_calls(_bar(calls, f"{precision} batch {batch}"), rounds, config.device)
+            seconds = time_calls(_bar(calls, f"{precision} batch {batch}"), rounds, config.device, clock(config))
             title = f"Inference, {precision}, batch {batch}, eager, 224 px"
             rows = _rows(variants, seconds, batch, segment_s)
-            tables.append(Table(title=title, columns=_SPEED_COLUMNS, rows=rows))
-    tables.append(_pooling_table(config, models))
-    tables.append(_cost_table(variants, models))
-    return tables
+            yield Table(title=title, columns=speed_columns(config), rows=rows)
+    yield _pooling_table(config, models)
+    yield _cost_table(variants, models)
 
 
 def _pooling_table(config: BenchConfig, models: dict[str, nn.Module]) -> Table:
@@ -117,7 +122,8 @@ def _pooling_table(config: BenchConfig, models: dict[str, nn.Module]) -> Table:
 
     calls = {"pooling": pooling, "forward": _call(model, (images, maps), config.device, "fp32")}
     seconds = {
-        key: statistics.median(values) for key, values in time_calls(calls, config.rounds, config.device).items()
+        key: statistics.median(values)
+        for key, values in time_calls(calls, config.rounds, config.device, clock(config)).items()
     }
     share = seconds["pooling"] / seconds["forward"]
     rows = [[f"{seconds['pooling'] / batch * 1e3:.3f}", f"{seconds['forward'] / batch * 1e3:.2f}", f"{share:.1%}"]]
@@ -162,10 +168,10 @@ def compiled_table(config: BenchConfig, segment_s: float) -> Table:
         )
         for name, model in models.items()
     }
-    seconds = time_calls(_bar(calls, "compiled"), config.rounds, config.device)
+    seconds = time_calls(_bar(calls, "compiled"), config.rounds, config.device, clock(config))
     rows = _rows(variants, seconds, batch, segment_s)
     title = f"Inference, fp32, batch {batch}, torch.compile (FocusViT with fullgraph), 224 px"
-    return Table(title=title, columns=_SPEED_COLUMNS, rows=rows)
+    return Table(title=title, columns=speed_columns(config), rows=rows)
 
 
 def _train_step(model: nn.Module, inputs: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -184,13 +190,13 @@ def training_table(config: BenchConfig) -> Table:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
         calls[name] = partial(_train_step, model.train(), inputs, optimizer)
-    seconds = time_calls(_bar(calls, "training"), max(2, config.rounds // 2), config.device)
+    seconds = time_calls(_bar(calls, "training"), max(2, config.rounds // 2), config.device, clock(config))
     baseline = next(iter(seconds.values()))
     rows = [[name, f"{batch / statistics.median(t):.1f}", f"{_ratio(baseline, t):.2f}x"] for name, t in seconds.items()]
     title = f"Training step (forward, backward, AdamW), fp32, batch {batch}, 224 px"
     return Table(
         title=title,
-        columns=("model", "images/s", "against the first"),
+        columns=(*speed_columns(config)[:2], "against the first"),
         rows=rows,
         note="Maps come from the shards: no superpixels to compute.",
     )
@@ -239,19 +245,19 @@ def sweep_table(config: BenchConfig, segment_s: float) -> Table:
     variants = {name: variants[name] for name in models}
     batch = min(16, max(config.batch_sizes))
     calls = {n: _call(models[n], v.inputs(batch, 224), config.device, "fp32") for n, v in variants.items()}
-    seconds = time_calls(_bar(calls, "sweep"), config.rounds, config.device)
+    seconds = time_calls(_bar(calls, "sweep"), config.rounds, config.device, clock(config))
     rows = _rows(variants, seconds, batch, segment_s)
     for row, model in zip(rows, models.values()):
         row.append(f"{count_multiply_adds(model.cpu(), *variants[str(row[0])].inputs(1, 224)) / 1e9:.2f}")
     title = f"Sweep of tokens K, grid blocks d0 and trunk, fp32, batch {batch}, 224 px"
-    return Table(title=title, columns=(*_SPEED_COLUMNS, "G multiply-adds"), rows=rows)
+    return Table(title=title, columns=(*speed_columns(config), "G multiply-adds"), rows=rows)
 
 
 def large_table(config: BenchConfig, image_px: int = 512, batch: int = 2) -> Table:
     variants = config.wanted(large_image_variants(config.size, image_px))
     models = build(variants, config, image_px)
     calls = {n: _call(models[n], v.inputs(batch, image_px), config.device, "fp32") for n, v in variants.items()}
-    seconds = time_calls(_bar(calls, "large"), config.rounds, config.device)
+    seconds = time_calls(_bar(calls, "large"), config.rounds, config.device, clock(config))
     baseline = next(iter(seconds.values()))
     rows = []
     for name, times in seconds.items():
@@ -259,6 +265,6 @@ def large_table(config: BenchConfig, image_px: int = 512, batch: int = 2) -> Tab
         rows.append(
             [name, f"{batch / statistics.median(times):.2f}", f"{_ratio(baseline, times):.2f}x", f"{count / 1e9:.2f}"]
         )
-    columns = ("model", "images/s", "against full attention", "G multiply-adds")
+    columns = (*speed_columns(config)[:2], "against full attention", "G multiply-adds")
     title = f"Attention forms at {image_px} px, fp32, batch {batch} (superpixels not included)"
     return Table(title=title, columns=columns, rows=rows)

@@ -61,7 +61,10 @@ def count_multiply_adds(model: nn.Module, *inputs: Tensor | None) -> int:
     return counter.get_total_flops() // 2
 
 
-def time_calls(calls: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+def time_calls(
+    calls: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:  # fmt: skip
     """Seconds of each call in each round. Calls take turns, so that a change of the machine meets all of them. One more
     round comes first and is not counted. A GPU is waited for.
     """
@@ -69,11 +72,11 @@ def time_calls(calls: Mapping[str, Callable[[], object]], rounds: int, device: s
     for turn in range(rounds + 1):
         for name, call in calls.items():
             _wait(device)
-            start = time.perf_counter()
+            start = clock()
             call()
             _wait(device)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
