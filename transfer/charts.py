@@ -62,3 +62,20 @@ def transfer_figure(runs: list[TransferRun]) -> "Figure":
         axes.axvline(chance, color="black", linestyle="--", linewidth=1)
         axes.set(title=f"{task} (dashed: chance {chance:.1%})", xlim=(0, 1), xlabel=mine[0][1].metric)
     return figure
+
+
+def radar_figure(tasks: list[str], values: dict[str, list[float]], title: str) -> "Figure":
+    """One axis per task from 0 to 1, one closed line per name. For three tasks or more."""
+    figure = _figure(6, 5.4)
+    axes = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
+    for number, (name, row) in enumerate(values.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        closed = [*np.nan_to_num(row), np.nan_to_num(row[0])]
+        axes.plot([*angles, angles[0]], closed, color=colour, label=name, linewidth=1.6, marker="o", markersize=3)
+        axes.fill([*angles, angles[0]], closed, color=colour, alpha=0.08)
+    axes.set_xticks(angles, tasks, fontsize=9)
+    axes.set_ylim(0, 1)
+    axes.set_title(title)
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.15, -0.1))
+    return figure

@@ -32,32 +32,33 @@ class Knn:
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """The bank is train and held-out together: nothing is chosen."""
         whole = train.with_more(held_out)
-        bank = _normalised(torch.from_numpy(whole.values).to(self.device))
-        votes = torch.from_numpy(whole.class_ids).to(self.device)
         k = min(self.k, len(whole))
 
         def predict(values: np.ndarray) -> np.ndarray:
-            return knn_scores(bank, votes, values, k=k, temperature=self.temperature, num_classes=whole.num_classes)
+            weight, index = neighbours(whole.values, values, k=k, temperature=self.temperature, device=self.device)
+            scores = np.zeros((len(values), whole.num_classes), np.float32)
+            np.add.at(scores, (np.arange(len(values))[:, None], whole.class_ids[index]), weight)
+            return scores
 
         return [Fitted(predict=predict, chosen={"k": k, "T": self.temperature})]
 
 
-def knn_scores(
-    bank: torch.Tensor, votes: torch.Tensor, values: np.ndarray, *, k: int, temperature: float, num_classes: int
-) -> np.ndarray:
-    """Scores float32 (N, C): the sum of exp(sim / T) over the k nearest that hold the class, up to one factor a row.
+def neighbours(
+    bank: np.ndarray, values: np.ndarray, *, k: int, temperature: float, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar rows of `bank` (M, D) for each of `values` (N, D), nearest first.
 
-    bank float (M, D) with rows of length 1, votes int64 (M,), values float32 (N, D).
+    Returns exp((similarity - largest) / T) float32 (N, k), relative to the nearest so that it cannot overflow, and the
+    rows int64 (N, k).
     """
-    scores = np.empty((len(values), num_classes), np.float32)
+    normal_bank = _normalised(torch.from_numpy(np.array(bank)).to(device))
+    weights, indices = [], []
     for start in range(0, len(values), _ROWS):
-        rows = _normalised(torch.from_numpy(np.array(values[start : start + _ROWS])).to(bank.device))
-        nearest, index = (rows @ bank.T).topk(k, dim=1)
-        weight = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest: exp cannot overflow
-        part = torch.zeros(len(rows), num_classes, device=bank.device)
-        part.scatter_add_(1, votes[index], weight)
-        scores[start : start + _ROWS] = part.cpu().numpy()
-    return scores
+        rows = _normalised(torch.from_numpy(np.array(values[start : start + _ROWS])).to(device))
+        nearest, index = (rows @ normal_bank.T).topk(k, dim=1)
+        weights.append(((nearest - nearest[:, :1]) / temperature).exp().cpu().numpy())
+        indices.append(index.cpu().numpy())
+    return np.concatenate(weights), np.concatenate(indices)
 
 
 def _normalised(rows: torch.Tensor) -> torch.Tensor:

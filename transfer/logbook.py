@@ -14,6 +14,7 @@ from focusvit.tracking import Tracker
 from pipeline import storage
 
 from .results import Result
+from .summary import group_means
 from .table import COLUMNS, cells
 from .work import Outcome
 
@@ -120,6 +121,14 @@ class Logbook:
         now, step = int(time.time() * 1000), self._checkpoint.samples_seen
         own = [row for row in rows if row.features == "checkpoint"]
         self._parent.metrics([(_key(f"{row.task}/{row.label}"), step, row.value, now) for row in own])
+        means = group_means(rows)
+        self._parent.metrics(
+            [
+                (_key(f"mean/{group}/{label}"), step, mean, now)
+                for kind, label, group, _, mean in means
+                if kind == "checkpoint"
+            ]
+        )
         failures = [line for outcome in outcomes for line in outcome.failures]
         self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
         for name in ("results.md", "results.csv"):

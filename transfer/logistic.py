@@ -11,7 +11,7 @@ from .protocol import Fitted, Labelled
 from .softmax import SoftmaxRegression, linear_scores
 
 FULL_GRID = tuple(float(10**x) for x in np.linspace(-6, 5, 45))
-QUICK_GRID = FULL_GRID[8:40:4]  # every fourth value between 1e-4 and 1e4: 8 values
+QUICK_GRID = FULL_GRID[8::4]  # every fourth value from 1e-4 to 1e5: 10 values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class Logistic:
             "held_out_top1": best[0],
             "num_held_out": len(held_out),
             "converged": str(converged),
+            **({"at_edge_of_grid": "yes"} if c in (min(self.grid), max(self.grid)) else {}),
         }
         return [Fitted(predict=lambda values: linear_scores(weights, values), chosen=chosen)]
 

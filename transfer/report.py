@@ -12,8 +12,9 @@ from pipeline import storage
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 
-from .charts import curves_figure, transfer_figure
+from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
+from .summary import group_means, mean_ranks, radar_values
 from .table import csv_table, markdown_table
 
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
@@ -71,9 +72,35 @@ def write_report(out: str, trainings: list[TrainingRun], transfers: list[Transfe
         storage.put(storage.join(out, "transfer.csv"), _transfer_csv(transfers).encode())
         save_png(storage.join(out, "transfer.png"), figure_pixels(transfer_figure(transfers)))
         parts.append("![transfer](transfer.png)\n")
+        parts += _across(out, transfers)
     text = "\n".join(parts)
     storage.put(storage.join(out, "report.md"), text.encode())
     return text
+
+
+def _across(out: str, transfers: list[TransferRun]) -> list[str]:
+    """Means of groups, ranks and the radar, where there are enough tasks for them."""
+    named = [
+        (run.name if row.features == "checkpoint" else f"{run.name} {row.features}", row)
+        for run in transfers
+        for row in run.rows
+        if row.features != "oracle"
+    ]
+    parts = []
+    means = [(run.name, *mean) for run in transfers for mean in group_means(run.rows)]
+    if means:
+        rows = [[*one[:4], one[4], f"{one[5]:.2%}"] for one in means]
+        parts.append("## Means\n\n" + _markdown(["run", "features", "protocol", "group", "tasks", "mean"], rows))
+    ranks = mean_ranks([(name, row) for name, row in named if not name.endswith("pixels")])
+    if len(ranks) > 1:
+        rows = [[name, f"{rank:.2f}", count] for name, rank, count in ranks]
+        columns = ["run", "mean rank (1 = best)", "task x protocol"]
+        parts.append("## Ranks\n\n" + _markdown(columns, rows))
+    tasks, values = radar_values(named, "logistic")
+    if len(tasks) >= 3:
+        save_png(storage.join(out, "radar.png"), figure_pixels(radar_figure(tasks, values, "logistic probe")))
+        parts.append("![radar](radar.png)\n")
+    return parts
 
 
 def _training_row(run: TrainingRun) -> dict[str, Any]:

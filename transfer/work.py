@@ -22,10 +22,12 @@ from focusvit.model import FocusViT
 from pipeline.dataset import Dataset, Split, open_dataset
 from pipeline.errors import DataError, UsageError
 
+from . import multilabel_protocols as multilabel
 from .dense_work import DenseTaskRun, is_dense
 from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
 from .hold_out import draw_parts, hold_out
-from .protocol import Fitted, Labelled, Protocol, Skipped
+from .multilabel_protocols import is_multilabel
+from .protocol import Fitted, Labelled, Skipped
 from .results import Result, ResultStore, result_key
 from .scoring import score
 from .sealed import SealedTest
@@ -117,24 +119,24 @@ class _TaskRun:
         self.dataset: Dataset = open_dataset(job.task.uri)
         self.task = job.task.with_splits(self.dataset)
         self.splits = {name: self.dataset.split(name) for name in self._part_names()}
-        for split in self.splits.values():
-            check_labelled(split)
+        self.multilabel = is_multilabel(self.splits[self.task.test])
+        if self.multilabel:
+            self.task = dataclasses.replace(self.task, metric="map")
+        self.truth = {name: self._truth(split) for name, split in self.splits.items()}
         self.model, self.record = load_model(job.checkpoint, job.device)
         if self.model.config.needs_maps:
             check_superpixels(self.record, self.dataset)
         self.data: DataConfig = data_config(self.record, job.loader_workers)
         self.store = FeatureStore(Path(job.features_folder))
         self.results = ResultStore(job.out)
-        self.outcome = Outcome(
-            task=self.task, notes=_notes(self.splits, self.task), data_identity=self.splits[self.task.test].identity
-        )
+        self.outcome = Outcome(task=self.task, notes=self._notes(), data_identity=self.splits[self.task.test].identity)
         self.features_s = 0.0
         self.num_skipped = 0
 
     def run(self) -> Outcome:
         """Every source of features through every protocol that suits it."""
         for features in ("checkpoint", "random", "pixels") if self.job.baselines else ("checkpoint",):
-            for protocol in protocols_of(self.job.suite, features, self.job.device, self.job.seed):
+            for protocol in self._protocols(features):
                 try:
                     self.outcome.rows.extend(self._measure(features, protocol))
                 except (UsageError, DataError, ValueError) as error:
@@ -143,7 +145,19 @@ class _TaskRun:
         self.outcome.notes.extend(listed)
         return dataclasses.replace(self.outcome, features_s=self.features_s, num_skipped=self.num_skipped)
 
-    def _measure(self, features: str, protocol: Protocol) -> list[Result]:
+    def _protocols(self, features: str) -> list[Any]:
+        if self.multilabel:
+            return list(multilabel.protocols(features, self.job.device))
+        return list(protocols_of(self.job.suite, features, self.job.device, self.job.seed))
+
+    def _truth(self, split: Split) -> np.ndarray:
+        """Class ids int64 (N,), or for multi-label tasks bool (N, C). Raises UsageError, DataError."""
+        if self.multilabel:
+            return multilabel.read_relevant(split)
+        check_labelled(split)
+        return split.class_ids.astype(np.int64)
+
+    def _measure(self, features: str, protocol: Any) -> list[Result]:
         keys = {name: self._key(features, split) for name, split in self.splits.items()}
         key = result_key(
             {
@@ -166,7 +180,7 @@ class _TaskRun:
         facts = {"num_train": len(train) + len(held_out), "fit_s": time.perf_counter() - started}
         # The only place where test labels are looked at, and only after everything has been chosen.
         answers = test.open_once(f"{features} {protocol.name}")
-        rows = score(
+        rows = (multilabel.score_relevant if self.multilabel else score)(
             [one for one in fitted if isinstance(one, Fitted)],
             answers,
             self.task,
@@ -182,23 +196,25 @@ class _TaskRun:
         self.results.put(key, rows)
         return rows
 
-    def _parts(self, features: str, keys: dict[str, FeatureKey]) -> tuple[Labelled, Labelled, SealedTest]:
+    def _parts(self, features: str, keys: dict[str, FeatureKey]) -> tuple[Any, Any, SealedTest]:
         """Training, held-out and sealed test features."""
-        values = {name: self._values(features, keys[name], split) for name, split in self.splits.items()}
-        task, num_classes = self.task, len(self.dataset.classes)
+        values = {name: np.asarray(self._values(features, keys[name], split)) for name, split in self.splits.items()}
+        task = self.task
 
-        def labelled(name: str) -> Labelled:
-            class_ids = self.splits[name].class_ids.astype(np.int64)
-            return Labelled(values=np.asarray(values[name]), class_ids=class_ids, num_classes=num_classes)
+        def labelled(name: str) -> Labelled | multilabel.Relevant:
+            if self.multilabel:
+                return multilabel.Relevant(values=values[name], relevant=self.truth[name])
+            return Labelled(values=values[name], class_ids=self.truth[name], num_classes=len(self.dataset.classes))
 
-        test = SealedTest(np.asarray(values[task.test]), self.splits[task.test].class_ids.astype(np.int64))
+        test = SealedTest(values[task.test], self.truth[task.test])
         train = labelled(task.train)
         if task.held_out:
             return train, labelled(task.held_out), test
-        if task.num_rows:
-            rows, chosen = draw_parts(len(train), task.num_rows, self.job.seed)
-            return train.rows(rows), train.rows(chosen), test
-        rows, chosen = hold_out(train.class_ids, HELD_OUT_SHARE, self.job.seed)
+        if task.num_rows or self.multilabel:
+            count = max(1, round(HELD_OUT_SHARE * len(train)))
+            rows, chosen = draw_parts(len(train), task.num_rows or (len(train) - count, count), self.job.seed)
+        else:
+            rows, chosen = hold_out(self.truth[task.train], HELD_OUT_SHARE, self.job.seed)
         return train.rows(rows), train.rows(chosen), test
 
     def _values(self, features: str, key: FeatureKey, split: Split) -> np.ndarray:
@@ -241,6 +257,21 @@ class _TaskRun:
             torch.random.set_rng_state(state)
         return self._untrained
 
+    def _notes(self) -> list[str]:
+        """What a reader must know to judge the numbers."""
+        if self.multilabel:
+            return []
+        names = self.dataset.classes
+        counts = np.bincount(self.truth[self.task.train], minlength=len(names))
+        tested = np.bincount(self.truth[self.task.test], minlength=len(names))
+        missing = np.flatnonzero((counts == 0) & (tested > 0))
+        if not len(missing):
+            return []
+        return [
+            f"{self.task.name}: {len(missing)} classes have test samples and no training sample "
+            f"(the first is '{names[missing[0]]}'); these test samples count as wrong"
+        ]
+
     def _part_names(self) -> list[str]:
         return [name for name in (self.task.train, self.task.held_out, self.task.test) if name]
 
@@ -248,18 +279,3 @@ class _TaskRun:
 def _with_tokens(batches: Iterable[Any], tokens: int | None, with_maps: bool) -> Iterable[Any]:
     """Models that pool without maps (grid, merging) still need their budget."""
     return batches if with_maps else (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)
-
-
-def _notes(splits: dict[str, Split], task: Task) -> list[str]:
-    """What a reader must know to judge the numbers."""
-    train, test = splits[task.train], splits[task.test]
-    counts = np.bincount(train.class_ids, minlength=train.num_classes)
-    tested = np.bincount(test.class_ids, minlength=test.num_classes)
-    missing = np.flatnonzero((counts == 0) & (tested > 0))
-    notes = []
-    if len(missing):
-        notes.append(
-            f"{task.name}: {len(missing)} classes have test samples and no training sample "
-            f"(the first is '{train.classes[missing[0]]}'); these test samples count as wrong"
-        )
-    return notes

@@ -1,0 +1,39 @@
+"""Means over tasks and ranks, against scipy."""
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from transfer.charts import radar_figure
+from transfer.results import Result
+from transfer.summary import group_means, mean_ranks, radar_values
+
+
+def row(task: str, value: float, **more) -> Result:
+    facts = {"features": "checkpoint", "protocol": "logistic", "low": 0.0, "high": 1.0, "interval": "wilson"}
+    facts |= {"chance": 0.1, "num_classes": 10, "num_train": 9, "num_test": 9}
+    return Result(**{"task": task, "value": value, **facts, **more})
+
+
+def test_groups_are_means_over_tasks():
+    rows = [row("svhn", 0.2), row("pets", 0.4), row("dmlab", 0.9), row("dmlab", 0.5, protocol="knn")]
+    assert group_means(rows) == [
+        ("checkpoint", "logistic", "natural", 2, pytest.approx(0.3)),
+        ("checkpoint", "logistic", "all tasks", 3, pytest.approx(0.5)),
+    ]
+
+
+def test_ranks_equal_scipy_and_leave_out_what_not_all_have():
+    values = np.array([[0.9, 0.5, 0.3], [0.9, 0.6, 0.1], [0.2, 0.7, 0.2]])  # name x task
+    rows = [(f"run{i}", row(f"t{j}", v)) for (i, j), v in np.ndenumerate(values)]
+    expected = np.mean([rankdata(-values[:, j]) for j in range(3)], 0)
+    found = mean_ranks([*rows, ("run0", row("alone", 0.5))])
+    assert {name: rank for name, rank, _ in found} == pytest.approx({f"run{i}": r for i, r in enumerate(expected)})
+    assert all(count == 3 for *_, count in found)
+
+
+def test_radar_has_one_line_per_name():
+    rows = [("a", row(f"t{j}", j / 4)) for j in range(4)] + [("b", row("t1", 0.5))]
+    tasks, values = radar_values(rows, "logistic")
+    assert tasks == ["t0", "t1", "t2", "t3"] and np.isnan(values["b"][0]) and values["a"][3] == 0.75
+    assert len(radar_figure(tasks, values, "x").axes[0].lines) == 2
