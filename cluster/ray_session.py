@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pipeline.errors import UsageError
 
@@ -29,7 +30,7 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
         yield
         return
     env_vars = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    common = {
+    common: dict[str, Any] = {
         "log_to_driver": not quiet,
         "logging_level": logging.ERROR if quiet else logging.INFO,
         "runtime_env": {"env_vars": env_vars},

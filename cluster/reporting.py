@@ -36,7 +36,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
     run, started = RunDir(launch.run_dir), time.monotonic()
     known = run.info()
     tracker = Tracker.open(
-        known.get("tracking_uri", launch.tracking_uri),
+        str(known.get("tracking_uri", launch.tracking_uri)),
         known.get("experiment", launch.experiment),
         launch.run_name or "training",
         run_id=known.get("run_id"),

@@ -207,7 +207,7 @@ def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int
             _worker,
             train_loop_config=settings,
             scaling_config=ScalingConfig(
-                num_workers=low if low == high else (low, high),
+                num_workers=low if low == high else (low, high),  # type: ignore[arg-type]
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
             ),
@@ -273,6 +273,7 @@ def _worker(settings: dict[str, Any]) -> None:
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             on_checkpoint=on_checkpoint,
+            preempted=lambda: ray.train.get_preemption_info() is not None,
         )
     except (UsageError, DataError) as error:
         storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})

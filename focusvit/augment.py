@@ -175,8 +175,8 @@ def eval_view(
     part = rgb[y0:y1, x0:x1]
     if part.shape[:2] != (image_px, image_px):
         mode = cv2.INTER_AREA if part.shape[0] > image_px else cv2.INTER_LINEAR
-        part = cv2.resize(part, (image_px, image_px), interpolation=mode)
-    image = np.ascontiguousarray(part, np.uint8)
+        part = np.asarray(cv2.resize(part, (image_px, image_px), interpolation=mode), np.uint8)
+    image = np.ascontiguousarray(part)
     if superpixels is None or num_tokens is None:
         return View(image, None)
     return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, False, (map_px, map_px), num_tokens))

@@ -36,7 +36,7 @@ class Guard:
         self.num_spikes = torch.zeros((), device=device)
 
     def judge(self, grad_norm: Tensor) -> Tensor:
-        """1.0 = skip this step, else 0.0. Skips what is not finite and, once norms have settled, what is far above them.
+        """1.0 = skip this step, else 0.0: for what is not finite and, once norms have settled, far above them.
 
         `grad_norm` is the norm over all ranks, so every rank decides alike.
         """

@@ -17,6 +17,7 @@ from .batch import Batch
 from .data_config import DataConfig
 from .mixing import mix
 from .order import key_of
+from .shard_cache import cached
 
 _NONE = np.empty(0, np.int64)
 
@@ -43,7 +44,8 @@ class SampleReader:
     """Turns a `Task` into a `Batch`. Sent to every loader worker; indexing it is all that a worker does."""
 
     def __init__(self, split: Split, data: DataConfig, seed: int, with_maps: bool) -> None:
-        self._split, self._data, self._seed, self._with_maps = split, data, seed, with_maps
+        self._split = cached(split, data.cache_dir, data.cache_limit_gb)
+        self._data, self._seed, self._with_maps = data, seed, with_maps
         self._views: TrainViews | None = None
 
     def __getitem__(self, task: Task) -> Batch:
@@ -133,7 +135,8 @@ def _collate(
     images = np.stack([view.image for view in views] + [views[-1].image] * pad)
     maps = None
     if views[0].map is not None:
-        maps = torch.from_numpy(np.stack([view.map for view in views] + [views[-1].map] * pad))
+        stacked: list[Any] = [view.map for view in views] + [views[-1].map] * pad
+        maps = torch.from_numpy(np.stack(stacked))
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
         maps=maps,

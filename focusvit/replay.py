@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
     where = findings["first_module"] or "no module's output"
     sys.stdout.write(
         f"replayed the step at {findings['samples_seen']} samples, rank {config.rank}: loss {findings['loss']}; "
-        f"first not finite: {where}; parameters with such gradients: {', '.join(findings['parameters'][:5]) or 'none'}; "
+        f"first not finite: {where}; "
+        f"parameters with such gradients: {', '.join(findings['parameters'][:5]) or 'none'}; "
         f"samples with such losses: {findings['sample_ids'] or 'none'}\n"
     )
     return 0
@@ -58,7 +59,8 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
     config = from_json(TrainConfig, facts["config"], f"{uri}: config")
     model = FocusViT(config.model).to(device).train()
     fill(model, load_weights(uri), uri)
-    batch = Batch(**load_weights(uri, f"batch-{rank}.safetensors"), num_tokens=facts["num_tokens"]).to(device)
+    tensors: dict[str, Any] = dict(load_weights(uri, f"batch-{rank}.safetensors"))
+    batch = Batch(**tensors, num_tokens=facts["num_tokens"]).to(device)
     first: list[str] = []
 
     def look(name: str) -> Any:

@@ -28,7 +28,7 @@ SPEED_ONLY = frozenset(
         "data.loader_workers",
         "data.prefetch",
         "data.cache_dir",
-        "data.cache_limit_bytes",
+        "data.cache_limit_gb",
         "micro_batch",
         "checkpoint_every_epochs",
         "log_every_steps",

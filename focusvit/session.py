@@ -21,6 +21,7 @@ from .loader import EvalLoader, TrainLoader
 from .meters import Meters
 from .optim import lr_share
 from .run import MetricsLog, RunDir
+from .shard_cache import check_whole
 from .train_config import TrainConfig
 
 
@@ -90,8 +91,8 @@ class Session:
         replaced, seen = self.meters.num_replaced, self.learner.samples_seen
         if replaced > max(8, self.config.data.max_bad_share * seen):
             raise DataError(
-                f"{replaced} of {seen} samples of split '{self.train_split.name}' did not decode and were replaced, more "
-                f"than data.max_bad_share = {self.config.data.max_bad_share}. Run `focusvit verify --repair` on it."
+                f"{replaced} of {seen} samples of split '{self.train_split.name}' did not decode and were replaced, "
+                f"more than data.max_bad_share = {self.config.data.max_bad_share}. Run `focusvit verify --repair`."
             )
 
 
@@ -102,7 +103,10 @@ def open_session(
     data = open_dataset(data_uri)
     train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
     config = for_dataset(config, data)
-    _check_split(train_split)
+    _check_classes(train_split)
+    if rank == 0:
+        for split in (train_split, eval_split):
+            check_whole(split)
     run = RunDir(run_dir)
     if rank == 0:
         run.prepare(to_json(config), facts_of(config, data))
@@ -154,7 +158,7 @@ def open_session(
     )
 
 
-def _check_split(split: Split) -> None:
+def _check_classes(split: Split) -> None:
     missing = int((split.class_ids < 0).sum())
     if missing:
         raise UsageError(

@@ -77,8 +77,8 @@ def train_step(
     correct = torch.zeros((), device=device)
     parts = batch.split(micro_batch)
     for index, part in enumerate(parts):
-        in_between = isinstance(model, DistributedDataParallel) and index < len(parts) - 1
-        with model.no_sync() if in_between else nullcontext():
+        waits = isinstance(model, DistributedDataParallel) and index < len(parts) - 1
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(part.images, part.maps, part.num_tokens)
             losses = sample_losses(logits, part, label_smoothing, loss)

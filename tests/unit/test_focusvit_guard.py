@@ -1,4 +1,4 @@
-"""Guard rails: a bad step moves nothing, is counted, kept and can be run again; then training goes on or says why not."""
+"""Guard rails: a bad step moves nothing, is counted, kept and can be run again; training goes on or says why not."""
 
 import dataclasses
 from pathlib import Path
