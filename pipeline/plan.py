@@ -7,7 +7,6 @@ alone: not on the order of a listing, the number of workers or the place of the 
 import hashlib
 import io
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,25 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import storage
+from .columns import SCHEMA, Columns
 from .errors import DataError, UsageError
 from .sources.folder import shorten
-from .sources.row import Row, Source
-
-_HASH_BYTES, _KEY_HEX, _STEM_CHARACTERS = 16, 16, 40
-_BATCH_ROWS = 50_000
-SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("key", pa.string()),
-        ("class_id", pa.int32()),
-        ("label_file", pa.string()),
-        ("labels", pa.list_(pa.int32())),
-        ("sha256", pa.string()),  # what the source's bytes must be; empty when nobody said
-    ]
-)
+from .sources.row import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +58,9 @@ def make_plan(
     """List the source and decide everything. Raises UsageError or DataError that says what is off with the source.
 
     `checksums` are the sha256 (hex) that the bytes of each source id must have. `max_samples` takes an equal share of
-    every class, always the same one. About 10 s and 600 MB for 1.28 million rows.
+    every class, always the same one. About 10 s and 400 MB for 1.28 million rows.
     """
-    columns = _Columns(split, checksums or {})
+    columns = Columns(split, checksums or {})
     for row in source.rows():
         columns.add(row)
     if columns.num_unchecked:
@@ -87,11 +71,14 @@ def make_plan(
     classes = columns.classes(source.class_names(), source.root)
     hashes = columns.hashes()
     table = columns.table(classes)
-    _check_unique(table, hashes[:, 2])
-    order = np.lexsort(hashes.T[::-1])  # by group, then by the hash of the id
+    _check_unique(table, hashes[1])
+    order = np.lexsort(hashes)
+    del columns, hashes
     if max_samples is not None:
         order = order[_balanced(table.column("class_id").to_numpy()[order], max_samples)]
-    table = table.take(pa.array(order)).combine_chunks()
+    parts = table.columns
+    del table
+    table = _take(parts, order)
     num_shards = -(-len(order) // (samples_per_shard or default_shard_size(len(order))))
     bounds = np.arange(num_shards + 1, dtype=np.int64) * len(order) // num_shards
     return Plan(split=split, table=table, classes=classes, bounds=bounds, digest=_digest(table, classes, bounds))
@@ -102,91 +89,6 @@ def default_shard_size(num_samples: int) -> int:
     return min(1000, max(64, -(-num_samples // 32)))
 
 
-class _Columns:
-    """Rows as they come, packed into Arrow batches: a million row objects would not fit the driver's 500 MB."""
-
-    def __init__(self, split: str, checksums: dict[str, str]) -> None:
-        self.split = split
-        self.checksums = checksums
-        self.num_rows = self.num_unchecked = 0
-        self.batches: list[pa.RecordBatch] = []
-        self.waiting: list[tuple[Any, ...]] = []
-        self.class_number: dict[str | None, int] = {}
-        self.ids = bytearray()
-        self.groups = bytearray()
-
-    def add(self, row: Row) -> None:
-        try:
-            hashed = _hash(f"{self.split}/{row.source}")
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"the source holds a file whose name is not valid UTF-8: {row.source!r}. Rename it."
-            ) from None
-        number = self.class_number.setdefault(row.class_name, len(self.class_number))
-        key = _key(row.source, hashed[: _KEY_HEX // 2].hex())
-        self.ids += hashed
-        self.groups += _hash(row.group) if row.group else bytes(_HASH_BYTES)
-        place = (row.source, row.file, row.offset, row.length)
-        self.waiting.append((*place, key, number, row.label_file, row.labels, self.checksums.get(row.source, "")))
-        self.num_unchecked += bool(self.checksums) and row.source not in self.checksums
-        self.num_rows += 1
-        if len(self.waiting) == _BATCH_ROWS:
-            self._pack()
-
-    def _pack(self) -> None:
-        columns = zip(*self.waiting)
-        arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA)]
-        self.batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
-        self.waiting = []
-
-    def classes(self, stated: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
-        seen = sorted(name for name in self.class_number if name is not None)
-        if not self.num_rows:
-            raise UsageError(f"the source {place} holds no image.")
-        if stated is None:
-            return tuple(seen)
-        unknown = sorted(set(seen) - set(stated))
-        if unknown:
-            raise UsageError(
-                f"the source {place} holds {len(unknown)} classes that its class list of {len(stated)} does not name: "
-                f"{shorten(unknown)}. Correct the list (wnids.txt, or the features of the parquet files)."
-            )
-        absent = sorted(set(stated) - set(seen))
-        if absent and seen:
-            raise UsageError(
-                f"the source {place} lists {len(stated)} classes, but {len(absent)} have no image: {shorten(absent)}. "
-                f"Was the download cut short? Complete it, or correct the list."
-            )
-        return stated
-
-    def hashes(self) -> np.ndarray:
-        """uint64 (rows, 4): group, then id, most significant first."""
-        groups = np.frombuffer(self.groups, ">u8").reshape(-1, 2)
-        ids = np.frombuffer(self.ids, ">u8").reshape(-1, 2)
-        return np.concatenate([groups, ids], 1).astype(np.uint64)
-
-    def table(self, classes: tuple[str, ...]) -> pa.Table:
-        """All rows as listed, of SCHEMA, with class ids in place of the numbers of first sight."""
-        if self.waiting:
-            self._pack()
-        table, self.batches = pa.Table.from_batches(self.batches), []
-        rank = {name: number for number, name in enumerate(classes)}
-        of_number = np.array([-1 if name is None else rank[name] for name in self.class_number], np.int32)
-        place = SCHEMA.get_field_index("class_id")
-        class_ids = of_number[table.column(place).to_numpy()]
-        return table.set_column(place, SCHEMA.field(place), pa.array(class_ids))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES, person=b"focusvit order 1").digest()
-
-
-def _key(source: str, hashed: str) -> str:
-    """Readable stem and hash: [A-Za-z0-9_-] only (webdataset cuts keys at the first dot), unique by the hash."""
-    stem = source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return f"{re.sub('[^A-Za-z0-9_-]', '_', stem)[:_STEM_CHARACTERS]}-{hashed}"
-
-
 def _balanced(class_ids: np.ndarray, limit: int) -> np.ndarray:
     """Positions of `limit` rows, in order: the first of each class, then the second of each, and so on."""
     by_class = np.argsort(class_ids, kind="stable")
@@ -195,6 +97,14 @@ def _balanced(class_ids: np.ndarray, limit: int) -> np.ndarray:
     rank = np.empty(len(class_ids), np.int64)
     rank[by_class] = np.arange(len(class_ids)) - first
     return np.sort(np.lexsort((np.arange(len(class_ids)), rank))[:limit])
+
+
+def _take(columns: list[pa.ChunkedArray], order: np.ndarray) -> pa.Table:
+    """A table of the rows in another order. Empties `columns`, so that no second copy of all of them is alive."""
+    take, taken = pa.array(order), []
+    while columns:
+        taken.append(columns.pop(0).take(take).combine_chunks())
+    return pa.table(taken, schema=SCHEMA)
 
 
 def _check_unique(table: pa.Table, hashes: np.ndarray) -> None:
