@@ -20,7 +20,7 @@ from .errors import DataError
 from .image import ImageConfig
 from .plan import Plan, make_plan, save_plan
 from .probe import probe
-from .sources import Source, detect
+from .sources import Source, detect, resolve_source
 from .sources.ilsvrc import diagnosis
 from .superpixels import SuperpixelConfig
 
@@ -113,7 +113,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         max_samples=config.max_samples,
         checksums=read_checksums(storage.resolve(config.checksums)) if config.checksums else None,
     )
-    origin = {"kind": source.kind, "uri": storage.resolve(config.source)}
+    origin = {"kind": source.kind, "uri": resolve_source(config.source)}
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:

@@ -11,7 +11,7 @@ from .dataset import DATASET_FILE, open_dataset, plan_uri, sidecar_uri
 from .errors import DataError, UsageError
 from .fingerprint import byte_versions
 from .plan import Plan, relocate, save_plan
-from .sources import detect
+from .sources import detect, resolve_source
 
 Run = Callable[[list[ShardTask]], Iterator[dict[str, Any]]]
 
@@ -86,7 +86,7 @@ def _with_source(
     uri: str, plan: Plan, description: dict[str, Any], tasks: list[ShardTask], place: str | None, list_again: bool
 ) -> tuple[Plan, dict[str, Any], list[ShardTask]]:
     """Tasks that read the images where they are now; a source that moved or is listed again enters the stored plan."""
-    wanted = storage.resolve(place) if place else description["origin"]["uri"]
+    wanted = resolve_source(place) if place else description["origin"]["uri"]
     try:
         source = detect(wanted, plan.split)
     except UsageError as error:

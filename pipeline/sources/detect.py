@@ -4,6 +4,7 @@ from pipeline import storage
 from pipeline.errors import UsageError
 
 from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, shorten
+from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
 from .lists import LABEL_LIST, DenseFolders, LabelList, dense_folders
 from .parquet import open_parquet
@@ -19,7 +20,9 @@ _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 
 def detect(uri: str, split: str) -> Source:
     """The source at `uri`: a file, a folder of one split, or a folder that holds several. Raises UsageError."""
-    uri = storage.resolve(uri)
+    uri = resolve_source(uri)
+    if uri.startswith(PREFIX):
+        return open_hub(uri, split, ALIASES.get(split, (split,)))
     if not storage.exists(uri):
         raise UsageError(f"the source {uri} does not exist. --source takes a folder, a .tar or a .parquet file.")
     folder, name = uri.rsplit("/", 1)
@@ -45,6 +48,11 @@ def detect(uri: str, split: str) -> Source:
             f"Name one of these with --split, or point --source at the folder or file of this split."
         )
     return _folder(uri, split, stated=None)
+
+
+def resolve_source(uri: str) -> str:
+    """As `storage.resolve`; the name of a data set on the Hugging Face hub stays."""
+    return uri if uri.startswith(PREFIX) else storage.resolve(uri)
 
 
 def _file(folder: str, name: str) -> Source:

@@ -1,0 +1,44 @@
+"""Data sets of the Hugging Face hub by name, through the `datasets` library: `hub:OWNER/NAME[@CONFIG]`."""
+
+import re
+
+from pipeline import storage
+from pipeline.errors import DataError, UsageError
+
+from .parquet import HuggingFaceParquet, open_parquet
+
+PREFIX = "hub:"
+
+
+def open_hub(uri: str, split: str, aliases: tuple[str, ...]) -> HuggingFaceParquet:
+    """Download (once, into the library's cache) and read as parquet. A local folder in place of a name works offline.
+
+    Raises UsageError for an unknown name or split, DataError when the download fails.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UsageError(f"{uri} needs the `datasets` library: pip install 'focusvit[hub]'.") from None
+    name, _, config = uri.removeprefix(PREFIX).partition("@")
+    try:
+        builder = datasets.load_dataset_builder(name, config or None)
+        folder = storage.join(builder.cache_dir, "parquet")
+        if not storage.exists(storage.join(folder, "dataset_info.json")):  # written last
+            builder.download_and_prepare(folder, file_format="parquet")
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+        raise UsageError(f"cannot open {uri}: {_first_line(error)}") from None
+    except Exception as error:  # the network, the hub's server, a broken archive: each with kinds of its own
+        raise DataError(f"cannot download {uri}: {_first_line(error)} Try again; what is complete is kept.") from None
+    files = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        match = re.search(r"-([A-Za-z_]+)(-\d+-of-\d+)?\.parquet$", file)
+        splits.setdefault(match[1] if match else "", []).append(file)
+    for alias in aliases:
+        if alias in splits:
+            return open_parquet(folder, splits[alias])
+    raise UsageError(f"{uri} has no split '{split}'; it has {', '.join(sorted(splits))}. Name one with --split.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
