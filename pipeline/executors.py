@@ -131,16 +131,19 @@ def run_ray(
     tasks: Sequence[ShardTask], *, address: str | None = None, workers: int | None = None, work: Work = run_shard
 ) -> Iterator[dict[str, Any]]:
     """Results as they finish, from one Ray task for each shard. Ray starts inside this process unless there is an
-    `address` (or RAY_ADDRESS, as inside a submitted job). `workers` bounds the tasks that run at a time.
+    `address` (or RAY_ADDRESS, as inside a submitted job). `workers` bounds the tasks that run at a time; None: as many
+    as there are CPUs.
     """
     import ray
 
     ours = not ray.is_initialized()
     if ours:
-        _start_ray(address or os.environ.get("RAY_ADDRESS"), workers)
+        address = address or os.environ.get("RAY_ADDRESS")
+        _start_ray(address, workers)
     try:
         _check_workers()
-        yield from _drive_ray(tasks, workers, work)
+        # A Ray of our own has `workers` CPUs and keeps the bound itself, so tasks may wait at its door.
+        yield from _drive_ray(tasks, None if ours and not address else workers, work)
     finally:
         if ours:
             ray.shutdown()

@@ -188,7 +188,7 @@ def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, ou
         f"at most {config.superpixels.fine_regions} superpixels"
     )
     where = "processes of this machine" if config.local else f"Ray at {config.ray_address or 'this machine'}"
-    workers = f"{_num_workers(config)}" if config.workers or not config.ray_address else "all CPUs"
+    workers = f"{_num_workers(config)}" if config.workers or config.local else "all CPUs"
     say(f"workers  {workers}, {where}; bad images: {config.on_error}")
     if finished:
         say(f"resume   {finished} of {num_shards} shards are finished and kept")
@@ -203,8 +203,7 @@ def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: lis
     if config.local:
         results = run_local(todo, workers=_num_workers(config))
     else:
-        address = config.ray_address
-        results = run_ray(todo, address=address, workers=config.workers if address else _num_workers(config))
+        results = run_ray(todo, address=config.ray_address, workers=config.workers)
     total, num_bad = sum(int(plan.bounds[t.shard + 1] - plan.bounds[t.shard]) for t in todo), len(bad)
     done = plan.num_samples - total
     with tqdm(total=plan.num_samples, initial=done, unit=" images", desc=f"preprocess {plan.split}") as bar:

@@ -1,12 +1,13 @@
 """Writes are whole or absent; names and paths mean the same on a disk and in a store."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from pipeline import storage
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -92,3 +93,8 @@ def test_an_error_that_passes_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unknown_scheme_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="nosuch://"):
         storage.exists("nosuch://bucket/x")
+
+
+def test_a_store_error_crosses_processes_and_is_both_kinds() -> None:
+    error = pickle.loads(pickle.dumps(storage.StoreError("s3://x: 503")))
+    assert isinstance(error, OSError) and isinstance(error, DataError) and str(error) == "s3://x: 503"
