@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,14 +31,19 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
     if ray.is_initialized():
         yield
         return
-    env_vars = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    address = address or os.environ.get("RAY_ADDRESS")  # a submitted job finds its cluster there
+    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}}
     common: dict[str, Any] = {
         "log_to_driver": not quiet,
         "logging_level": logging.ERROR if quiet else logging.INFO,
-        "runtime_env": {"env_vars": env_vars},
+        "runtime_env": runtime_env,
     }
     if address is None:
-        ray.init(include_dashboard=False, object_store_memory=MIN_OBJECT_STORE_BYTES, **common)
+        # Ray starts workers through a shell and does not quote the interpreter: a path with a space needs it.
+        runtime_env["py_executable"] = shlex.quote(sys.executable)
+        memory = MIN_OBJECT_STORE_BYTES
+        # "local": never join a cluster that happens to run on this machine.
+        ray.init(address="local", include_dashboard=False, object_store_memory=memory, **common)
     else:
         try:
             ray.init(address=address, **common)

@@ -1,5 +1,6 @@
 """The promises of both executors, with real processes and a real Ray, and a driver that is killed."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,7 +83,10 @@ def ray_session() -> Iterator[None]:
         object_store_memory=100 * 2**20,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "tests")}},  # for testkit
+        runtime_env={
+            "env_vars": {"PYTHONPATH": str(ROOT / "tests")},  # for testkit
+            "py_executable": shlex.quote(sys.executable),  # Ray does not quote a path with a space
+        },
     )
     yield
     ray.shutdown()
