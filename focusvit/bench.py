@@ -8,6 +8,7 @@ from pipeline.errors import UsageError
 BENCHES: dict[str, tuple[str, str]] = {
     "preprocess": ("pipeline.bench_preprocess:main", "images per second and core, per stage, beside the bare floor"),
     "superpixels": ("pipeline.bench_superpixels:main", "quality of maps and cuts on BSDS500, and their times"),
+    "scale": ("pipeline.bench_scale:main", "one driver and many CPUs: what scheduling costs, what gives way first"),
     "model": ("focusvit.bench_model:main", "throughput and memory beside a plain ViT and the controls"),
     "transfer": ("transfer.bench_transfer:main", "what limits feature extraction; solvers beside scikit-learn's"),
 }

@@ -178,6 +178,14 @@ def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> I
             waiting.append(attempts.after(task, str(error).splitlines()[0], crashed=False))
 
 
+def object_store_used() -> float:
+    """Bytes in the object stores of the running cluster."""
+    import ray
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return total.get("object_store_memory", 0.0) - free.get("object_store_memory", 0.0)
+
+
 def _start_ray(address: str | None, workers: int | None) -> None:
     import ray
 

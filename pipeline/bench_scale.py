@@ -1,0 +1,135 @@
+"""`focusvit bench scale`: can one driver keep a large cluster busy, and what would give way first?
+
+The executor that builds shards schedules tasks that only sleep, on more logical CPUs than the machine has. So its own
+cost shows: driver time per task, the share of time that CPUs had a task, and object store use.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .bench_report import Table, evidence, save
+from .build import ShardTask
+from .commandline import parse
+from .executors import object_store_used, run_ray
+from .image import ImageConfig
+from .sources.folder import ClassFolders
+from .superpixels import SuperpixelConfig
+
+_IMAGES_PER_TASK = 1000
+_MB_READ, _MB_WRITTEN = 110.0, 43.0  # per task: 1000 ImageNet photos of 110 KB, stored at short side 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Tasks that sleep, on logical CPUs of a Ray inside this process."""
+
+    tasks: int = 1300
+    """As many as ImageNet has shards of 1000."""
+    cpus: int = 20
+    """Logical CPUs; each is one Ray worker process of about 250 MB."""
+    sleep_s: float = 2.0
+    """A real shard takes about 10 s of one core."""
+    ms_per_image: float = 8.0
+    """CPU time of an image, as `focusvit bench preprocess` prints it; the limits are computed from it."""
+    network_mb_per_s: float = 1250.0
+    """Bandwidth between storage and cluster, in each direction (10 GbE)."""
+    storage_mb_per_s: float = 2000.0
+    """What the storage reads and writes in all."""
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1 or self.sleep_s <= 0 or self.ms_per_image <= 0:
+            raise ValueError("--cpus, --sleep-s and --ms-per-image must be more than 0")
+        if self.tasks < 4 * self.cpus:
+            raise ValueError(f"--tasks is {self.tasks}; it must be at least 4 for each of the {self.cpus} CPUs")
+
+
+def sleep_task(task: ShardTask) -> dict[str, Any]:
+    """Work that takes no CPU: the sleep is carried in the task's split name."""
+    started = time.time()
+    time.sleep(float(task.split))
+    return {"shard": task.shard, "started": started, "ended": time.time()}
+
+
+def measure(config: ScaleConfig) -> dict[str, float]:
+    """Schedule the tasks and return what the executor cost, once all workers have started."""
+    started, spans, marks, most_used = time.perf_counter(), [], [], 0.0
+    tasks = [_task(shard, config.sleep_s) for shard in range(config.tasks)]
+    for result in run_ray(tasks, workers=config.cpus, work=sleep_task):
+        spans.append((result["started"], result["ended"]))
+        marks.append(time.process_time())
+        if len(spans) % 50 == 1:
+            most_used = max(most_used, object_store_used())
+    settled = config.cpus  # the first task of each worker waits for its process to start
+    return {
+        "wall_s": time.perf_counter() - started,
+        "busy_share": busy_share(spans, config.cpus),
+        "driver_ms_per_task": (marks[-1] - marks[settled]) / (len(marks) - 1 - settled) * 1e3,
+        "object_store_mb": most_used / 1e6,
+    }
+
+
+def busy_share(spans: list[tuple[float, float]], cpus: int) -> float:
+    """Share of the time of `cpus` in which a task ran, from when all had one to when the last task started."""
+    starts = sorted(start for start, _ in spans)
+    begin, end = starts[cpus - 1], starts[-1]
+    running = sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
+    return running / (cpus * (end - begin))
+
+
+def _task(shard: int, sleep_s: float) -> ShardTask:
+    return ShardTask(
+        out="",
+        split=str(sleep_s),
+        shard=shard,
+        source=ClassFolders(root=""),  # nothing is read
+        image=ImageConfig(),
+        superpixels=SuperpixelConfig(),
+        fingerprint="",
+        golden="",
+        skip_bad=False,
+    )
+
+
+def limits(config: ScaleConfig, driver_ms_per_task: float) -> list[tuple[str, float]]:
+    """(what, number of CPUs at which it is saturated)."""
+    task_s = config.ms_per_image * _IMAGES_PER_TASK / 1e3
+    busiest = max(_MB_READ, _MB_WRITTEN)
+    return [
+        ("driver (its CPU time per task)", task_s * 1e3 / driver_ms_per_task),
+        (f"network of {config.network_mb_per_s:.0f} MB/s each way", config.network_mb_per_s * task_s / busiest),
+        (f"storage of {config.storage_mb_per_s:.0f} MB/s", config.storage_mb_per_s * task_s / (_MB_READ + _MB_WRITTEN)),
+    ]
+
+
+def main(argv: list[str]) -> int:
+    config = parse(ScaleConfig, argv, prog="focusvit bench scale")
+    sys.stdout.write(f"bench scale: {config.tasks} tasks of {config.sleep_s} s on {config.cpus} logical CPUs\n")
+    found = measure(config)
+    tables = [
+        Table(
+            title=f"{config.tasks} tasks that sleep {config.sleep_s} s on {config.cpus} logical CPUs",
+            columns=("CPUs busy", "driver CPU ms per task", "object store MB", "wall s"),
+            rows=[
+                (
+                    f"{found['busy_share']:.1%}",
+                    round(found["driver_ms_per_task"], 2),
+                    round(found["object_store_mb"], 1),
+                    round(found["wall_s"], 1),
+                )
+            ],
+            note="Busy: the share of the CPUs' time in which a task ran, from when all had one to the last start.",
+        ),
+        Table(
+            title="CPUs at which each part would be saturated",
+            columns=("part", "CPUs"),
+            rows=[(what, int(cpus)) for what, cpus in limits(config, found["driver_ms_per_task"])],
+            note=f"At {config.ms_per_image} ms of CPU an image and {_IMAGES_PER_TASK} images a task, computed.",
+        ),
+    ]
+    for table in tables:
+        sys.stdout.write(table.markdown() + "\n")
+    for path in save("scale", tables, evidence("focusvit bench scale " + " ".join(argv), ("ray", "numpy"))):
+        sys.stdout.write(f"bench scale: wrote {path}\n")
+    return 0
