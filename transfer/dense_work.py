@@ -118,7 +118,7 @@ class DenseTaskRun:
         all_predicted = [one.predict(values).reshape(-1, K) for one in fitted]
         tables = histograms.reshape(-1, K, histograms.shape[1])
         counts = [np.stack([segmentation.confusion_of(t, p) for t, p in zip(tables, one)]) for one in all_predicted]
-        borders = [self._boundary(lambda number, sample, p=one: p[number][sample.region_map]) for one in all_predicted]
+        borders = self._boundaries(all_predicted)
         draws = [segmentation.mean_iou(one.sum(0)) for one in counts]
         result = self._row(counts[0], features=features, protocol=protocol, boundary=borders[0])
         if len(fitted) > 1:
@@ -190,14 +190,15 @@ class DenseTaskRun:
             classes=list(self.classes),
         )
 
-    def _boundary(self, painted: Any) -> float:
-        """Mean boundary F1 over the test images that have a border; `painted(number, sample)` gives the label map."""
-        scores = [
-            boundary_f1(painted(int(number), sample), sample.label_map, self.config.num_classes)
-            for numbers, samples in batches_of(self.test, self.config, _BATCH)
-            for number, sample in zip(numbers, samples)
-        ]
-        return _mean(scores)
+    def _boundaries(self, all_predicted: list[np.ndarray]) -> list[float]:
+        """Mean boundary F1 of each labelling (N, K) over the test images that have a border, in one pass over them."""
+        scores: list[list[float]] = [[] for _ in all_predicted]
+        for numbers, samples in batches_of(self.test, self.config, _BATCH):
+            for number, sample in zip(numbers, samples):
+                for found, predicted in zip(scores, all_predicted):
+                    painted = predicted[number][sample.region_map]
+                    found.append(boundary_f1(painted, sample.label_map, self.config.num_classes))
+        return [_mean(found) for found in scores]
 
     def _painted(self, fitted: FittedDense, values: np.ndarray, row: Result) -> list[str]:
         """Pictures of some test images: image, truth, prediction, best labels of the regions. Places of the files."""
@@ -205,7 +206,7 @@ class DenseTaskRun:
             return []
         predicted = fitted.predict(values).reshape(-1, self.config.num_regions)
         name = f"{self.task.name}-{row.protocol}-{self.config.num_regions}"
-        return paint_examples(self.test, self.config, predicted, self.job.out, name)
+        return paint_examples(self.test, self.config, predicted, self.job.out, name, tuple(self.classes))
 
     # Features and tables.
 
