@@ -1,10 +1,16 @@
 """What a training will take, before it starts: steps, tokens, FLOPs, memory, time at a throughput. Needs no GPU."""
 
 import json
+from typing import TYPE_CHECKING
 
 from focusvit.config_json import flatten, to_json
 from focusvit.train_config import TrainConfig
 from pipeline.dataset import Dataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from focusvit.model import FocusViT
 
 
 def describe(config: TrainConfig, data: Dataset, run_dir: str, workers: str, full: bool = False) -> str:
@@ -31,12 +37,37 @@ def describe(config: TrainConfig, data: Dataset, run_dir: str, workers: str, ful
 
 def _costs(config: TrainConfig, num_samples: int) -> list[str]:
     from focusvit.model import FocusViT
+    from focusvit.profile import count_multiply_adds, example_inputs
 
-    parameters = sum(p.numel() for p in FocusViT(config.model).parameters())
+    model = FocusViT(config.model)
+    parameters = sum(p.numel() for p in model.parameters())
+    inputs = example_inputs(config.model, 2)
+    multiply_adds = count_multiply_adds(model, *inputs) / 2
+    an_image = _kept_for_backward(model, inputs) / 2
     state = parameters * 4 * (4 if config.optim.name == "adamw" else 3) + (parameters * 4 if config.ema_decay else 0)
     total = config.num_steps(num_samples) * config.global_batch
     hours = ", ".join(f"{rate} img/s: {total / rate / 3600:.1f} h" for rate in (100, 1000, 10000))
     return [
         f"params    {parameters / 1e6:.2f} M; weights, gradients and optimizer {state / 1e9:.2f} GB on each worker",
+        f"FLOPs     {multiply_adds / 1e9:.3f} G multiply-adds an image forward, about 3 times that in training",
+        f"memory    about {an_image / 1e6:.0f} MB kept for backward for each image of a micro-batch (fp32)",
         f"time      {total} samples; {hours}",
     ]
+
+
+def _kept_for_backward(model: "FocusViT", inputs: "tuple[Tensor, Tensor | None]") -> int:
+    """Bytes that one forward keeps for its backward, each storage counted once, weights left out."""
+    import torch
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: "Tensor") -> "Tensor":
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place] = (tensor, tensor.untyped_storage().nbytes())  # held, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.train()(*inputs)
+    return sum(size for _, size in kept.values())

@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("pipeline.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
     "pretrain": ("cluster.training:pretrain_main", "train a recipe on shards with Ray Train"),
     "finetune": ("cluster.training:finetune_main", "the same loop from a checkpoint with a new head"),
+    "replay": ("focusvit.replay:main", "run a step that was not finite once more and say where it broke"),
     "evaluate": ("focusvit.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
     "transfer": ("transfer.suite:main", "kNN, linear probe and more from a checkpoint"),
     "report": ("transfer.report:main", "one table from finished runs"),

@@ -15,7 +15,6 @@ from . import ranks
 from .checkpoint_writer import CheckpointWriter
 from .config_json import to_json
 from .distill import Teacher
-from .guard import Watch
 from .learner import Learner
 from .loader import EvalLoader, TrainLoader
 from .meters import Meters
@@ -23,6 +22,7 @@ from .optim import lr_share
 from .run import MetricsLog, RunDir
 from .shard_cache import check_whole
 from .train_config import TrainConfig
+from .watch import Watch
 
 
 def for_dataset(config: TrainConfig, data: Dataset) -> TrainConfig:

@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # table set-up and the like is no news
@@ -209,7 +211,8 @@ class Tracker:
             code = Path(folder, "focusvit_model.py")
             code.write_text(_MODEL_CODE)
             # The run is closed at the end of this block and set to its real state by `finish`.
-            with mlflow.start_run(run_id=self.run_id):
+            with mlflow.start_run(run_id=self.run_id), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it asks for type hints that a code model need not have
                 mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),

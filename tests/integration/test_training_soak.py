@@ -1,0 +1,105 @@
+"""Long campaigns on real Ray and a real MLflow server: elastic groups, outages, ended drivers. `make soak` only."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from testkit.mlflow_server import MlflowServer
+from testkit.ray_workers import Killer
+from testkit.tiny_shards import make_dataset
+from testkit.tiny_training import run_with_stops, small, values_of
+
+from cluster.training import LaunchConfig, launch_training, resolved
+from focusvit.optim import OptimConfig
+from focusvit.run import MetricsLog, RunDir
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
+CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1), epochs=40)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.ray
+def test_an_elastic_group_finishes_on_what_is_left(uri: str, tmp_path: Path) -> None:
+    """2 -> 1 -> 2: the run is stopped at each size and goes on at the next, from its own checkpoints."""
+    run_with_stops(CONFIG, uri, str(tmp_path / "alone"), 0)
+    for workers in ("2", "1-1", "1-2"):
+        launch = LaunchConfig(
+            data=uri, run_dir=str(tmp_path / "run"), workers=workers, json=True,
+            max_failures=0 if workers != "1-2" else 3,
+            tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        )  # fmt: skip
+        killer = Killer(tmp_path / "run", times=1, after_points=8)
+        if workers != "1-2":
+            killer.start()
+        try:
+            launch_training(CONFIG, resolved(launch, "elastic"))
+        except Exception as error:  # no retries: the kill ends this size of group
+            assert "failed more than 0 times" in str(error)
+        killer.over.set()
+    ours, expected = values_of(tmp_path / "run"), values_of(tmp_path / "alone")
+    assert ours.keys() == expected.keys()
+    last = max(ours)
+    assert ours[last]["train/loss"] == pytest.approx(expected[last]["train/loss"], rel=5e-3)
+
+
+@pytest.mark.server
+def test_a_server_that_is_away_for_a_while_gets_every_point(uri: str, tmp_path: Path) -> None:
+    with MlflowServer(tmp_path / "server") as server:
+        command = [
+            sys.executable, "-m", "focusvit.cli", "pretrain", "debug",
+            "--data", uri, "--run-dir", str(tmp_path / "run"),
+            "--tracking-uri", server.url, "--local", "--epochs", "400", "--eval-every-epochs", "50", "--json",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 20:
+            assert process.poll() is None
+            time.sleep(0.1)
+        server.stop()
+        time.sleep(10)
+        server.start()
+        assert process.wait(timeout=600) == 0
+    with sqlite3.connect(tmp_path / "server" / "mlflow.db") as database:
+        in_store = database.execute("select key, step from metrics where key not like 'system/%'").fetchall()
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]
+    points = MetricsLog(RunDir(str(tmp_path / "run"))).points
+    assert sorted(in_store) == sorted((name, p["samples"]) for p in points for name in p["values"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "KILLED"), (signal.SIGKILL, "KILLED")])
+def test_a_driver_that_is_ended_marks_its_run_and_can_go_on(
+    uri: str, tmp_path: Path, number: signal.Signals, status: str
+) -> None:
+    store = tmp_path / "mlflow.db"
+    command = [
+        sys.executable, "-m", "focusvit.cli", "pretrain", "debug",
+            "--data", uri, "--run-dir", str(tmp_path / "run"),
+        "--tracking-uri", f"sqlite:///{store}", "--local", "--epochs", "300", "--eval-every-epochs", "20", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while not checkpoints.exists() or not list(checkpoints.glob("*/checkpoint.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    process.wait(timeout=60)
+
+    def seen() -> list[tuple[str]]:
+        with sqlite3.connect(store) as database:
+            return database.execute("select status from runs").fetchall()
+
+    deadline = time.monotonic() + 60
+    while seen() != [(status,)] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert seen() == [(status,)]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert seen() == [("FINISHED",)]
