@@ -4,6 +4,7 @@ The executor that builds shards schedules tasks that only sleep, on more logical
 cost shows: driver time per task, the share of time that CPUs had a task, and object store use.
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -49,31 +50,33 @@ def sleep_task(task: ShardTask) -> dict[str, Any]:
     """Work that takes no CPU: the sleep is carried in the task's split name."""
     started = time.time()
     time.sleep(float(task.split))
-    return {"shard": task.shard, "started": started, "ended": time.time()}
+    return {"worker": os.getpid(), "started": started, "ended": time.time()}
 
 
 def measure(config: ScaleConfig) -> dict[str, float]:
     """Schedule the tasks and return what the executor cost, once all workers have started."""
-    started, spans, marks, most_used = time.perf_counter(), [], [], 0.0
+    started, spans, marks, most_used, settled = time.perf_counter(), [], [], 0.0, 0
+    workers: dict[int, float] = {}
     tasks = [_task(shard, config.sleep_s) for shard in range(config.tasks)]
     for result in run_ray(tasks, workers=config.cpus, work=sleep_task):
         spans.append((result["started"], result["ended"]))
         marks.append(time.process_time())
+        if workers.setdefault(result["worker"], result["started"]) == result["started"]:
+            settled = len(marks)  # a new worker process: its start is not the scheduler's cost
         if len(spans) % 50 == 1:
             most_used = max(most_used, object_store_used())
-    settled = config.cpus  # the first task of each worker waits for its process to start
+    settled = min(settled, len(marks) - 2)
     return {
         "wall_s": time.perf_counter() - started,
-        "busy_share": busy_share(spans, config.cpus),
+        "busy_share": busy_share(spans, config.cpus, max(workers.values())),
         "driver_ms_per_task": (marks[-1] - marks[settled]) / (len(marks) - 1 - settled) * 1e3,
         "object_store_mb": most_used / 1e6,
     }
 
 
-def busy_share(spans: list[tuple[float, float]], cpus: int) -> float:
-    """Share of the time of `cpus` in which a task ran, from when all had one to when the last task started."""
-    starts = sorted(start for start, _ in spans)
-    begin, end = starts[cpus - 1], starts[-1]
+def busy_share(spans: list[tuple[float, float]], cpus: int, begin: float) -> float:
+    """Share of the time of `cpus` in which a task ran, from `begin` (all had one) to when the last task started."""
+    end = max(start for start, _ in spans)
     running = sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
     return running / (cpus * (end - begin))
 

@@ -10,6 +10,7 @@ from .image import BadImage, ImageConfig
 from .sources import Source
 from .superpixels import SuperpixelConfig
 
+_START_S = 120.0
 _TIMEOUT_S = 300.0  # a photo takes 0.02 s; what takes this long never ends
 
 
@@ -72,6 +73,13 @@ class IsolatedMaker:
         self._child = context.Process(target=_serve, args=(far, *self._make), daemon=True)
         self._child.start()
         far.close()
+        try:  # the time of a sample is counted from here: starting may be slow on a busy machine
+            if not self._pipe.poll(_START_S):
+                raise EOFError
+            self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._stop()
+            raise OSError("a child process for single samples could not be started (memory?)") from None
 
     def _stop(self) -> None:
         if self._pipe is not None:
@@ -84,6 +92,7 @@ class IsolatedMaker:
 
 def _serve(pipe: Connection, make: Callable[..., Members], *arguments: Any) -> None:
     prove_machine("")
+    pipe.send("ready")
     while True:
         try:
             row = pipe.recv()

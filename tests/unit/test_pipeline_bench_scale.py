@@ -7,9 +7,9 @@ from pipeline.bench_scale import ScaleConfig, busy_share, limits
 
 def test_busy_share_counts_gaps_and_leaves_out_both_ends() -> None:
     full = [(t, t + 1.0) for t in (0.0, 1.0, 2.0, 3.0) for _ in range(2)]
-    assert busy_share(full, 2) == pytest.approx(1.0)
+    assert busy_share(full, 2, 0.5) == pytest.approx(1.0)
     gaps = [(t, t + 0.9) for t in (0.0, 1.0, 2.0, 3.0) for _ in range(2)]
-    assert busy_share(gaps, 2) == pytest.approx(0.9)
+    assert busy_share(gaps, 2, 1.0) == pytest.approx(0.9)
 
 
 def test_limits_are_the_cpus_that_use_a_part_up() -> None:
