@@ -77,7 +77,10 @@ def main(argv: list[str]) -> int:
     for table in tables:
         sys.stdout.write(table.markdown() + "\n")
     packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "scipy")
-    facts = evidence("focusvit bench superpixels " + " ".join(argv), packages) | {"photos": len(photos)}
+    command = " ".join(["focusvit bench superpixels", *argv])  # places of this machine mean nothing elsewhere
+    for place, word in ((config.opencv_python, "PYTHON"), (config.data, "DIR")):
+        command = command.replace(place, word) if place else command
+    facts = evidence(command, packages) | {"photos": len(photos)}
     for path in (*save("superpixels", tables, facts), _picture()):
         sys.stdout.write(f"bench superpixels: wrote {path}\n")
     return 0
