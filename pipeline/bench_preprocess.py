@@ -74,7 +74,9 @@ def main(argv: list[str]) -> int:
     for table in tables:
         sys.stdout.write(table.markdown() + "\n")
     packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "webdataset", "ray")
-    facts = evidence("focusvit bench preprocess " + " ".join(argv), packages) | {"images": plan.num_samples}
+    command = " ".join(["focusvit bench preprocess", *argv])
+    command = command.replace(config.source, "SRC") if config.source else command
+    facts = evidence(command, packages) | {"images": plan.num_samples}
     for path in save("preprocess", tables, facts):
         sys.stdout.write(f"bench preprocess: wrote {path}\n")
     return 0
