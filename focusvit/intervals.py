@@ -6,7 +6,8 @@ import numpy as np
 
 _Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 
-# Two-sided 95 % of Student's t by degrees of freedom; beyond the table the next smaller entry is used (a wider interval).
+# Two-sided 95 % of Student's t by degrees of freedom; beyond the table the next smaller entry is used: wider, not
+# narrower.
 _T = {
     1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
     12: 2.179, 14: 2.145, 16: 2.120, 19: 2.093, 24: 2.064, 29: 2.045, 49: 2.010, 99: 1.984, 999: 1.962,

@@ -157,6 +157,8 @@ def save_png(uri: str, picture: np.ndarray) -> None:
 def read_png(uri: str) -> np.ndarray:
     """A picture that `save_png` wrote, as uint8 RGB."""
     bgr = cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(f"{uri} is not a picture")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 

@@ -44,7 +44,10 @@ def make_dataset(
                 for i in range(start, min(start + per_shard, count))
             ]
             built = build_shard(
-                rows, lambda row: _members(row, rng, side_px, row["i"] in bad and split == "train", dense)
+                rows,
+                lambda row, rng=rng, split=split: _members(
+                    row, rng, side_px, row["i"] in bad and split == "train", dense
+                ),
             )
             storage.put(str(folder / shard_name(split, shard)), built.data)
             for row, offset, length in zip(rows, built.offsets, built.lengths):
