@@ -1,0 +1,61 @@
+"""A head, an MLflow server and a disk that both see, driven through the console command as a user would."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import requests
+from testkit.mlflow_server import MlflowServer
+from testkit.ray_head import BIN, RayHead
+
+
+class Cluster:
+    """Everything goes through `focusvit`; MLflow is asked over its REST interface, as any other program would."""
+
+    def __init__(self, head: RayHead, server: MlflowServer, folder: Path) -> None:
+        self.head, self.server, self.folder = head, server, folder
+        self.environment = {
+            **head.environment,
+            "RAY_API_SERVER_ADDRESS": head.url,
+            "MLFLOW_TRACKING_URI": server.url,
+        }
+
+    def focusvit(self, *argv: object, timeout_s: float = 900, expect: int = 0) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [str(BIN / "focusvit"), *map(str, argv)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=self.folder,
+        )
+        assert done.returncode == expect, f"{argv}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def submit(self, *argv: object, **options) -> str:
+        return self.focusvit("submit", "--", *argv, **options).stdout
+
+    def start(self, *argv: object) -> str:
+        """Submit and detach; returns the name of the job."""
+        return self.focusvit("submit", "--detach", "--", *argv).stdout.strip()
+
+    def finish(self, job: str) -> str:
+        return self.focusvit("jobs", "logs", job, "--follow").stdout
+
+    def status(self, job: str) -> dict:
+        return json.loads(self.focusvit("jobs", "status", job, "--json").stdout)
+
+    def mlflow(self, path: str, **body: object) -> dict:
+        answer = requests.post(f"{self.server.url}/api/2.0/mlflow/{path}", json=body, timeout=20)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self, experiment: str = "focusvit") -> list[dict]:
+        found = self.mlflow("experiments/search", max_results=100)["experiments"]
+        ids = [one["experiment_id"] for one in found if one["name"] == experiment]
+        return self.mlflow("runs/search", experiment_ids=ids, max_results=1000).get("runs", []) if ids else []
+
+    def points(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        query = {"run_id": run_id, "metric_key": metric, "max_results": 25000}
+        answer = requests.get(f"{self.server.url}/api/2.0/mlflow/metrics/get-history", params=query, timeout=20)
+        return [(point["step"], point["value"]) for point in answer.json().get("metrics", [])]
