@@ -189,6 +189,6 @@ def _show(
     features_s = sum(outcome.features_s for outcome in outcomes)
     say(
         f"{len(rows)} results from {len(outcomes)} tasks in {elapsed_s:.1f} s "
-        f"(features {features_s:.1f} s; {skipped} found finished, {failed} failed); "
+        f"(features {features_s:.1f} s; {skipped} protocols found finished, {failed} failed); "
         f"table in {storage.join(storage.resolve(config.out), 'results.md')}\n"
     )
