@@ -45,12 +45,12 @@ def demo() -> TrainConfig:
     """
     return TrainConfig(
         model=_small_cpu_model(image_px=64, width=128, depth=6, heads=4),
-        data=DataConfig(image_px=64, map_px=32, crop_scale=(0.5, 1.0), eval_crop_fraction=1.0),
+        data=DataConfig(image_px=64, map_px=32, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
-        epochs=16,
-        global_batch=64,
-        eval_every_epochs=4,
-        checkpoint_every_epochs=4,
+        epochs=20,
+        global_batch=32,
+        eval_every_epochs=5,
+        checkpoint_every_epochs=5,
     )
 
 
