@@ -108,3 +108,14 @@ def test_hold_out_takes_its_share_of_every_class():
     assert hold_out(np.array([0, 0, 1]), 0.1, seed=0)[0].tolist()[-1] == 2
     with pytest.raises(ValueError, match="every class has a single one"):
         hold_out(np.arange(3), 0.1, seed=0)
+
+
+def test_a_model_with_a_parameter_of_no_dimensions_has_a_hash():
+    from transfer.features import weights_hash
+
+    model = torch.nn.Linear(2, 2)
+    model.scale = torch.nn.Parameter(torch.tensor(1.0))
+    before = weights_hash(model)
+    with torch.no_grad():
+        model.scale += 1
+    assert weights_hash(model) != before
