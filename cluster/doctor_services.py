@@ -103,7 +103,7 @@ def check_tracking_server(uri: str) -> list[Finding]:
     if read.status_code != 200:
         fix = "look into the server's own log; its database may be older than its MLflow (`mlflow db upgrade URI`)"
         return [broken("tracking", f"{shown} answers HTTP {read.status_code}: {read.text.strip()[:120]}", fix)]
-    body = {"experiment_id": "0", "key": "focusvit.doctor", "value": "was here"}
+    body = {"experiment_id": "0", "key": "mlflow.focusvit.doctor", "value": "was here"}
     wrote = requests.post(
         f"{base}/api/2.0/mlflow/experiments/set-experiment-tag", json=body, timeout=TIMEOUT_S, auth=auth
     )

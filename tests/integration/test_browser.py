@@ -20,7 +20,6 @@ pytestmark = pytest.mark.soak
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run",
          "--disable-component-update", "--disable-default-apps"]  # fmt: skip
-QUIET = "for (const k of ['mlflow.assistant.panel.open', 'mlflow.assistant.open']) localStorage.setItem(k, 'false');"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,6 @@ class Visit:
 
     def __init__(self, browser, folder: Path, cookies: list[dict] | None = None) -> None:
         context = browser.new_context(viewport={"width": 1500, "height": 950})
-        context.add_init_script(QUIET)
         context.add_cookies(cookies or [])
         self.page, self.folder = context.new_page(), folder
         self.errors: list[str] = []
@@ -85,14 +83,21 @@ class Visit:
         """Open `url`, wait for a text, take a picture in any case; returns the text of the page."""
         from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-        self.page.goto(url)
+        self.page.goto(url, timeout=120_000)
         try:
-            self.page.get_by_text(wait_for).first.wait_for(timeout=30_000)
+            self.page.get_by_text(wait_for).first.wait_for(timeout=60_000)
         except PlaywrightTimeout:
             self.missing.append(f"{name}: no '{wait_for}'")
         time.sleep(settle_s)  # charts draw themselves after the text is there
-        self.page.screenshot(path=self.folder / f"{name}.png")
+        self.page.screenshot(path=self.folder / f"{name}.png", timeout=120_000)
         return self.page.inner_text("body")
+
+    def tidy(self) -> None:
+        """What a reviewer does once in a new browser: close the assistant, choose the pages of model training."""
+        for selector in ("[data-component-id='mlflow.assistant.chat_panel.close']", "text='Model training'"):
+            found = self.page.locator(selector).first
+            if found.is_visible():
+                found.click()
 
     def expect(self, name: str, text: str, *words: str) -> None:
         self.missing += [f"{name}: no '{word}'" for word in words if word not in text]
@@ -106,6 +111,8 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     assert len(ids) == 2
     home, run = f"{url}/#/experiments/{experiment}", f"{url}/#/experiments/{experiment}/runs/{ids[0]}"
     visit.open(f"{url}/#/experiments", "mlflow-experiments", wait_for="focusvit")
+    visit.tidy()
+    visit.open(f"{url}/#/experiments", "mlflow-experiments", wait_for="focusvit")
     visit.expect("runs", visit.open(f"{home}/runs", "mlflow-runs", wait_for="fast"), "slow")
     overview = visit.open(run, "mlflow-run", wait_for="Parameters")
     visit.expect("run", overview, "val/top1", "Datasets", "optim.lr")
@@ -114,7 +121,7 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     visit.open(f"{run}/artifacts", "mlflow-artifacts", wait_for="superpixels")
     visit.page.get_by_text("superpixels_seen_in_training").first.click(timeout=10_000)
     time.sleep(3)
-    visit.page.screenshot(path=pictures / "mlflow-overlay.png")
+    visit.page.screenshot(path=pictures / "mlflow-overlay.png", timeout=120_000)
     both = f"runs={json.dumps(ids)}&experiments={json.dumps([experiment])}"
     visit.open(f"{url}/#/compare-runs?{both}", "mlflow-compare", wait_for="optim.lr")
     visit.open(f"{home}/models", "mlflow-models", wait_for="model")

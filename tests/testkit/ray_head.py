@@ -78,7 +78,8 @@ class RayHead:
             process = self._start(
                 "--address", f"{self.address()}:{self.gcs_port}", "--num-cpus", num_cpus,
                 "--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc,
-                "--metrics-export-port", metrics,
+                # A folder of its own, as another machine has: Ray unpacks a job's code there anew for each node.
+                "--metrics-export-port", metrics, "--temp-dir", self.folder / f"n{agent}",
             )  # fmt: skip
             self._wait_for(lambda: len(self.alive_nodes()) > before or self._has_ended(-1), "a node", last)
             if process.poll() is None:
@@ -121,7 +122,7 @@ class RayHead:
 
     def log_text(self) -> str:
         """Everything Ray wrote into its log files."""
-        files = (self.folder / "ray").rglob("logs/**/*")
+        files = self.folder.rglob("logs/**/*")
         return "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
 
     def _start(self, *options: object) -> subprocess.Popen:
