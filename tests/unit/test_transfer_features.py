@@ -91,7 +91,7 @@ def test_features_leave_padding_out():
 
 def test_the_test_set_opens_once_per_protocol():
     test = SealedTest(np.zeros((3, 2)), np.zeros(3))
-    assert len(test.open_once("knn").class_ids) == 3
+    assert len(test.open_once("knn").truth) == 3
     test.open_once("logistic")
     with pytest.raises(SecondLookError, match="'knn'"):
         test.open_once("knn")
