@@ -48,6 +48,7 @@ soak: $(VENV)/.ok-soak
 bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench preprocess
 	$(BIN)/focusvit bench superpixels
+	$(BIN)/focusvit bench scale
 	$(BIN)/focusvit bench model
 
 clean:

@@ -87,7 +87,7 @@ KNOWN_TASKS: tuple[KnownTask, ...] = (
         "camvid", "dense", "images and label maps with the same stem", 11, 184, 101, metric="miou", status=VERIFIED,
         classes=tuple(_CAMVID), ignore=(11,),
     ),
-    _row("tiny-imagenet-40", "other", "Tiny ImageNet layout, 40 classes", 40, 20_000, 2_000, status=VERIFIED),
+    _row("tiny-imagenet-40", "other", "Tiny ImageNet layout, 40 classes", 40, 20_000, 2_000),
     _row("digits", "other", "scikit-learn's handwritten digits (embedded)", 10, 1_442, 355, status=VERIFIED),
 )  # fmt: skip
 
