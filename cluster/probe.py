@@ -158,6 +158,7 @@ def probe_cluster(places: Sequence[Place], expected_fingerprint: str, *, all_nod
 def _ask_others(tried: list[tuple[Place, str]]) -> tuple[list[Facts], list[Finding]]:
     """Facts of every other node that can run work, and a finding for each that cannot answer."""
     import ray
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
@@ -176,6 +177,9 @@ def _ask_others(tried: list[tuple[Place, str]]) -> tuple[list[Facts], list[Findi
     for ref in done:
         try:
             facts.append(ray.get(ref))
+        except (TaskUnschedulableError, NodeDiedError, WorkerCrashedError):  # Ray notices a death after some seconds
+            gone = "none needed: work runs on the nodes that are there, and on those that come"
+            silent.append(warning(f"node {asked[ref]}", "left the cluster while it was asked", gone))
         except Exception as error:  # a node with other packages fails in ways that nobody can list
             text = str(error).strip().splitlines()[-1][:300]
             silent.append(broken(f"node {asked[ref]}", f"cannot run our code: {text}", fix))

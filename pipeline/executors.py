@@ -151,7 +151,7 @@ def run_ray(
 
 def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> Iterator[dict[str, Any]]:
     import ray
-    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     # Retries are ours: Ray would run a task that kills its worker again without telling which it was.
     remote = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(work)
@@ -166,7 +166,7 @@ def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> I
         task = running.pop(done[0])
         try:
             yield ray.get(done[0])
-        except (WorkerCrashedError, OutOfMemoryError) as error:
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
             reason = f"its Ray worker died ({str(error).splitlines()[0]})"
             waiting.append(attempts.after(task, reason, crashed=True))
         except RayTaskError as error:
