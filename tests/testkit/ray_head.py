@@ -41,12 +41,16 @@ class RayHead:
 
     def __init__(self, *, num_cpus: int = 1, environment: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fvray", dir="/tmp"))  # short: Ray puts unix sockets below it
+        # Ray starts jobs through a shell and does not quote the interpreter, so a head cannot live in a path with a
+        # space. A link without one helps, in a test as on a real machine.
+        (self.folder / "environment").symlink_to(BIN.parent, target_is_directory=True)
+        self.bin = self.folder / "environment" / BIN.name
         self.token_path = self.folder / "token"
         self.token_path.write_text(secrets.token_hex(32))
         self.token_path.chmod(0o600)
         self.environment = {
             **os.environ,
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -126,7 +130,8 @@ class RayHead:
         return "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
 
     def _start(self, *options: object) -> subprocess.Popen:
-        command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--object-store-memory"]
+        ray = [str(self.bin / "python"), str(self.bin / "ray")]
+        command = [*ray, "start", "--block", "--disable-usage-stats", "--object-store-memory"]
         log = (self.folder / f"start-{time.monotonic_ns()}.log").open("wb")
         process = subprocess.Popen(
             [*command, str(OBJECT_STORE_BYTES), *map(str, options)],
