@@ -1,18 +1,20 @@
 """Checkpoints come back as they went, or say what does not fit; a half-written one does not exist."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 
-from focusvit.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_model, save_checkpoint
+from focusvit.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
 from focusvit.config_json import difference, from_json, to_json
 from focusvit.model import FocusViT
 from focusvit.recipes import RECIPES, debug, recipe
 from focusvit.run import RunDir
 from focusvit.train_config import TrainConfig
 from pipeline.errors import UsageError
+from transfer.features import weights_hash
 
 
 def write(uri: str, **changes) -> FocusViT:
@@ -95,3 +97,35 @@ def test_an_unknown_recipe_or_key_names_what_exists() -> None:
 def test_difference_uses_the_names_of_the_command_line() -> None:
     other = dataclasses.replace(debug(), seed=4, optim=dataclasses.replace(debug().optim, lr=0.5))
     assert difference(to_json(debug()), to_json(other)) == ["optim.lr: 0.001 -> 0.5", "seed: 0 -> 4"]
+
+
+class _Scaled(torch.nn.Module):
+    """A module with numbers that have no dimension: a float, a half and a counter."""
+
+    def __init__(self, value: float, count: int) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(value))
+        self.half = torch.nn.Parameter(torch.tensor(value, dtype=torch.bfloat16))
+        self.register_buffer("count", torch.tensor(count))
+
+
+def test_tensors_without_dimensions_come_back_and_have_their_own_hash(tmp_path: Path) -> None:
+    model = _Scaled(0.5, 3)
+    state = {"guard.mean_norm": torch.tensor(float("inf")), "optim.step.scale": torch.tensor(7.0)}
+    save_checkpoint(str(tmp_path), Checkpoint(model={"num_classes": 2}), model.state_dict(), state)
+    for name, expected in (("model.safetensors", model.state_dict()), ("state.safetensors", state)):
+        again = load_weights(str(tmp_path), name)
+        assert again.keys() == expected.keys()
+        for key, value in expected.items():
+            assert again[key].shape == () and again[key].dtype == value.dtype and torch.equal(again[key], value)
+    hashes = {weights_hash(_Scaled(value, count)) for value in (0.5, -0.5, 0.0, -0.0) for count in (3, 4)}
+    assert len(hashes) == 8 and weights_hash(_Scaled(0.5, 3)) in hashes
+
+
+def test_the_hash_of_tensors_with_dimensions_stays_what_it_was() -> None:
+    model = torch.nn.Linear(2, 3)
+    digest = hashlib.sha256()
+    for name in ("bias", "weight"):
+        array = model.state_dict()[name].numpy()
+        digest.update(f"{name}:torch.float32:{array.shape};".encode() + array.tobytes())
+    assert weights_hash(model) == digest.hexdigest()
