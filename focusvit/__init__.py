@@ -11,6 +11,8 @@ _HOME = {
     "TrainConfig": "train",
     "load_model": "checkpoint",
     "load_checkpoint": "checkpoint",
+    "patch": "patching",
+    "unpatch": "patching",
 }
 __all__ = sorted(_HOME)
 
