@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("transfer.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
     "bench": ("focusvit.bench:main", "speed tables of this code"),
+    "study": ("focusvit.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
     "ui": ("cluster.ui:main", "the MLflow UI on the right store"),
     "submit": ("cluster.submit:main", "run a verb as a job of a Ray cluster and follow it"),
     "jobs": ("cluster.jobs:main", "list, watch and stop the jobs of a Ray cluster"),

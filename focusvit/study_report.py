@@ -1,0 +1,94 @@
+"""The ledger of `focusvit study` as tables: every row with its spread, its distance to the plain ViT, and its rank."""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.bench_report import Table, evidence, save
+
+from .intervals import over_draws
+from .study_matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
+
+Record = dict[str, Any]
+Scores = dict[str, dict[int, float]]
+"""top-1 by row and seed"""
+
+
+def read_ledger(ledger: Path) -> list[Record]:
+    """All complete records, in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ledger.glob("*.json"))]
+
+
+def report(ledger: Path, name: str, command: str) -> tuple[Path, Path]:
+    """Print the tables of what the ledger holds and save them under tests/benchmarks/results."""
+    records = read_ledger(ledger)
+    tables = [table for stage in ("core", "select") for table in stage_tables(records, stage)]
+    for table in tables:
+        sys.stdout.write(table.markdown() + "\n")
+    facts = evidence(command, ("torch", "numpy", "fast-slic")) | {
+        "records": len(records),
+        "commits_of_the_runs": ", ".join(sorted({record["commit"] for record in records})),
+        "devices": ", ".join(sorted({record["device"] for record in records})),
+    }
+    return save(name, tables, facts)
+
+
+def stage_tables(records: Sequence[Record], stage: str) -> list[Table]:
+    """One table for each data set and budget of training samples that the stage has records of."""
+    tables = []
+    for set_name in SETS:
+        found = [record for record in records if (record["set"], record["stage"]) == (set_name, stage)]
+        for samples in sorted({record["scores"]["samples"] for record in found}):
+            same = [record for record in found if record["scores"]["samples"] == samples]
+            tables.append(score_table(same, set_name, stage, samples))
+    return tables
+
+
+def score_table(records: Sequence[Record], set_name: str, stage: str, samples: int) -> Table:
+    """Mean top-1 over seeds with its 95 % interval, the paired difference to the plain ViT, the rank."""
+    order = list((core_rows if stage == "core" else selection_rows)(SETS[set_name]))
+    scores: Scores = {}
+    for record in records:
+        scores.setdefault(record["row"], {})[record["seed"]] = record["scores"]["top1"]
+    means = {row: statistics.mean(by_seed.values()) for row, by_seed in scores.items()}
+    baseline = PLAIN if stage == "core" else DEFAULT
+    rows = []
+    for row in sorted(scores, key=lambda row: order.index(row) if row in order else len(order)):
+        rank = 1 + sum(other > means[row] for other in means.values())
+        rows.append(
+            (row, len(scores[row]), f"{means[row]:.2%}", interval(list(scores[row].values())),
+             against(scores[row], scores.get(baseline, {})), rank)
+        )  # fmt: skip
+    one = records[0]
+    what = "the test split, scored once" if stage == "core" else "a held-out tenth of train"
+    note = (
+        f"{samples} training samples from scratch ({samples / one['train_samples']:.2f} epochs of "
+        f"{one['train_samples']}), the same recipe for every row; {one['test_samples']} images in {what}. Intervals: "
+        "95 %, Student's t over seeds; differences are paired by seed. '-': a single seed has no interval."
+    )
+    columns = ("model", "seeds", "top-1", "95 % interval", f"points against '{baseline}'", "rank")
+    return Table(title=f"{set_name}, stage {stage}", columns=columns, rows=rows, note=note)
+
+
+def interval(values: Sequence[float]) -> str:
+    """'41.2 .. 43.0 %', or '-' for a single value."""
+    if len(values) < 2:
+        return "-"
+    low, high = over_draws(list(values))
+    return f"{100 * low:.1f} .. {100 * high:.1f} %"
+
+
+def against(scores: dict[int, float], baseline: dict[int, float]) -> str:
+    """Mean difference in points over the seeds that both have, with its interval."""
+    shared = sorted(scores.keys() & baseline.keys())
+    if not shared:
+        return "-"
+    points = [100 * (scores[seed] - baseline[seed]) for seed in shared]
+    mean = f"{statistics.mean(points):+.2f}"
+    if len(points) < 2:
+        return mean
+    low, high = over_draws(points)
+    return f"{mean} ({low:+.1f} .. {high:+.1f})"
