@@ -105,7 +105,7 @@ class _Scaled(torch.nn.Module):
     def __init__(self, value: float, count: int) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(value))
-        self.half = torch.nn.Parameter(torch.tensor(value, dtype=torch.bfloat16))
+        self.share = torch.nn.Parameter(torch.tensor(value, dtype=torch.bfloat16))
         self.register_buffer("count", torch.tensor(count))
 
 
