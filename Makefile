@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint soak bench clean
+.PHONY: demo test lint soak bench study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -50,6 +50,20 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench superpixels
 	$(BIN)/focusvit bench scale
 	$(BIN)/focusvit bench model
+
+# Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
+SETS ?= build/sets
+study: $(VENV)/.ok-test $(SETS)/.ok
+	$(BIN)/focusvit study --data $(SETS) --stage speed
+	$(BIN)/focusvit study --data $(SETS)
+
+$(SETS)/.ok:
+	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10 and tiny-imagenet-40"; exit 2; }
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split train
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split val
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split train
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split test
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo

@@ -46,8 +46,9 @@ class StudyConfig:
     data: str = ""
     """folder that holds the shards of the sets, as DATA/tiny-imagenet-40 and DATA/cifar10; "" prints the ledger only"""
     sets: tuple[str, ...] = tuple(SETS)
-    stage: Literal["core", "select"] = "core"
-    """core: the matrix, scored once on the test split; select: superpixel settings on a held-out tenth of train"""
+    stage: Literal["core", "select", "speed"] = "core"
+    """core: the matrix, scored once on the test split; select: superpixel settings on a held-out tenth of train;
+    speed: throughput and memory of the core matrix"""
     seeds: int = 3
     samples: int = 32_000
     """training samples of each run; the budget is part of a record's identity"""
@@ -192,7 +193,12 @@ def main(argv: list[str]) -> int:
 
     config = parse(StudyConfig, argv, prog="focusvit study")
     ledger, start = Path(config.ledger), time.monotonic()
-    if config.data:
+    if config.data and config.stage == "speed":
+        from .study_speed import measure_speed
+
+        for set_name in config.sets:
+            measure_speed(f"{config.data}/{set_name}", set_name, ledger, arrays)
+    elif config.data:
         runs = list(planned(config))
         missing = [run for run in runs if not run.record_path(ledger).exists()]
         sys.stdout.write(
