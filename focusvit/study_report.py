@@ -113,7 +113,7 @@ def joint_table(speed: Record, records: Sequence[Record]) -> Table:
         )
     note = (
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU "
-        f"seconds of all threads, batch {speed['batch']}, fp32, eager; superpixels (fast-slic, hierarchy) as in the shards."
+        f"seconds of all threads, batch {speed['batch']}, fp32, eager; superpixels as in the shards."
     )
     columns = ("model", "throughput", "with superpixels", "peak memory", f"points against '{PLAIN}'", "all three")
     return Table(title=f"{speed['set']}: the joint claim", columns=columns, rows=rows, note=note)
