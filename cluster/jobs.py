@@ -72,7 +72,7 @@ def _split(argv: list[str]) -> tuple[str, str, list[str]]:
 
 
 def status_of(client: "JobSubmissionClient", job: str) -> dict[str, Any]:
-    """The row of `list`, with what the log tells: the last progress bar, and how many lines name a failure."""
+    """The row of `list`, with what the log tells: the last progress bar."""
     log = client.get_job_logs(job)
     bar = last_bar(log)
     row = _row(client.get_job_info(job))
