@@ -6,6 +6,7 @@ a pass that joins fragments is sequential, and pooling does not need it. `pipeli
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def slic(images: Tensor, tokens: int, *, compactness: float = 20.0, iterations: 
     unit = images.float() if images.is_floating_point() else images.float() / 255
     small = torch.nn.functional.avg_pool2d(unit, reduce)
     features = _features(small, compactness / (height * width / tokens) ** 0.5)
-    cells = _cells(tokens, height, width).to(images.device)
+    cells = torch.from_numpy(_cells(tokens, height, width)).to(images.device)
     parts = [_assign(part, cells, tokens, iterations) for part in features.split(_AT_ONCE)]
     return torch.cat(parts).view(-1, height, width)
 
@@ -75,9 +76,11 @@ def _lab(rgb: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _cells(tokens: int, height: int, width: int) -> Tensor:
-    """bool (K, P): the uniform cells that regions start from."""
-    return torch.from_numpy(grid_cells(tokens, height, width)).flatten() == torch.arange(tokens)[:, None]
+def _cells(tokens: int, height: int, width: int) -> np.ndarray:
+    """bool (K, P): the uniform cells that regions start from. An array: a cached tensor made while a model is exported
+    would be a fake one, and stay.
+    """
+    return grid_cells(tokens, height, width).reshape(-1) == np.arange(tokens)[:, None]
 
 
 def _assign(pixels: Tensor, cells: Tensor, tokens: int, iterations: int) -> Tensor:
