@@ -16,6 +16,7 @@ _LOSSY = ("JPEG", "MPO", "WEBP")
 _ORIENTATION = 0x0112
 # Orientation is left as stored: published ImageNet numbers ignore the EXIF tag. 16-bit images become 8-bit.
 _FLAGS = cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION
+_RGB_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class BadImage(Exception):  # noqa: N818 - it names a thing found in the data, like StopIteration
@@ -117,15 +118,17 @@ def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int,
 
 
 def _decode(data: bytes, header: Header | None) -> np.ndarray:
+    is_jpeg = data[:2] == b"\xff\xd8"  # libjpeg gives RGB as cheaply as BGR, the same values; others are turned here
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _RGB_FLAGS if is_jpeg else _FLAGS)
     except cv2.error as error:
         raise BadImage(f"cannot be decoded: {_first_line(error, data)}") from None
-    if bgr is None:
+    if pixels is None:
         raise BadImage(f"cannot be decoded: its {len(data)} bytes are damaged or cut short")
-    if header and bgr.shape[:2] != (header.height, header.width):
-        raise BadImage(f"decodes to {bgr.shape[1]}x{bgr.shape[0]} pixels, but states {header.width}x{header.height}")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    if header and pixels.shape[:2] != (header.height, header.width):
+        found = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise BadImage(f"decodes to {found} pixels, but states {header.width}x{header.height}")
+    return pixels if is_jpeg else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _first_line(error: Exception, data: bytes) -> str:

@@ -12,6 +12,8 @@ from .errors import DataError
 from .png import decode_gray8, encode_gray8
 from .superpixels import Superpixels
 
+_NPY_START = 128  # bytes of the header of a merge order
+
 FORMAT_VERSION = 1  # raised when a reader of the old format would misread the new one
 
 IMAGE_EXTENSIONS = ("jpg", "png")
@@ -56,6 +58,14 @@ def _npy_header(num_rows: int) -> bytes:
     return start.getvalue()[: len(start.getvalue()) - 2 * num_rows]
 
 
+def _merges(data: bytes) -> np.ndarray:
+    """What `encode` wrote without parsing its header (a tenth of the time); any other .npy through numpy."""
+    num_rows = max(0, len(data) - _NPY_START) // 2
+    if num_rows and data.startswith(_npy_header(num_rows)) and len(data) == _NPY_START + 2 * num_rows:
+        return np.frombuffer(data, np.uint8, offset=_NPY_START).reshape(num_rows, 2).copy()
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
 def decode(key: str, members: dict[str, bytes]) -> Sample:
     """The sample that `encode` took apart. Raises DataError that names the key and the member that is wrong."""
     image_ext = next((name for name in IMAGE_EXTENSIONS if name in members), None)
@@ -69,7 +79,7 @@ def decode(key: str, members: dict[str, bytes]) -> Sample:
     try:
         meta = json.loads(members[name])
         name = "merges.npy"
-        merges = np.lib.format.read_array(io.BytesIO(members[name]), allow_pickle=False)
+        merges = _merges(members[name])
         name = "spx.png"
         superpixels = Superpixels(decode_gray8(members[name]), merges)
         name = "seg.png"

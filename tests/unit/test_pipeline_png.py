@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.png import decode_gray8, encode_gray8
+from pipeline.png import _as_written_here, decode_gray8, encode_gray8
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 1), (128, 170)])
@@ -45,3 +45,18 @@ def test_refusals_name_what_was_seen() -> None:
     for wrong in (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)):
         with pytest.raises(ValueError, match="8-bit grayscale"):
             decode_gray8(cv2.imencode(".png", wrong)[1].tobytes())
+
+
+def test_the_short_way_takes_what_is_undamaged_and_nothing_else() -> None:
+    """Any bit of a map that flips gives an error or what OpenCV makes of it: never other ids without a word."""
+    gray = np.random.default_rng(0).integers(0, 5, (9, 14), np.uint8)
+    data = encode_gray8(gray)
+    assert _as_written_here(data) is not None
+    for at in range(len(data)):
+        torn = bytearray(data)
+        torn[at] ^= 4
+        assert _as_written_here(bytes(torn)) is None
+        assert _as_written_here(data[:at]) is None
+    filtered = cv2.imencode(".png", np.arange(256, dtype=np.uint8).reshape(16, 16))[1].tobytes()
+    assert _as_written_here(filtered) is None
+    assert np.array_equal(decode_gray8(filtered), np.arange(256).reshape(16, 16))
