@@ -136,15 +136,13 @@ def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
     )
 
 
-def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) -> dict[str, Any]:
-    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss and CPU seconds."""
-    config = run.config
+def trained(config: TrainConfig, train: ArrayData, samples: int, device: str, title: str = "") -> Learner:
+    """The study's training: a whole number of steps that shows about `samples` images, warm-up over a twentieth."""
     learner = Learner(config, torch.device(device))
-    steps = max(1, run.samples // config.global_batch)
+    steps = max(1, samples // config.global_batch)
     total = steps * config.global_batch
-    cpu_start = time.process_time()
     loader = ArrayTrainLoader(train, seed=config.seed, global_batch=config.global_batch, total_samples=total)
-    for batch in tqdm(loader, total=steps, desc=f"{run.set_name} {run.row} {config.seed}", leave=False):
+    for batch in tqdm(loader, total=steps, desc=title, leave=False):
         seen = learner.samples_seen + config.global_batch
         learner.seed_step(0)
         set_lr(learner.optimizer, config.optim.lr * lr_share(seen, 0.05 * total, total, config.optim.final_lr_share))
@@ -154,12 +152,20 @@ def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) ->
             bf16=config.bf16(torch.device(device).type),
         )  # fmt: skip
         learner.stepped(seen)
+    return learner
+
+
+def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) -> dict[str, Any]:
+    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss and CPU seconds."""
+    config = run.config
+    cpu_start = time.process_time()
+    learner = trained(config, train, run.samples, device, f"{run.set_name} {run.row} {config.seed}")
     spent = time.process_time() - cpu_start
     scores = tally(
         learner.model, ArrayEvalLoader(test, batch_size=250), num_samples=len(test),
         num_classes=config.model.num_classes, device=device,
     )  # fmt: skip
-    return {**scores.metrics(), "samples": total, "train_cpu_s": round(spent, 1)}
+    return {**scores.metrics(), "samples": learner.samples_seen, "train_cpu_s": round(spent, 1)}
 
 
 def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
