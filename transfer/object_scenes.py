@@ -52,8 +52,8 @@ def drawn_scenes(per_class: int, seed: int) -> Scenes:
 
 
 def camvid_scenes(uri: str, split: str = "val") -> Scenes:
-    """Street scenes stretched to 64 x 64. Objects are signs, cars, pedestrians, bicyclists; images with less than 1 % are
-    left out.
+    """Street scenes stretched to 64 x 64 of which signs, cars, pedestrians and bicyclists, the objects, take 1 % or
+    more.
     """
     source = open_dataset(uri).split(split)
     config = DenseConfig(num_classes=CAMVID_CLASSES, ignore=CAMVID_VOID, num_regions=1, patch_grid=(8, 8))
