@@ -111,7 +111,8 @@ def window_bias(regions: Regions, window: int, aspect: float, readout: str) -> T
     distance = difference.square().sum(-1)
     empty = (regions.area <= 0)[:, None, :]
     distance = distance.masked_fill(empty, float("inf"))
-    last = distance.kthvalue(min(window, distance.shape[-1]), dim=-1, keepdim=True).values
+    # Not kthvalue: ONNX has no such operator.
+    last = distance.topk(min(window, distance.shape[-1]), dim=-1, largest=False).values[..., -1:]
     bias = torch.where((distance <= last * (1 + 1e-4) + 1e-9) & ~empty, 0.0, EMPTY_BIAS)
     if readout == "cls":
         class_row = torch.where(empty, EMPTY_BIAS, 0.0)

@@ -2,6 +2,9 @@
 
 Everything here is counted in integers, so it is exact and the same on every device. Shapes are static and nothing is
 read back to the host. Values of a map are checked at the boundary (`inputs.check_values`), never inside forward.
+
+Counts are integer scatters, except while torch.export looks: then they are products of one-hot masks with constants
+(`membership_sums`), the same whole numbers without a scatter, which deployed runtimes lack or run in any order.
 """
 
 from typing import NamedTuple
@@ -40,6 +43,11 @@ def overlap_matrix(maps: Tensor, grid: tuple[int, int], num_tokens: int) -> Tens
     rows, columns = grid
     patch_of_row = torch.arange(height, device=maps.device) // (height // rows)
     patch_of_column = torch.arange(width, device=maps.device) // (width // columns)
+    if torch.compiler.is_exporting():
+        in_column = (patch_of_column[:, None] == torch.arange(columns, device=maps.device)).float()
+        counts = membership_sums(maps, num_tokens, in_column)
+        counts = counts.view(B, num_tokens, rows, height // rows, columns).sum(3)
+        return counts.flatten(2) / ((height * width) // (rows * columns))
     patch = (patch_of_row[:, None] * columns + patch_of_column).flatten()
     slot = maps.flatten(1).long() * (rows * columns) + patch
     counts = torch.zeros(B, num_tokens * rows * columns, device=maps.device)
@@ -55,15 +63,9 @@ def measure_regions(maps: Tensor, num_tokens: int) -> Regions:
     So a square cell of side s has variance s^2 / 12 on each axis at any map resolution, and a one-pixel region is not
     degenerate. Sums are integers; the differences that follow are taken in float64.
     """
-    B, height, width = maps.shape
-    ids = maps.flatten(1).long()
-    y = torch.arange(height, device=maps.device)[:, None].expand(height, width).flatten()
-    x = torch.arange(width, device=maps.device)[None].expand(height, width).flatten()
-    sums = []
-    for values in (torch.ones_like(y), y, x, y * y, x * x, y * x):
-        total = torch.zeros(B, num_tokens, dtype=torch.long, device=maps.device)
-        sums.append(total.scatter_add_(1, ids, values.expand_as(ids)).double())
-    count, sum_y, sum_x, sum_yy, sum_xx, sum_yx = sums
+    height, width = maps.shape[1:]
+    sums = _moments_without_scatter if torch.compiler.is_exporting() else _moments
+    count, sum_y, sum_x, sum_yy, sum_xx, sum_yx = sums(maps, num_tokens)
     present = count.clamp(min=1)
     mean_y, mean_x = sum_y / present, sum_x / present
     variance_y = sum_yy / present - mean_y**2 + 1 / 12
@@ -76,6 +78,34 @@ def measure_regions(maps: Tensor, num_tokens: int) -> Regions:
             [variance_y / height**2, variance_x / width**2, covariance / (height * width)], -1
         ).float(),
     )
+
+
+def _moments(maps: Tensor, num_tokens: int) -> list[Tensor]:
+    """Sums over the pixels of each region of 1, y, x, y^2, x^2 and y x: six of (B, K), float64, whole numbers."""
+    B, height, width = maps.shape
+    ids = maps.flatten(1).long()
+    y = torch.arange(height, device=maps.device)[:, None].expand(height, width).flatten()
+    x = torch.arange(width, device=maps.device)[None].expand(height, width).flatten()
+    sums = []
+    for values in (torch.ones_like(y), y, x, y * y, x * x, y * x):
+        total = torch.zeros(B, num_tokens, dtype=torch.long, device=maps.device)
+        sums.append(total.scatter_add_(1, ids, values.expand_as(ids)).double())
+    return sums
+
+
+def _moments_without_scatter(maps: Tensor, num_tokens: int) -> list[Tensor]:
+    """The same six sums. Along a row float32 holds them (below 2^24 up to width 368); across rows float64."""
+    _, height, width = maps.shape
+    y = torch.arange(height, device=maps.device, dtype=torch.float64)
+    x = torch.arange(width, device=maps.device, dtype=torch.float32 if width <= 368 else torch.float64)
+    count, sum_x, sum_xx = membership_sums(maps, num_tokens, torch.stack([x**0, x, x * x], 1)).double().unbind(3)
+    return [count.sum(2), count @ y, sum_x.sum(2), count @ (y * y), sum_xx.sum(2), sum_x @ y]
+
+
+def membership_sums(maps: Tensor, num_tokens: int, values: Tensor) -> Tensor:
+    """Sums of `values` (W, c) over the pixels of each region in each row of (B, H, W) maps: (B, K, H, c)."""
+    ids = torch.arange(num_tokens, device=maps.device, dtype=maps.dtype)
+    return (maps[:, None] == ids[:, None, None]).to(values.dtype) @ values
 
 
 def harden(overlap: Tensor, centre: Tensor) -> Tensor:
