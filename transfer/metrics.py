@@ -25,6 +25,14 @@ def confusion(predicted: np.ndarray, class_ids: np.ndarray, num_classes: int) ->
     return np.bincount(class_ids * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def of_confusion(counts: np.ndarray, metric: str) -> float:
+    """Top-1, or the mean over classes with samples, from a confusion matrix (C, C)."""
+    right, total = np.diagonal(counts), counts.sum(1)
+    if metric == "top1":
+        return float(right.sum() / total.sum())
+    return float((right[total > 0] / total[total > 0]).mean())
+
+
 def chance(class_ids: np.ndarray, num_classes: int, metric: str) -> float:
     """What a guesser reaches: for top-1 the share of the commonest class (one constant answer), else 1 / classes."""
     if metric == "top1":

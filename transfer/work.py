@@ -80,7 +80,7 @@ def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Out
 def run_task(job: Job) -> Outcome:
     """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
     try:
-        return _TaskRun(job).run() if not _is_dense(job) else _run_dense(job)
+        return TaskRun(job).run() if not _is_dense(job) else _run_dense(job)
     except (UsageError, DataError, ValueError, OSError) as error:
         return Outcome(task=job.task, failures=[f"{job.task.name}: {error}"])
     except Exception as error:  # the other tasks go on; the trace is for whoever repairs this one
@@ -111,7 +111,7 @@ def _run_dense(job: Job) -> Outcome:
     )
 
 
-class _TaskRun:
+class TaskRun:
     """The steps of one task, with what they share."""
 
     def __init__(self, job: Job) -> None:
@@ -210,19 +210,23 @@ class _TaskRun:
         train = labelled(task.train)
         if task.held_out:
             return train, labelled(task.held_out), test
-        if task.num_rows or self.multilabel:
-            count = max(1, round(HELD_OUT_SHARE * len(train)))
-            rows, chosen = draw_parts(len(train), task.num_rows or (len(train) - count, count), self.job.seed)
-        else:
-            rows, chosen = hold_out(self.truth[task.train], HELD_OUT_SHARE, self.job.seed)
+        rows, chosen = self.drawn()
         return train.rows(rows), train.rows(chosen), test
+
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the training split to fit on and to choose on, for a task without a split to choose on."""
+        num, task = len(self.truth[self.task.train]), self.task
+        if task.num_rows or self.multilabel:
+            count = max(1, round(HELD_OUT_SHARE * num))
+            return draw_parts(num, task.num_rows or (num - count, count), self.job.seed)
+        return hold_out(self.truth[task.train], HELD_OUT_SHARE, self.job.seed)
 
     def _values(self, features: str, key: FeatureKey, split: Split) -> np.ndarray:
         found = self.store.find(key)
         if found is not None:
             return found
         started = time.perf_counter()
-        tokens = self._tokens()
+        tokens = self.budget
         with_maps = features != "pixels" and self.model.config.needs_maps
         batches = eval_loader(
             split, self.data, batch_size=self.job.batch_size, tokens=tokens if with_maps else None, with_maps=with_maps
@@ -240,10 +244,12 @@ class _TaskRun:
         if features == "pixels":
             return split_key("pixels 16", transform, split)
         network = self._network(features)
-        transform |= {"map_px": self.data.map_side, "tokens": self._tokens(), "model": to_json(network.config)}
+        transform |= {"map_px": self.data.map_side, "tokens": self.budget, "model": to_json(network.config)}
         return split_key(weights_hash(network), transform, split)
 
-    def _tokens(self) -> int | None:
+    @property
+    def budget(self) -> int | None:
+        """Tokens an image; None for a plain ViT."""
         return self.job.tokens or self.model.config.tokens
 
     def _network(self, features: str) -> FocusViT:

@@ -1,0 +1,211 @@
+"""Fine-tuning as a protocol: the one training loop over a fixed, published grid; the best point on held-out samples.
+
+AdamW, weight decay 0.05, drop path 0.1, 64 images a step, a tenth of the steps as warm-up, cosine to a hundredth; the
+grid is learning rate {1e-4, 3e-4, 1e-3} x layer decay {0.65, 0.75, 1.0}. The chosen point is trained again on all
+training samples, once for each seed, and only these last weights see the test images.
+"""
+
+import dataclasses
+import io
+import itertools
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from focusvit.checkpoint import load_model
+from focusvit.data_config import DataConfig
+from focusvit.loader import eval_loader
+from focusvit.optim import OptimConfig
+from focusvit.run import RunDir
+from focusvit.train_config import TrainConfig
+from pipeline import storage
+from pipeline.dataset import open_dataset
+from pipeline.errors import DataError, UsageError
+
+from . import metrics
+from .features import weights_hash
+from .protocol import Fitted
+from .results import Result, result_key
+from .scoring import score
+from .sealed import SealedTest
+from .subset import write_subset
+from .work import HELD_OUT_SHARE, Job, Outcome, TaskRun
+
+Train = Callable[[TrainConfig, str, str, str], None]
+"""(config, data set, run directory, device): train to the end. `cluster` hands in one that uses Ray workers."""
+FIT, CHOOSE, ALL = "fit", "choose", "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """The sweep. The same for every task: nothing in it looks at the task."""
+
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    layer_decays: tuple[float, ...] = (0.65, 0.75, 1.0)
+    weight_decay: float = 0.05
+    drop_path: float = 0.1
+    steps: int = 5000
+    batch: int = 64
+    warmup_share: float = 0.1
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: float = 0.5
+    seeds: int = 3
+    name: str = field(default="finetune", init=False)
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or not self.layer_decays or min(self.steps, self.batch, self.seeds) < 1:
+            raise ValueError(
+                "fine-tuning needs a learning rate, a layer decay, and steps, batch and seeds of 1 or more"
+            )
+
+    def config(self, run: TaskRun, num_samples: int, lr: float, decay: float, split: str, seed: int) -> TrainConfig:
+        """One training of the sweep on `num_samples` samples of `split`, scored once at its end."""
+        base, epochs = run.data, self.steps * self.batch / num_samples
+        data = DataConfig(
+            image_px=base.image_px, map_px=base.map_px, eval_crop_fraction=base.eval_crop_fraction,
+            crop_scale=self.crop_scale, flip=self.flip, loader_workers=base.loader_workers, train_split=split,
+            eval_split=CHOOSE,
+        )  # fmt: skip
+        model = dataclasses.replace(run.model.config, drop_path=self.drop_path, tokens=run.budget)
+        return TrainConfig(
+            model=model, data=data, epochs=epochs, global_batch=self.batch, seed=seed, eval_every_epochs=epochs,
+            checkpoint_every_epochs=epochs, init_from=run.record.uri, log_every_steps=50,
+            optim=OptimConfig(
+                lr=lr, layer_decay=decay, weight_decay=self.weight_decay, warmup_epochs=self.warmup_share * epochs
+            ),
+        )  # fmt: skip
+
+
+def train_here(config: TrainConfig, data_uri: str, run_dir: str, device: str) -> None:
+    """The default `Train`: in this process."""
+    from focusvit.train import train
+
+    train(config, data_uri=data_uri, run_dir=run_dir, device=device)
+
+
+def run_finetune(job: Job, settings: FineTune, train: Train = train_here) -> Outcome:
+    """Fine-tune on one task. Never raises for what the task or its data did: that becomes its list of failures."""
+    try:
+        return _FineTuneRun(job, settings, train).run()
+    except (UsageError, DataError, ValueError, OSError) as error:
+        return Outcome(task=job.task, failures=[f"{job.task.name}, finetune: {error}"])
+
+
+class _FineTuneRun:
+    """The sweep on one task, with what its steps share."""
+
+    def __init__(self, job: Job, settings: FineTune, train: Train) -> None:
+        self.job, self.settings, self.train = job, settings, train
+        self.run_of_task = TaskRun(job)
+        self.task = self.run_of_task.task
+
+    def run(self) -> Outcome:
+        of = self.run_of_task
+        outcome = Outcome(task=self.task, data_identity=of.splits[self.task.test].identity)
+        if of.multilabel:
+            return dataclasses.replace(
+                outcome, notes=[f"{self.task.name}: fine-tuning needs one class for each sample"]
+            )
+        key = self._key()
+        found = of.results.find(key)
+        if found is not None:
+            return dataclasses.replace(outcome, rows=found, num_skipped=1)
+        folder = storage.join(self.job.out, "finetune", key[:16])
+        started = time.perf_counter()
+        data = self._data(storage.join(folder, "data"))
+        lr, decay, held_out = self._choose(folder, data)
+        logits = [self._final(folder, data, lr, decay, seed) for seed in range(self.settings.seeds)]
+        rows = self._scored(np.stack(logits, 1), lr, decay, held_out, time.perf_counter() - started)
+        of.results.put(key, rows)
+        if storage.is_local(folder):  # the sweep's checkpoints have served; the result is a file
+            shutil.rmtree(folder)
+        return dataclasses.replace(outcome, rows=rows)
+
+    def _key(self) -> str:
+        of = self.run_of_task
+        return result_key(
+            {
+                "source": weights_hash(of.model),
+                "tokens": of.budget,
+                "splits": {name: [split.identity, split.info.root_hash] for name, split in of.splits.items()},
+                "task": dataclasses.asdict(self.task) | {"uri": ""},
+                "settings": dataclasses.asdict(self.settings),
+                "data": dataclasses.asdict(of.data) | {"loader_workers": 0},
+                "held_out_share": HELD_OUT_SHARE,
+                "seed": self.job.seed,
+            }
+        )
+
+    def _data(self, folder: str) -> str:
+        """The training samples as three splits: to fit on, to choose on, and both."""
+        of, task = self.run_of_task, self.task
+        train = of.splits[task.train]
+        if task.held_out:
+            held_out = of.splits[task.held_out]
+            fit = [(train, np.arange(train.num_samples))]
+            choose = [(held_out, np.arange(held_out.num_samples))]
+        else:
+            rows, chosen = of.drawn()
+            fit, choose = [(train, rows)], [(train, chosen)]
+        return write_subset(of.dataset, {FIT: fit, CHOOSE: choose, ALL: fit + choose}, folder)
+
+    def _choose(self, folder: str, data: str) -> tuple[float, float, float]:
+        """(learning rate, layer decay, score on the held-out samples): the best of the grid, the gentlest of equals."""
+        trials = []
+        for lr, decay in itertools.product(self.settings.learning_rates, self.settings.layer_decays):
+            place = storage.join(folder, f"lr{lr:g}-decay{decay:g}")
+            self._trained(place, data, lr, decay, FIT, seed=self.job.seed)
+            counts = np.load(io.BytesIO(storage.read_bytes(storage.join(place, "confusion.npy"))))
+            trials.append((metrics.of_confusion(counts, self.task.metric), -lr, -decay))
+        best, minus_lr, minus_decay = max(trials)
+        return -minus_lr, -minus_decay, best
+
+    def _trained(self, place: str, data: str, lr: float, decay: float, split: str, seed: int) -> None:
+        num_samples = open_dataset(data).split(split).num_samples
+        config = self.settings.config(self.run_of_task, num_samples, lr, decay, split, seed)
+        self.train(config, data, place, self.job.device)
+
+    def _final(self, folder: str, data: str, lr: float, decay: float, seed: int) -> np.ndarray:
+        """Test logits float32 (N, C) of one training on all training samples. Labels are not looked at."""
+        place = storage.join(folder, f"final-{seed}")
+        self._trained(place, data, lr, decay, ALL, seed=self.job.seed + seed)
+        latest = RunDir(place).latest()
+        assert latest is not None
+        model, _ = load_model(RunDir(place).checkpoint_uri(latest), self.job.device)
+        with_maps = model.config.needs_maps
+        batches = eval_loader(
+            self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.job.batch_size,
+            tokens=self.run_of_task.budget if with_maps else None, with_maps=with_maps,
+        )  # fmt: skip
+        with torch.inference_mode():
+            found = []
+            for batch in batches:
+                here = batch.to(self.job.device)
+                found.append(model(here.images, here.maps, self.run_of_task.budget).float().cpu().numpy())
+        return np.concatenate(found)
+
+    def _scored(self, logits: np.ndarray, lr: float, decay: float, held_out: float, fit_s: float) -> list[Result]:
+        """The row of the table; logits (N, seeds, C). The test labels are opened here, once."""
+        of, settings = self.run_of_task, self.settings
+        chosen: dict[str, Any] = {
+            "lr": lr, "layer_decay": decay, "steps": settings.steps, "seeds": settings.seeds,
+            f"held_out_{self.task.metric}": held_out,
+        }  # fmt: skip
+        fitted = [Fitted(predict=partial(_of_seed, seed), chosen=chosen) for seed in range(settings.seeds)]
+        num_train = sum(self.task.num_rows or (len(of.truth[self.task.train]),))
+        num_train += len(of.truth[self.task.held_out]) if self.task.held_out else 0
+        answers = SealedTest(logits, of.truth[self.task.test]).open_once("checkpoint finetune")
+        return score(
+            fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=of.dataset.classes,
+            num_train=num_train, fit_s=fit_s,
+        )  # fmt: skip
+
+
+def _of_seed(seed: int, logits: np.ndarray) -> np.ndarray:
+    return logits[:, seed]
