@@ -22,9 +22,10 @@ from pipeline import hierarchy
 from pipeline.superpixels import Superpixels
 
 from .order import key_of
-from .transforms import Colour, build, has_geometry
+from .transforms import Colour, after_crop, cropping, has_geometry
 
 Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,21 @@ class TrainViews:
         erase: float = 0.0,
     ) -> None:
         self.image_px, self.map_px = image_px, map_px
-        self._settings: dict[str, Any] = {
-            "image_px": image_px, "crop_scale": crop_scale, "crop_ratio": crop_ratio, "flip": flip,
-            "colour": colour, "colour_jitter": colour_jitter, "erase": erase,
-        }  # fmt: skip
+        self._crop_scale, self._crop_ratio, self._flip = crop_scale, crop_ratio, flip
+        self._after: dict[str, Any] = {"colour": colour, "colour_jitter": colour_jitter, "erase": erase}
         self._warps = has_geometry(colour)
         self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
 
     @cached_property
-    def _compose(self) -> Any:
-        compose = build(**self._settings)
-        _share_state(compose, self._numpy, self._python)
-        return compose
+    def _transforms(self) -> tuple[Any, Any]:
+        """The drawing of crop boxes and what follows crop and flip, on one random state; None where there is none."""
+        crop = cropping(self.image_px, self._crop_scale, self._crop_ratio) if self._crop_scale[0] < 1 else None
+        after = after_crop(**self._after)
+        if crop is not None:
+            crop.set_random_state(self._numpy, self._python)
+        if after is not None:
+            _share_state(after, self._numpy, self._python)
+        return crop, after
 
     def __call__(
         self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, num_tokens: int | None, key: tuple[int, ...]
@@ -85,37 +89,47 @@ class TrainViews:
         """The view of `rgb` (h, w, 3) for `key`, usually (seed, epoch, sample id). The same key gives the same view."""
         if self._warps or superpixels is None or num_tokens is None:
             return self.fine(rgb, superpixels, key).fit(num_tokens)
-        image, crop, flipped = self._moved(rgb, key)
+        image, crop, flipped = self._cropped(rgb, key)
         size = (self.map_px, self.map_px)
-        return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens))
+        regions = hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens)
+        return View(self._finished(image, None)[0], regions)
 
     def fine(self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, key: tuple[int, ...]) -> FineView:
         """The same view with the fine map, for whoever goes on changing it (mixing)."""
+        image, crop, flipped = self._cropped(rgb, key)
         if superpixels is None:
-            return FineView(self._moved(rgb, key)[0], None, None)
+            return FineView(self._finished(image, None)[0], None, None)
+        side = self.image_px if self._warps else self.map_px
+        fine = _nearest(superpixels.map, crop, flipped, (side, side))
         if self._warps:
-            self.reseed(key)
-            mask = _nearest(superpixels.map, (0.0, 0.0, 1.0, 1.0), False, rgb.shape[:2])
-            result = self._compose(image=rgb, mask=mask)
-            fine = _nearest(result["mask"], (0.0, 0.0, 1.0, 1.0), False, (self.map_px, self.map_px))
-            return FineView(result["image"], fine, superpixels.merges)
-        image, crop, flipped = self._moved(rgb, key)
-        fine = _nearest(superpixels.map, crop, flipped, (self.map_px, self.map_px))
+            image, fine = self._finished(image, fine)
+            fine = _nearest(fine, WHOLE, False, (self.map_px, self.map_px))
+        else:
+            image = self._finished(image, None)[0]
         return FineView(image, fine, superpixels.merges)
 
-    def _moved(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
-        """The image of the view, its crop box (y0, x0, y1, x1) in [0, 1] of the whole, and whether it is mirrored."""
+    def _cropped(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
+        """Crop and flip of the view: image, crop box (y0, x0, y1, x1) in [0, 1] of the whole, whether mirrored.
+
+        The box is drawn by albumentations and applied here: its Compose takes as long as a third of a JPEG decode.
+        """
         self.reseed(key)
-        result = self._compose(image=rgb)
-        crop, flipped = (0.0, 0.0, 1.0, 1.0), False
-        for name, params in result["applied_transforms"]:
-            if name == "RandomResizedCrop":
-                height, width = rgb.shape[:2]
-                x0, y0, x1, y1 = params["crop_coords"]
-                crop = (y0 / height, x0 / width, y1 / height, x1 / width)
-            elif name == "HorizontalFlip":
-                flipped = True
-        return result["image"], crop, flipped
+        draw, box, part = self._transforms[0], WHOLE, rgb
+        if draw is not None:
+            x0, y0, x1, y1 = draw.get_params_dependent_on_data({"shape": rgb.shape}, {})["crop_coords"]
+            height, width = rgb.shape[:2]
+            box, part = (y0 / height, x0 / width, y1 / height, x1 / width), rgb[y0:y1, x0:x1]
+        image = _resized(part, self.image_px)
+        flipped = self._python.random() < self._flip
+        return np.asarray(cv2.flip(image, 1), np.uint8) if flipped else image, box, flipped
+
+    def _finished(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:
+        """Image and mask after what follows crop and flip; the generators go on where `_cropped` left them."""
+        after = self._transforms[1]
+        if after is None:
+            return image, mask
+        moved = after(image=image) if mask is None else after(image=image, mask=mask)
+        return moved["image"], moved.get("mask")
 
     def reseed(self, key: tuple[int, ...]) -> None:
         """Put both generators into a state that depends on `key` alone (setting a state is cheaper than a new one)."""
@@ -135,6 +149,14 @@ def _share_state(compose: Any, numpy_state: np.random.Generator, python_state: r
         transform.set_random_state(numpy_state, python_state)
         if hasattr(transform, "transforms_ps") or isinstance(transform, type(compose)):  # OneOf and the like
             _share_state(transform, numpy_state, python_state)
+
+
+def _resized(part: NDArray[np.uint8], image_px: int) -> NDArray[np.uint8]:
+    """A contiguous square of `image_px`: area averages where a side shrinks, linear interpolation otherwise."""
+    if part.shape[:2] == (image_px, image_px):
+        return np.ascontiguousarray(part)
+    mode = cv2.INTER_AREA if max(part.shape[:2]) > image_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, (image_px, image_px), interpolation=mode), np.uint8)
 
 
 def _nearest(fine: NDArray[np.uint8], crop: Box, flip: bool, size: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -172,11 +194,7 @@ def eval_view(
     height, width = rgb.shape[:2]
     crop = centre_box(height, width, crop_fraction)
     y0, x0, y1, x1 = (round(v * n) for v, n in zip(crop, (height, width) * 2))
-    part = rgb[y0:y1, x0:x1]
-    if part.shape[:2] != (image_px, image_px):
-        mode = cv2.INTER_AREA if part.shape[0] > image_px else cv2.INTER_LINEAR
-        part = np.asarray(cv2.resize(part, (image_px, image_px), interpolation=mode), np.uint8)
-    image = np.ascontiguousarray(part)
+    image = _resized(rgb[y0:y1, x0:x1], image_px)
     if superpixels is None or num_tokens is None:
         return View(image, None)
     return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, False, (map_px, map_px), num_tokens))

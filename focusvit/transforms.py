@@ -8,26 +8,19 @@ Colour = Literal["none", "3-augment", "randaugment"]
 COLOURS = get_args(Colour)
 
 
-def build(
-    *,
-    image_px: int,
-    crop_scale: tuple[float, float],
-    crop_ratio: tuple[float, float],
-    flip: float,
-    colour: Colour,
-    colour_jitter: float,
-    erase: float,
-) -> Any:
-    """Crop and flip first (their place is what the map follows), then colour, then geometry, then erasing."""
+def cropping(image_px: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Any:
+    """The random resized crop, of which only the drawing of boxes is used."""
     import albumentations as A  # here, since its import takes a second that no other verb should pay
 
+    return A.RandomResizedCrop(size=(image_px, image_px), scale=scale, ratio=ratio)
+
+
+def after_crop(*, colour: Colour, colour_jitter: float, erase: float) -> Any:
+    """What follows crop and flip: colour, then geometry, then erasing. None when nothing does."""
+    import albumentations as A
+
     cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's own threads would fight them
-    size = (image_px, image_px)
-    if crop_scale[0] < 1.0:
-        first = A.RandomResizedCrop(size=size, scale=crop_scale, ratio=crop_ratio, area_for_downscale="image")
-    else:
-        first = A.Resize(*size, area_for_downscale="image")
-    steps: list[Any] = [first, A.HorizontalFlip(p=flip)]
+    steps: list[Any] = []
     if colour == "3-augment":  # DeiT III: one of three, always
         steps.append(
             A.OneOf([A.ToGray(p=1.0), A.Solarize(p=1.0), A.GaussianBlur(sigma_limit=(0.1, 2.0), p=1.0)], p=1.0)
@@ -41,7 +34,7 @@ def build(
         )
     if erase > 0:
         steps.append(A.Erasing(scale=(0.02, 0.33), ratio=(0.3, 3.3), fill="random_uniform", p=erase))
-    return A.Compose(steps, save_applied_params=True)
+    return A.Compose(steps) if steps else None
 
 
 def has_geometry(colour: Colour) -> bool:
