@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import signal
 import tarfile
 import time
@@ -25,6 +26,7 @@ from .superpixels import SuperpixelConfig, segment_image
 
 Row = dict[str, Any]  # of plan.SCHEMA
 Members = dict[str, bytes]
+log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/worker_log.py does
 MAX_LISTED = 1000  # bad samples that a report carries; the count is always whole
 
 
@@ -175,7 +177,10 @@ def run_shard(task: ShardTask) -> dict[str, Any]:
             built = build_shard(rows, isolated)
     else:
         built = build_shard(rows, lambda row: make_sample(row, task.source, task.image, task.superpixels))
-    return commit_shard(task, built, started)
+    result = commit_shard(task, built, started)
+    told = {name: result[name] for name in ("num_samples", "num_bad", "wall_s", "cpu_s")}
+    log.info("shard finished", extra={"facts": {"run": task.fingerprint[:12], "shard": task.name, **told}})
+    return result
 
 
 def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float]) -> dict[str, Any]:

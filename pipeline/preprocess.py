@@ -205,11 +205,12 @@ def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: lis
     else:
         results = run_ray(todo, address=config.ray_address, workers=config.workers)
     total, num_bad = sum(int(plan.bounds[t.shard + 1] - plan.bounds[t.shard]) for t in todo), len(bad)
-    done = plan.num_samples - total
+    done, num_shards = plan.num_samples - total, plan.num_shards - len(todo)
     with tqdm(total=plan.num_samples, initial=done, unit=" images", desc=f"preprocess {plan.split}") as bar:
         for result in results:
+            num_bad, num_shards = num_bad + result["num_bad"], num_shards + 1
+            bar.set_postfix_str(f"shards={num_shards}/{plan.num_shards}, bad={num_bad}", refresh=False)
             bar.update(result["num_samples"] + result["num_bad"])
-            num_bad += result["num_bad"]
             bad.extend(result["bad"])
             if config.max_errors is not None and num_bad > config.max_errors:
                 raise DataError(
