@@ -18,10 +18,11 @@ from pipeline.errors import UsageError
 
 from .doctor_services import check_tracking
 from .finding import as_text, num_broken
-from .job_environment import load_secrets
+from .job_environment import SETUP_HOOK, load_secrets
 from .package import checkout_root, fingerprint
 from .places import SPREAD, check_for_job, places_of, tracking_uri_of
 from .probe import probe_cluster
+from .worker_log import start_driver
 
 SPEC_FILE = "focusvit-job.json"
 
@@ -68,7 +69,11 @@ def main(argv: list[str]) -> int:
         return 2
     import ray
 
-    ray.init(address="auto", logging_level=logging.WARNING)
+    # `submit` names the hook for the whole job; a RayJob's own runtime environment knows nothing of it.
+    hook = {} if Path(checkout_root(), SPEC_FILE).is_file() else {"worker_process_setup_hook": SETUP_HOOK}
+    quiet = "--verbose" not in argv
+    ray.init(address="auto", logging_level=logging.WARNING, log_to_driver=not quiet, runtime_env=hook)
+    start_driver()
     # After ray.init, whose own handler would leave at once: the verb may still have a run to close.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.stderr = ProgressLog(sys.stderr)  # type: ignore[assignment]

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from pipeline.errors import UsageError
 
 SECRETS_FILE = "focusvit-secrets.json"
-SETUP_HOOK = "cluster.job_environment.load_secrets"  # Ray calls it in every worker process before any task
+SETUP_HOOK = "cluster.worker_log.start_worker"  # Ray calls it in every worker process before any task
+JOB_VARIABLE = "FOCUSVIT_JOB"  # the name of the job, for its log lines and metrics
 
 _PASSED = re.compile(r"MLFLOW_\w+|AWS_\w+|FSSPEC_\w+|NCCL_\w+|TQDM_\w+|RAY_TRAIN_\w+|HF_TOKEN|FOCUSVIT_DATA")
 # These name files or profiles of the machine that submits.

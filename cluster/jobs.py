@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commandline import parse
@@ -77,7 +77,7 @@ def status_of(client: "JobSubmissionClient", job: str) -> dict[str, Any]:
     bar = last_bar(log)
     row = _row(client.get_job_info(job))
     row["progress"] = str(bar) if bar else ""
-    row["percent"] = bar.percent if bar else None
+    row["bar"] = asdict(bar) if bar else None
     return row
 
 

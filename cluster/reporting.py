@@ -1,6 +1,7 @@
 """What the driver of a training shows and sends: the MLflow run, its curves, the progress bar, the pictures."""
 
 import io
+import logging
 import signal
 import sys
 import threading
@@ -24,6 +25,8 @@ from pipeline.dataset import Dataset
 
 if TYPE_CHECKING:
     from .training import LaunchConfig
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
         if config.model.needs_maps:
             tracker.image(overlay(config, data), "superpixels_seen_in_training")
         total = config.num_steps(split.num_samples) * config.global_batch
-        bar = _Progress(total, run.latest() or 0, quiet=launch.json)
+        bar = _Progress(total, run.latest() or 0, tracker.run_id, quiet=launch.json)
         shipper = Shipper(launch.run_dir, tracker, on_point=bar.point).start()
 
         def finish() -> dict[str, Any]:
@@ -141,13 +144,15 @@ def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsen
 class _Progress:
     """A bar over samples with images per second, time left, loss and the last score."""
 
-    def __init__(self, total: int, done: int, quiet: bool) -> None:
+    def __init__(self, total: int, done: int, run_id: str, quiet: bool) -> None:
+        self._run_id = run_id
         self._bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=quiet or None, desc="train")
         self._quiet, self._shown, self._said_wait, self._lock = quiet, {}, False, threading.Lock()  # type: ignore[var-annotated]
 
     def point(self, point: dict[str, Any]) -> None:
         with self._lock:
             values = point["values"]
+            log.info("point", extra={"facts": {"run": self._run_id, "samples": point["samples"], **values}})
             for name, label in (("train/loss", "loss"), ("val/top1", "val_top1"), ("perf/img_per_s", "img/s")):
                 if name in values:
                     self._shown[label] = f"{values[name]:.0f}" if label == "img/s" else f"{values[name]:.3f}"

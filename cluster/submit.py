@@ -19,7 +19,7 @@ from pipeline.errors import DataError, UsageError
 from .connection import connect, jobs_url
 from .follow import follow
 from .job import SPEC_FILE, JobSpec
-from .job_environment import SECRETS_FILE, SETUP_HOOK, job_variables
+from .job_environment import JOB_VARIABLE, SECRETS_FILE, SETUP_HOOK, job_variables
 from .package import checkout_root, code_files, fingerprint, stage
 from .places import check_for_job, places_of, tracking_uri_of, warn_loopback
 
@@ -71,10 +71,8 @@ class Job:
 
     def runtime_env(self, working_dir: str) -> dict[str, Any]:
         """Ray's runtime environment. Secrets are not in it: Ray shows and logs it."""
-        env: dict[str, Any] = {"working_dir": working_dir, "env_vars": self.plain}
-        if self.secret:
-            env["worker_process_setup_hook"] = SETUP_HOOK
-        return env
+        variables = {**self.plain, JOB_VARIABLE: self.name}
+        return {"working_dir": working_dir, "env_vars": variables, "worker_process_setup_hook": SETUP_HOOK}
 
     def extra_files(self) -> dict[str, bytes]:
         files = {SPEC_FILE: self.spec.encode()}

@@ -6,6 +6,7 @@ only train. They talk through the run directory, so a worker's death loses nothi
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from pipeline.errors import DataError, UsageError
 from .estimate import describe
 from .ray_session import ray_session
 from .reporting import reported_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +263,11 @@ def _worker(settings: dict[str, Any]) -> None:
     if storage.exists(place):
         return  # the last start ended with an error that a new start would only repeat; the driver raises it
     context = ray.train.get_context()
+    who = {"run": RunDir(settings["run_dir"]).info().get("run_id"), "rank": context.get_world_rank()}
+    log.info("worker started", extra={"facts": {**who, "world_size": context.get_world_size()}})
 
     def on_checkpoint(samples_seen: int, metrics: dict[str, float]) -> None:
+        log.info("checkpoint", extra={"facts": {**who, "samples": samples_seen}})
         ray.train.report({"samples_seen": samples_seen, **metrics})
 
     try:
