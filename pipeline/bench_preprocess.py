@@ -32,7 +32,7 @@ from .plan import Plan, make_plan, save_plan
 from .png import encode_gray8
 from .resize import reduce_area
 from .slic import slic_class
-from .sources import Source, detect
+from .sources import Reader, detect
 from .superpixels import SuperpixelConfig, scale_for_segmentation
 
 Row = dict[str, Any]
@@ -68,9 +68,10 @@ def main(argv: list[str]) -> int:
     source = detect(storage.resolve(folder), "train")
     plan = make_plan(source, "train", samples_per_shard=32, max_samples=config.max_samples)
     sys.stdout.write(f"bench preprocess: {plan.num_samples} images of {folder}, {config.rounds} rounds\n")
-    tables = [_ways_table(plan, source, config.rounds), *stage_table(plan.table.to_pylist()[:100], source)]
+    reader = source.reader()
+    tables = [_ways_table(plan, reader, config.rounds), *stage_table(plan.table.to_pylist()[:100], reader)]
     if config.two_workers:
-        tables.append(_workers_table(plan, source, config.rounds))
+        tables.append(_workers_table(plan, reader, config.rounds))
     for table in tables:
         sys.stdout.write(table.markdown() + "\n")
     packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "webdataset", "ray")
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _ways_table(plan: Plan, source: Source, rounds: int) -> Table:
+def _ways_table(plan: Plan, source: Reader, rounds: int) -> Table:
     rows = plan.table.to_pylist()
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Way] = {
@@ -131,14 +132,14 @@ def _resized_by_opencv(bgr: np.ndarray) -> np.ndarray:
     return cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _decoded(source: Source, row: Row) -> np.ndarray:
+def _decoded(source: Reader, row: Row) -> np.ndarray:
     data = source.read(row["file"], row["offset"], row["length"])
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert bgr is not None
     return bgr
 
 
-def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Source, rows: Sequence[Row]) -> None:
+def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Reader, rows: Sequence[Row]) -> None:
     for row in rows:
         bgr = resize(_decoded(source, row))
         cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _IMAGE.quality])
@@ -147,14 +148,14 @@ def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Source, rows: Seq
         encode_gray8(labels.astype(np.uint8))
 
 
-def _pipeline(source: Source, folder: str, rows: Sequence[Row]) -> None:
+def _pipeline(source: Reader, folder: str, rows: Sequence[Row]) -> None:
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
         built = build_shard(part, lambda row: make_sample(row, source, _IMAGE, _SUPERPIXELS))
         storage.put(storage.join(folder, f"{start}.tar"), built.data)
 
 
-def _straightforward(segmenter: Any, source: Source, rows: Sequence[Row]) -> None:
+def _straightforward(segmenter: Any, source: Reader, rows: Sequence[Row]) -> None:
     for row in rows:
         bgr = _resized_by_opencv(_decoded(source, row))
         cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _IMAGE.quality])
@@ -163,7 +164,7 @@ def _straightforward(segmenter: Any, source: Source, rows: Sequence[Row]) -> Non
         cv2.imencode(".png", labels.astype(np.uint8))
 
 
-def _workers_table(plan: Plan, source: Source, rounds: int) -> Table:
+def _workers_table(plan: Plan, source: Reader, rounds: int) -> Table:
     """Two workers of a running Ray against two processes that only run shards: what scheduling costs."""
     from .executors import _start_ray, run_ray
 
@@ -203,7 +204,7 @@ def _workers_table(plan: Plan, source: Source, rounds: int) -> Table:
     )
 
 
-def _task(plan: Plan, source: Source, out: str, shard: int, description: dict[str, Any]) -> ShardTask:
+def _task(plan: Plan, source: Reader, out: str, shard: int, description: dict[str, Any]) -> ShardTask:
     return ShardTask(
         out=out,
         split=plan.split,

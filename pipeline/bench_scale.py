@@ -15,7 +15,7 @@ from .build import ShardTask
 from .commandline import parse
 from .executors import object_store_used, run_ray
 from .image import ImageConfig
-from .sources.folder import ClassFolders
+from .sources.readers import FileReader
 from .superpixels import SuperpixelConfig
 
 _IMAGES_PER_TASK = 1000
@@ -86,7 +86,7 @@ def _task(shard: int, sleep_s: float) -> ShardTask:
         out="",
         split=str(sleep_s),
         shard=shard,
-        source=ClassFolders(root=""),  # nothing is read
+        source=FileReader(""),  # nothing is read
         image=ImageConfig(),
         superpixels=SuperpixelConfig(),
         fingerprint="",

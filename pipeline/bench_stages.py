@@ -16,14 +16,14 @@ from .image import ImageConfig, decode_image, prepare_image, read_header
 from .merge_order import merge_order
 from .png import decode_gray8, encode_gray8
 from .slic import slic, slic_class
-from .sources import Source
+from .sources import Reader
 from .superpixels import SuperpixelConfig, scale_for_segmentation, segment_image
 
 _EPOCHS = 90
 Stage = Callable[[int], Any]
 
 
-def stage_table(rows: Sequence[dict[str, Any]], source: Source) -> list[Table]:
+def stage_table(rows: Sequence[dict[str, Any]], source: Reader) -> list[Table]:
     """Two tables: milliseconds of CPU per image for each stage; and for superpixels over a training of 90 epochs."""
     config, image = SuperpixelConfig(), ImageConfig()
     datas = [source.read(row["file"], row["offset"], row["length"]) for row in rows]

@@ -21,7 +21,7 @@ from .image import BadImage, ImageConfig, prepare_image, prepare_label_map, read
 from .interop import dali_index, dali_name
 from .plan import read_shard_rows
 from .sample import FORMAT_VERSION, Sample, encode
-from .sources import Source
+from .sources import Reader
 from .superpixels import SuperpixelConfig, segment_image
 
 Row = dict[str, Any]  # of plan.SCHEMA
@@ -37,7 +37,7 @@ class ShardTask:
     out: str
     split: str
     shard: int
-    source: Source
+    source: Reader
     image: ImageConfig
     superpixels: SuperpixelConfig
     fingerprint: str
@@ -72,7 +72,7 @@ class BuiltShard:
     bad: list[BadSample]
 
 
-def make_sample(row: Row, source: Source, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
+def make_sample(row: Row, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
     """Members of one sample. Raises BadImage when its bytes are no usable image, OSError when they cannot be read."""
     data = _read(source, row["file"], row["offset"], row["length"])
     sha256 = hashlib.sha256(data).hexdigest()
@@ -106,7 +106,7 @@ def make_sample(row: Row, source: Source, image: ImageConfig, superpixels: Super
     )
 
 
-def _read(source: Source, file: str, offset: int, length: int) -> bytes:
+def _read(source: Reader, file: str, offset: int, length: int) -> bytes:
     """Bytes of the source. A file that is not there or may not be read is the sample's fault, a broken disk is not."""
     try:
         return source.read(file, offset, length)

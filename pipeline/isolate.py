@@ -7,7 +7,7 @@ from typing import Any
 
 from .build import Members, Row, make_sample, prove_machine, signal_name
 from .image import BadImage, ImageConfig
-from .sources import Source
+from .sources import Reader
 from .superpixels import SuperpixelConfig
 
 _START_S = 120.0
@@ -22,7 +22,7 @@ class IsolatedMaker:
 
     def __init__(
         self,
-        source: Source,
+        source: Reader,
         image: ImageConfig,
         superpixels: SuperpixelConfig,
         make: Callable[..., Members] = make_sample,

@@ -118,7 +118,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:
         _say_plan(say, config, source, plan, out, finished=0)
-        return probe(plan, source, config.image, config.superpixels, workers=_num_workers(config))
+        return probe(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
     tasks = list(_tasks(config, source, plan, out, description))
     finished = _finished(tasks, out)
     _say_plan(say, config, source, plan, out, len(finished))
@@ -155,12 +155,13 @@ def _num_workers(config: PreprocessConfig) -> int:
 def _tasks(
     config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
 ) -> Iterator[ShardTask]:
+    reader = source.reader()
     for shard in range(plan.num_shards):
         yield ShardTask(
             out=out,
             split=plan.split,
             shard=shard,
-            source=source,
+            source=reader,
             image=config.image,
             superpixels=config.superpixels,
             fingerprint=description["fingerprint"],

@@ -9,14 +9,14 @@ from . import tar
 from .build import make_sample, prove_machine
 from .image import BadImage, ImageConfig
 from .plan import Plan
-from .sources import Source
+from .sources import Reader
 from .superpixels import SuperpixelConfig
 
 _IMAGES = 48  # 1 s; the spread of photo sizes leaves about 10 % of error
 
 
 def probe(
-    plan: Plan, source: Source, image: ImageConfig, superpixels: SuperpixelConfig, *, workers: int
+    plan: Plan, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig, *, workers: int
 ) -> dict[str, Any]:
     """Estimate of a run, from images at even distances in the plan: time (s) with `workers`, storage (bytes)."""
     prove_machine("")
@@ -58,7 +58,7 @@ def probe(
     }
 
 
-def _try(row: dict[str, Any], source: Source, image: ImageConfig, superpixels: SuperpixelConfig) -> dict | str:
+def _try(row: dict[str, Any], source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> dict | str:
     try:
         return make_sample(row, source, image, superpixels)
     except BadImage as error:

@@ -55,13 +55,6 @@ class StoredShards:
     """A data set in the place of a source: its images and labels are in its shards."""
 
     root: str
-    kind: str = "data set"
-
-    def rows(self) -> Iterator[Any]:
-        return iter(())
-
-    def class_names(self) -> None:
-        return None
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         raise FileNotFoundError(file)

@@ -97,7 +97,7 @@ def _with_source(
         plan = relocate(plan, source)
         description = {**description, "origin": {"kind": source.kind, "uri": wanted}}
         save_plan(plan_uri(uri, plan.split), plan, description)
-    return plan, description, [replace(task, source=source) for task in tasks]
+    return plan, description, [replace(task, source=source.reader()) for task in tasks]
 
 
 def _check_root(uri: str, split: str, tasks: list[ShardTask]) -> None:

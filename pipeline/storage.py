@@ -142,12 +142,11 @@ def walk(uri: str) -> Iterator[str]:
                     yield f"{prefix}{entry.name}"
 
 
-def open_read(uri: str) -> BinaryIO:
-    """A seekable, unbuffered (local) file to scan. The caller closes it."""
-    if is_local(uri):
-        return open(uri, "rb", buffering=0)  # noqa: PTH123 - unbuffered: a scan of tar headers jumps
+def open_object(uri: str) -> BinaryIO:
+    """An object as a seekable file that asks for what is read and no more. The caller closes it."""
     store, path = _open_store(uri)
-    return _retry(lambda: store.open(path, "rb"), uri)
+    # The default cache of fsspec would fetch 5 to 50 MB for each footer and row group.
+    return _retry(lambda: store.open(path, "rb", cache_type="none"), uri)
 
 
 def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:

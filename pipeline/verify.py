@@ -118,14 +118,7 @@ def _tasks(uri: str, plan: Plan, description: dict[str, Any]) -> list[ShardTask]
 class _Nowhere:
     """Checking a shard reads no image of the source."""
 
-    kind: str = "nothing"
     root: str = ""
-
-    def rows(self) -> Iterator[Any]:
-        return iter(())
-
-    def class_names(self) -> None:
-        return None
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         raise FileNotFoundError(file)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import UsageError
+from pipeline.scan import walk
 
+from .readers import FileReader
 from .row import Row, is_image_name
 
 ANNOTATIONS = "val_annotations.txt"
@@ -23,7 +25,7 @@ class ClassFolders:
     def rows(self) -> Iterator[Row]:
         found: Counter[str] = Counter()
         flat, other = 0, 0
-        for path in storage.walk(self.root):
+        for path in walk(self.root):
             class_name, _, rest = path.partition("/")
             if not is_image_name(path):
                 other += 1
@@ -46,8 +48,8 @@ class ClassFolders:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        return storage.read_bytes(storage.join(self.root, file))
+    def reader(self) -> FileReader:
+        return FileReader(self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,8 @@ class AnnotatedFolder:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        return storage.read_bytes(storage.join(self.root, file))
+    def reader(self) -> FileReader:
+        return FileReader(self.root)
 
 
 def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.errors import UsageError
 
 from .folder import shorten
+from .readers import FileReader
 from .row import Row
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}
@@ -93,8 +94,8 @@ class IlsvrcVal:
     def class_names(self) -> None:
         return None
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        return storage.read_bytes(storage.join(self.root, file))
+    def reader(self) -> FileReader:
+        return FileReader(self.root)
 
 
 def diagnosis(split: str, class_counts: dict[str, int]) -> str | None:

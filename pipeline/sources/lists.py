@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.errors import UsageError
 
 from .folder import shorten
+from .readers import FileReader
 from .row import Row, is_image_name
 
 LABEL_LIST = "labels.csv"
@@ -57,8 +58,8 @@ class DenseFolders:
                 return tuple(storage.read_bytes(storage.join(place, CLASS_LIST)).decode().split("\n")[:256])
         return None
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        return storage.read_bytes(storage.join(self.root, file))
+    def reader(self) -> FileReader:
+        return FileReader(self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,5 +92,5 @@ class LabelList:
     def class_names(self) -> tuple[str, ...]:
         return tuple(sorted({name for _, names in self._lines for name in names}))
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        return storage.read_bytes(storage.join(self.root, file))
+    def reader(self) -> FileReader:
+        return FileReader(self.root)

@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline import storage
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
+from .readers import FileReader
 from .row import Row
 
 
@@ -52,13 +53,33 @@ class HuggingFaceParquet:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
+    def reader(self) -> "ParquetReader":
+        return ParquetReader(self.root, self.image_column)
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Images are rows of parquet files in the folder `root`; `offset` is the number of the row."""
+
+    root: str
+    image_column: str
+
     def read(self, file: str, offset: int, length: int) -> bytes:
+        import pyarrow as pa
+
         place = storage.join(self.root, file)
-        group, first = _row_group_of(place, offset)
-        value = _images(place, group, self.image_column)[offset - first].as_py()
+        try:
+            group, first = _row_group_of(place, offset)
+            value = _images(place, group, self.image_column)[offset - first].as_py()
+        except (FileNotFoundError, PermissionError) as error:
+            raise storage.StoreError(
+                f"{place} cannot be read ({error}). Is the source mounted and readable on this machine?"
+            ) from None
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{place} is damaged at row {offset} ({error}). Fetch it again.") from None
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None and isinstance(value, dict) and value.get("path"):
-            return storage.read_bytes(storage.join(self.root, value["path"]))
+            return FileReader(self.root).read(value["path"], 0, -1)
         return data or b""
 
 
@@ -108,7 +129,7 @@ def _open(place: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(place if storage.is_local(place) else storage.open_read(place))
+        return pq.ParquetFile(place if storage.is_local(place) else storage.open_object(place), pre_buffer=True)
     except pa.ArrowInvalid as error:
         raise UsageError(f"{place} is not a whole parquet file ({error}). Fetch it again.") from None
 
@@ -121,7 +142,7 @@ def _row_group_of(place: str, row: int) -> tuple[int, int]:
         if row < first + count:
             return group, first
         first += count
-    raise FileNotFoundError(f"{place} has {first} rows, no row {row}: the file changed after it was listed")
+    raise storage.StoreError(f"{place} has {first} rows, no row {row}: it was changed after it was listed.")
 
 
 @lru_cache(maxsize=2)

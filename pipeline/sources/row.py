@@ -19,8 +19,21 @@ class Row(NamedTuple):
     labels: tuple[int, ...] = ()  # class ids of a multi-label task
 
 
+class Reader(Protocol):
+    """What a task carries of a source: frozen, picklable, and small whatever the size of the data."""
+
+    @property
+    def root(self) -> str: ...
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        """The encoded image of a row. Raises FileNotFoundError or PermissionError when this image alone is off, another
+        OSError when its place is (worth another try, and never held against a sample).
+        """
+        ...
+
+
 class Source(Protocol):
-    """A layout. Frozen and picklable: workers get it and read their own rows."""
+    """A layout, as the driver sees it."""
 
     @property
     def kind(self) -> str:
@@ -40,8 +53,8 @@ class Source(Protocol):
         """The class list in its own order when the source states one; None: the sorted names of its rows."""
         ...
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        """The encoded image of a row. Raises FileNotFoundError or another OSError."""
+    def reader(self) -> Reader:
+        """What workers read the images with."""
         ...
 
 

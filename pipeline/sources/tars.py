@@ -3,13 +3,16 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 from pipeline import storage, tar
 from pipeline.errors import UsageError
+from pipeline.scan import Scan, in_parallel
 
 from .folder import ANNOTATIONS, match_annotations, shorten
 from .ilsvrc import is_val_name, match, val_classes
+from .readers import SpanReader
 from .row import Row, is_image_name
 
 
@@ -30,37 +33,37 @@ class TarArchive:
 
     def rows(self) -> Iterator[Row]:
         place = storage.join(self.root, self.name)
-        end = storage.size(place)
-        with storage.open_read(place) as file:
-
-            def read(offset: int, length: int) -> bytes:
-                file.seek(offset)
-                return file.read(length)
-
-            found = [(member.name.removeprefix("./"), member) for member in tar.members(read, 0, end, place)]
+        with Scan(place) as scan:
+            found = [(member.name.removeprefix("./"), member) for member in tar.members(scan, 0, scan.size, place)]
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
-                yield from self._of_tars(read, inner, place)
+                yield from self._of_tars(inner, place)
             else:
-                yield from self._of_images(read, found, place)
+                yield from self._of_images(scan, found, place)
 
-    def _of_tars(self, read, inner, place: str) -> Iterator[Row]:  # type: ignore[no-untyped-def]
+    def _of_tars(self, inner: list[tuple[str, tar.Member]], place: str) -> Iterator[Row]:
+        """The class tars are scanned beside each other: each header tells where the next one is, so one scan waits."""
         empty = []
-        for name, outer in inner:
-            class_name, count = PurePosixPath(name).stem, 0
-            end = outer.offset + outer.size
-            for member in tar.members(read, outer.offset, end, f"{place}, in its member {name},"):
-                path = member.name.removeprefix("./")
-                if is_image_name(path):
-                    count += 1
-                    source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
-                    yield self._row(source, member, class_name)
-            if not count:
+        for (name, _), rows in zip(inner, in_parallel(partial(self._of_class, place), inner)):
+            yield from rows
+            if not rows:
                 empty.append(name)
         if empty:
             raise UsageError(f"{len(empty)} of the class tars in {place} hold no image: {shorten(empty)}.")
 
-    def _of_images(self, read, found, place: str) -> Iterator[Row]:  # type: ignore[no-untyped-def]
+    def _of_class(self, place: str, item: tuple[str, tar.Member]) -> list[Row]:
+        name, outer = item
+        class_name, rows = PurePosixPath(name).stem, []
+        with Scan(place) as scan:
+            end = outer.offset + outer.size
+            for member in tar.members(scan, outer.offset, end, f"{place}, in its member {name},"):
+                path = member.name.removeprefix("./")
+                if is_image_name(path):
+                    source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
+                    rows.append(self._row(source, member, class_name))
+        return rows
+
+    def _of_images(self, read: Scan, found: list[tuple[str, tar.Member]], place: str) -> Iterator[Row]:
         images = {name: member for name, member in found if is_image_name(name)}
         if not images:
             names = shorten([name for name, _ in found])
@@ -88,22 +91,14 @@ class TarArchive:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        data = storage.read_bytes(storage.join(self.root, file), offset, length)
-        if len(data) != length:
-            raise FileNotFoundError(f"{file} ended before byte {offset + length}: the archive changed or is cut")
-        return data
+    def reader(self) -> SpanReader:
+        return SpanReader(self.root)
 
 
 def first_names(place: str, count: int = 64) -> list[str]:
     """Names of the first members of a tar, to see what it is."""
-    with storage.open_read(place) as file:
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        found = tar.members(read, 0, storage.size(place), place)
+    with Scan(place) as scan:
+        found = tar.members(scan, 0, scan.size, place)
         return [member.name for member in itertools.islice(found, count)]
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from pipeline import storage, tar
 from pipeline.errors import UsageError
+from pipeline.scan import Scan, in_parallel
 
 from .folder import shorten
+from .readers import SpanReader
 from .row import Row, is_image_name
 
 CLASS_NAMES = "classnames.txt"  # as clip-benchmark publishes it, one name on each line
@@ -25,18 +27,15 @@ class WebDatasetTars:
     kind: str = "WebDataset tars"
 
     def rows(self) -> Iterator[Row]:
-        for name in self.files:
-            place = storage.join(self.root, name)
-            with storage.open_read(place) as file:
+        for rows in in_parallel(self._of_one, self.files):
+            yield from rows
 
-                def read(offset: int, length: int) -> bytes:
-                    file.seek(offset)
-                    return file.read(length)
+    def _of_one(self, file: str) -> list[Row]:
+        place = storage.join(self.root, file)
+        with Scan(place) as scan:
+            return list(self._samples(scan, file, list(tar.members(scan, 0, scan.size, place))))
 
-                members = list(tar.members(read, 0, storage.size(place), place))
-                yield from self._of_one(read, name, members)
-
-    def _of_one(self, read: Any, file: str, members: list[tar.Member]) -> Iterator[Row]:
+    def _samples(self, read: Scan, file: str, members: list[tar.Member]) -> Iterator[Row]:
         samples: dict[str, dict[str, tar.Member]] = {}
         for member in members:
             folder, _, base = member.name.removeprefix("./").rpartition("/")
@@ -55,7 +54,7 @@ class WebDatasetTars:
                 group=file,  # neighbours in a tar are read together
             )
 
-    def _class_name(self, read: Any, found: dict[str, tar.Member], place: str) -> str | None:
+    def _class_name(self, read: Scan, found: dict[str, tar.Member], place: str) -> str | None:
         label: Any = None
         if "cls" in found:
             label = read(found["cls"].offset, found["cls"].size).decode().strip()
@@ -79,11 +78,8 @@ class WebDatasetTars:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        data = storage.read_bytes(storage.join(self.root, file), offset, length)
-        if len(data) != length:
-            raise FileNotFoundError(f"{file} ended before byte {offset + length}: the archive changed or is cut")
-        return data
+    def reader(self) -> SpanReader:
+        return SpanReader(self.root)
 
 
 def is_webdataset(names: list[str]) -> bool:

@@ -41,7 +41,7 @@ def tasks(source: Path) -> list[ShardTask]:
         out="",
         split="train",
         shard=0,
-        source=found,
+        source=found.reader(),
         image=config.image,
         superpixels=config.superpixels,
         fingerprint=description["fingerprint"],
@@ -52,7 +52,7 @@ def tasks(source: Path) -> list[ShardTask]:
 
 
 def _at(tasks: list[ShardTask], out: Path) -> list[ShardTask]:
-    source = tasks[0].source
+    source = detect(tasks[0].source.root, "train")
     plan = make_plan(source, "train", samples_per_shard=5)
     save_plan(plan_uri(str(out), "train"), plan, {})
     return [replace(task, out=str(out)) for task in tasks]

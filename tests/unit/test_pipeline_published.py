@@ -23,7 +23,8 @@ EXPECTED = {f"{wnid}/{name}": (wnid, data) for wnid, (name, data) in zip(WNIDS, 
 
 
 def _content(source: Source) -> dict[str, tuple[str | None, bytes]]:
-    return {row.source: (row.class_name, source.read(row.file, row.offset, row.length)) for row in source.rows()}
+    read = source.reader().read
+    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.rows()}
 
 
 def _devkit() -> dict[str, bytes]:

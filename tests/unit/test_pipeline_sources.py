@@ -21,7 +21,8 @@ EXPECTED = {f"{c}/{name}": (c, data) for c, files in IMAGES.items() for name, da
 
 
 def _content(source: Source) -> dict[str, tuple[str | None, bytes]]:
-    return {row.source: (row.class_name, source.read(row.file, row.offset, row.length)) for row in source.rows()}
+    read = source.reader().read
+    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.rows()}
 
 
 def test_class_folders_directly_and_below_a_split(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Finding one's way in large files: many small reads from one of them, and many files or folders at a time.
+
+A header read near costs a system call, far a request of 20 ms. So a far file is read in large windows: the bytes
+between two headers come faster than the next answer would.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from . import storage
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREADS = 16  # waiting for a disk or a store, not computing
+WINDOW_BYTES = 4 * 2**20  # what comes in about the time of one answer; THREADS of them fit the driver
+
+
+class Scan:
+    """`scan(offset, length)` gives bytes of one file; a context manager, for one thread. Raises as `storage`."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._file = uri, -1
+        self.size = storage.size(uri)
+        self._start, self._window = 0, b""
+
+    def __enter__(self) -> "Scan":
+        if storage.is_local(self._uri):
+            self._file = os.open(self._uri, os.O_RDONLY)
+            if hasattr(os, "posix_fadvise"):  # without this Linux reads 128 KB for each header of 512 bytes
+                os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, fewer only where the file ends."""
+        if self._file >= 0:
+            return os.pread(self._file, length, offset)
+        start = offset - self._start
+        if not 0 <= start <= len(self._window) - length:
+            wanted = min(max(length, WINDOW_BYTES), self.size - offset)
+            self._window = storage.read_bytes(self._uri, offset, wanted) if wanted > 0 else b""
+            self._start = offset
+            start = 0
+        return self._window[start : start + length]
+
+
+def walk(uri: str) -> Iterator[str]:
+    """As `storage.walk`; folders of a store are listed beside each other, and one at a time is held for each thread."""
+    if storage.is_local(uri):
+        yield from storage.walk(uri)
+        return
+    names = [name for name in storage.list_names(uri) if not name.startswith(".")]
+    listings = in_parallel(lambda name: list(storage.walk(storage.join(uri, name))), names)
+    for name, found in zip(names, listings):
+        for path in found:
+            yield f"{name}/{path}" if path else name  # walking a file gives the file itself
+
+
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
+    """Results in the order of `items`, from threads. At most `threads` are ahead of the consumer, so that a listing of
+    millions is never held at once. The first exception of `work` ends it.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(work, item))
+                if len(ahead) >= threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
