@@ -23,6 +23,8 @@ from focusvit.train_config import TrainConfig
 from pipeline import storage
 from pipeline.dataset import Dataset
 
+from .scoring import POINTS
+
 if TYPE_CHECKING:
     from .training import LaunchConfig
 
@@ -65,9 +67,10 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
         total = config.num_steps(split.num_samples) * config.global_batch
         bar = _Progress(total, run.latest() or 0, tracker.run_id, quiet=launch.json)
         shipper = Shipper(launch.run_dir, tracker, on_point=bar.point).start()
+        scores = Shipper(launch.run_dir, tracker, name=POINTS).start() if launch.score_on else None
 
         def finish() -> dict[str, Any]:
-            unsent = shipper.finish()
+            unsent = shipper.finish() + (scores.finish() if scores else 0)
             bar.close()
             summary = _summary(run, tracker, data, time.monotonic() - started, unsent)
             _send_results(run, tracker, data)
@@ -77,6 +80,8 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
             yield finish
         except BaseException:
             shipper.finish(timeout_s=10)
+            if scores:
+                scores.finish(timeout_s=10)
             bar.close()
             raise
 
@@ -139,6 +144,19 @@ def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsen
         "tracking_uri": tracker.uri,
         "points_not_sent": unsent,
     }
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """What a finished training comes to, for the terminal."""
+    metrics = summary["metrics"]
+    scores = ", ".join(
+        f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics
+    )
+    return (
+        f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
+        f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "
+        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
+    )
 
 
 class _Progress:

@@ -27,7 +27,8 @@ from pipeline.errors import DataError, UsageError
 
 from .estimate import describe
 from .ray_session import ray_session
-from .reporting import reported_run
+from .reporting import reported_run, summary_line
+from .scoring import check_task, scored_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class LaunchConfig:
     """MLflow experiment"""
     run_name: str | None = None
     """MLflow run name; default: the recipe and the name of the run directory"""
+    score_on: str | None = None
+    """NAME=DIR: score each checkpoint there by kNN and few-shot meanwhile, on one CPU that the training leaves free"""
     dry_run: bool = False
     """print the resolved config, steps, memory, tokens, FLOPs and time, then stop"""
     json: bool = False
@@ -69,6 +72,8 @@ class LaunchConfig:
         worker_range(self.workers)
         if self.device not in ("auto", "cpu", "gpu"):
             raise ValueError(f"--device must be auto, cpu or gpu, not '{self.device}'")
+        if self.local and self.score_on:
+            raise ValueError("--score-on scores checkpoints on Ray; leave out --local")
         if self.max_failures < 0 or self.cpus_per_worker < 0:
             raise ValueError("--max-failures and --cpus-per-worker must not be negative")
 
@@ -132,7 +137,7 @@ def _run(config: TrainConfig, launch: LaunchConfig, name: str) -> int:
     if launch.dry_run:
         return 0
     summary = launch_training(config, launch)
-    text = json.dumps(summary) if launch.json else _summary_line(summary)
+    text = json.dumps(summary) if launch.json else summary_line(summary)
     sys.stdout.write(text + "\n")
     return 0
 
@@ -160,6 +165,8 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
     if config.init_from:
         config = dataclasses.replace(config, init_from=load_checkpoint(storage.resolve(config.init_from)).uri)
     data.split(config.data.eval_split)
+    if launch.score_on:
+        check_task(launch.score_on)
     low, high = worker_range(launch.workers)
     if config.global_batch < high:
         raise UsageError(f"global_batch {config.global_batch} is smaller than --workers {high}. Use fewer workers.")
@@ -170,7 +177,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
         if launch.local:
             _train_here(config, launch)
         else:
-            _train_on_ray(config, launch, low, high)
+            train_on_ray(config, launch, low, high)
         return finish()
 
 
@@ -183,7 +190,7 @@ def _train_here(config: TrainConfig, launch: LaunchConfig) -> None:
     train(config, data_uri=launch.data, run_dir=launch.run_dir, device=device)
 
 
-def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int) -> None:
+def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int) -> None:
     with ray_session(launch.ray_address, quiet=not launch.verbose):
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -194,7 +201,7 @@ def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int
         if launch.device == "gpu" and gpus < low:
             raise UsageError(f"--device gpu with {low} workers needs {low} GPUs; Ray sees {gpus}. Use --device cpu.")
         use_gpu = launch.device == "gpu" or (launch.device == "auto" and gpus >= high)
-        threads = launch.cpus_per_worker or max(1, cores // high)
+        threads = launch.cpus_per_worker or max(1, (cores - bool(launch.score_on)) // high)
         if low * threads > cores:
             raise UsageError(
                 f"{low} workers with {threads} CPUs each need {low * threads}; Ray has {cores}. "
@@ -222,7 +229,8 @@ def _train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int
             ),
         )
         try:
-            trainer.fit()
+            with scored_checkpoints(launch.run_dir, launch.score_on):
+                trainer.fit()
         except Exception as error:
             _raise_reported(launch.run_dir, error)
             raise _stopped(launch, error) from None
@@ -284,15 +292,3 @@ def _worker(settings: dict[str, Any]) -> None:
     except (UsageError, DataError) as error:
         storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})
         raise
-
-
-def _summary_line(summary: dict[str, Any]) -> str:
-    metrics = summary["metrics"]
-    scores = ", ".join(
-        f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics
-    )
-    return (
-        f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
-        f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "
-        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
-    )

@@ -131,8 +131,8 @@ def parse_metrics(data: bytes) -> list[dict[str, Any]]:
 class MetricsLog:
     """The writer of metrics.jsonl. A (name, samples) pair is written once, also when a kill makes steps run twice."""
 
-    def __init__(self, run: RunDir, flush_s: float = 10.0) -> None:
-        self.uri = run.path("metrics.jsonl")
+    def __init__(self, run: RunDir, flush_s: float = 10.0, name: str = "metrics.jsonl") -> None:
+        self.uri = run.path(name)
         self._local = storage.is_local(self.uri)
         data = storage.read_bytes(self.uri) if storage.exists(self.uri) else b""
         whole = data[: data.rfind(b"\n") + 1]

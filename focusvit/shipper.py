@@ -28,8 +28,9 @@ class Shipper:
         *,
         on_point: Callable[[dict[str, Any]], None] | None = None,
         every_s: float = 1.0,
+        name: str = "metrics.jsonl",
     ) -> None:
-        self._uri = RunDir(run_dir).path("metrics.jsonl")
+        self._uri = RunDir(run_dir).path(name)
         self._tracker, self._on_point, self._every_s = tracker, on_point, every_s
         self._offset = 0
         self._unsent: list[Point] = []

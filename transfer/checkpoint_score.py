@@ -1,0 +1,85 @@
+"""What one checkpoint of a running training is worth elsewhere: kNN and few-shot on a part of a task's training split.
+
+The test split is never opened here. A training that is steered by these curves has not seen it either.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from focusvit.checkpoint import load_model
+from focusvit.compatible import check_labelled, check_superpixels, data_config
+from focusvit.intervals import over_draws, wilson
+from focusvit.loader import eval_loader
+from pipeline.dataset import open_dataset
+
+from .features import model_features
+from .fewshot import Ridge
+from .hold_out import hold_out
+from .knn import Knn
+from .protocol import Fitted, Labelled
+from .tasks import Task
+
+HELD_OUT_SHARE = 0.2
+SHOTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob:
+    """One checkpoint on one task, as values that travel to another process."""
+
+    checkpoint: str
+    task: Task
+    max_samples: int = 5000
+    """Most samples of the training split, drawn by seed: a bound on the time of a scoring."""
+    batch_size: int = 64
+    seed: int = 0
+
+
+def score_checkpoint(job: ScoreJob) -> dict[str, float]:
+    """Points of curves, such as transfer/digits/knn, each with the ends of its 95 % interval, and chance.
+
+    Raises UsageError, DataError when task and checkpoint do not belong together.
+    """
+    dataset = open_dataset(job.task.uri)
+    split = dataset.split(job.task.train)
+    check_labelled(split)
+    model, record = load_model(job.checkpoint)
+    if model.config.needs_maps:
+        check_superpixels(record, dataset)
+    rows = np.sort(np.random.default_rng(job.seed).permutation(split.num_samples)[: job.max_samples])
+    part = dataclasses.replace(split, index=split.index[rows])
+    tokens = model.config.tokens
+    batches = eval_loader(
+        part, data_config(record, 0), batch_size=job.batch_size, tokens=tokens, with_maps=model.config.needs_maps
+    )
+    if not model.config.needs_maps:
+        batches = (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)  # type: ignore[assignment]
+    found = list(model_features(model, batches, "cpu"))
+    values = np.concatenate([features for _, features in found])[np.argsort(np.concatenate([ids for ids, _ in found]))]
+    samples = Labelled(values=values, class_ids=part.class_ids.astype(np.int64), num_classes=len(dataset.classes))
+    bank, scored = hold_out(samples.class_ids, HELD_OUT_SHARE, job.seed)
+    return {f"transfer/{job.task.name}/{name}": value for name, value in _scores(samples, bank, scored).items()}
+
+
+def _scores(samples: Labelled, bank: np.ndarray, scored: np.ndarray) -> dict[str, float]:
+    """kNN with Wilson's interval, few-shot with Student's t over its draws, chance: of the samples `scored`."""
+    test = samples.rows(scored)
+    train, rest = samples.rows(bank[:-1]), samples.rows(bank[-1:])  # nothing is chosen: protocols join the two again
+
+    def top1(one: Fitted) -> float:
+        return float((one.predict(test.values).argmax(1) == test.class_ids).mean())
+
+    with torch.inference_mode():
+        knn = top1(Knn().fit(train, rest)[0])
+    low, high = wilson(knn * len(test), len(test))
+    points = {"knn": knn, "knn_low": low, "knn_high": high}
+    draws = [top1(one) for one in Ridge(shots=(SHOTS,)).fit(train, rest) if isinstance(one, Fitted)]
+    if draws:
+        low, high = over_draws(draws)
+        name = f"{SHOTS}_shot"
+        points |= {name: float(np.mean(draws)), f"{name}_low": low, f"{name}_high": high}
+    points["chance"] = float(np.bincount(test.class_ids).max() / len(test))
+    return points
