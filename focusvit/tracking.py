@@ -4,16 +4,13 @@ The truth of a training is its run directory (`metrics.jsonl`); the server gets 
 """
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -193,34 +190,20 @@ class Tracker:
         entity = Dataset(name=name, digest=identity[:36], source_type="local", source=f'{{"uri": "{uri}"}}')
         self._client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
+    @property
+    def client(self) -> Any:
+        """MLflow's own client of this store."""
+        return self._client
+
+    def running(self) -> None:
+        """Set the run back to RUNNING after MLflow's fluent API has closed it."""
+        self._client.update_run(self.run_id, status="RUNNING")
+
     def model(self, checkpoint_uri: str) -> None:
         """The model as a pyfunc that predicts from image files or bytes and carries its own code."""
-        import mlflow
+        from .pyfunc_model import log_model
 
-        from pipeline import storage
-
-        packages = [str(Path(__file__).parent), str(Path(storage.__file__).parent)]
-        names = ("torch", "numpy", "mlflow", "opencv-python-headless", "fast-slic", "numba", "safetensors", "fsspec")
-        mlflow.set_tracking_uri(self.uri)
-        with tempfile.TemporaryDirectory() as folder:
-            files = storage.list_names(checkpoint_uri)
-            for file in files:
-                if file != "state.safetensors":  # the optimizer's moments are of no use to a reader of the model
-                    data = storage.read_bytes(storage.join(checkpoint_uri, file))
-                    storage.put(str(Path(folder, "checkpoint", file)), data)
-            code = Path(folder, "focusvit_model.py")
-            code.write_text(_MODEL_CODE)
-            # The run is closed at the end of this block and set to its real state by `finish`.
-            with mlflow.start_run(run_id=self.run_id), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # it asks for type hints that a code model need not have
-                mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(code),
-                    artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
-                    code_paths=packages,
-                    pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in names],
-                )
-            self._client.update_run(self.run_id, status="RUNNING")
+        log_model(self, checkpoint_uri)
 
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
@@ -234,23 +217,6 @@ class Tracker:
                     self._watchdog.stdin.close()
                     self._watchdog.wait(timeout=5)
                 self._watchdog = None
-
-
-_MODEL_CODE = """
-import mlflow
-from focusvit.predictor import Predictor
-
-
-class ImageClassifier(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        self.predictor = Predictor(context.artifacts["checkpoint"])
-
-    def predict(self, context, model_input, params=None):
-        return self.predictor.table(model_input)
-
-
-mlflow.models.set_model(ImageClassifier())
-"""
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:

@@ -82,6 +82,15 @@ class FineTune:
         )  # fmt: skip
 
 
+def published(suite: str, steps: int = 0) -> FineTune:
+    """The sweep of a suite. VTAB-1k changes nothing in an image: position and size are what its tasks ask for."""
+    if suite == "vtab1k":
+        return FineTune(steps=steps or 2500, crop_scale=(1.0, 1.0), flip=0.0)
+    if suite == "quick":
+        return FineTune(steps=steps or 200, layer_decays=(0.75,))
+    return FineTune(steps=steps or 5000)
+
+
 def train_here(config: TrainConfig, data_uri: str, run_dir: str, device: str) -> None:
     """The default `Train`: in this process."""
     from focusvit.train import train

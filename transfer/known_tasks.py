@@ -46,7 +46,7 @@ _CAMVID = "sky building pole road pavement tree sign-symbol fence car pedestrian
 KNOWN_TASKS: tuple[KnownTask, ...] = (
     # Kornblith et al. 2019, train / test as used with their linear protocol (train holds the validation part).
     _row("food101", "kornblith", "ethz/food101 (parquet)", 101, 75_750, 25_250),
-    _row("cifar10", "kornblith", "uoft-cs/cifar10 (parquet)", 10, 50_000, 10_000, status=VERIFIED),
+    _row("cifar10", "kornblith", "uoft-cs/cifar10 (parquet)", 10, 50_000, 10_000, status=VERIFIED, suites=("quick",)),
     _row("cifar100", "kornblith", "uoft-cs/cifar100 (parquet)", 100, 50_000, 10_000, suites=("vtab1k",)),
     _row("birdsnap", "kornblith", "links rotted; most suites leave it out", 500, 47_386, 2_443),
     _row("sun397", "kornblith", _WDS + "sun397", 397, 19_850, 19_850, suites=("vtab1k",)),
@@ -78,6 +78,8 @@ KNOWN_TASKS: tuple[KnownTask, ...] = (
     _row("imagenet-a", "imagenet", _WDS + "imagenet-a", 200, 0, 7_500),
     _row("imagenet-r", "imagenet", _WDS + "imagenet-r", 200, 0, 30_000),
     _row("imagenet-sketch", "imagenet", _WDS + "imagenet_sketch", 1000, 0, 50_889),
+    _row("imagenet-real", "imagenet", "ILSVRC2012 val with the ReaL labels (lists of classes)", 1000, 0, 50_000),
+    _row("imagenet-c", "imagenet", "ImageNet-C, one folder per corruption and severity", 1000, 0, 50_000),
     # Dense: images with a label map each.
     _row("voc2012", "dense", "VOCdevkit, augmented training list", 21, 10_582, 1_449, metric="miou"),
     _row("ade20k", "dense", "SceneParse150 (label 0 is 'other')", 150, 20_210, 2_000, metric="miou"),
@@ -87,8 +89,10 @@ KNOWN_TASKS: tuple[KnownTask, ...] = (
         "camvid", "dense", "images and label maps with the same stem", 11, 184, 101, metric="miou", status=VERIFIED,
         classes=tuple(_CAMVID), ignore=(11,),
     ),
-    _row("tiny-imagenet-40", "other", "Tiny ImageNet layout, 40 classes", 40, 20_000, 2_000),
-    _row("digits", "other", "scikit-learn's handwritten digits (embedded)", 10, 1_442, 355, status=VERIFIED),
+    _row("tiny-imagenet-40", "other", "Tiny ImageNet layout, 40 classes", 40, 20_000, 2_000, status=VERIFIED,
+         suites=("quick",)),
+    _row("digits", "other", "scikit-learn's handwritten digits (embedded)", 10, 1_442, 355, status=VERIFIED,
+         suites=("quick",)),
 )  # fmt: skip
 
 

@@ -10,11 +10,14 @@ import numpy as np
 
 from focusvit.checkpoint import Checkpoint
 from focusvit.pictures import confusion_figure, read_png
+from focusvit.pyfunc_model import register
 from focusvit.tracking import Tracker
 from pipeline import storage
 
+from .charts import radar_figure, transfer_figure
+from .finished import TransferRun
 from .results import Result
-from .summary import group_means
+from .summary import group_means, mean_ranks, radar_values, suite_score
 from .table import COLUMNS, cells
 from .work import Outcome
 
@@ -109,6 +112,15 @@ class Logbook:
         name = "iou" if row.metric == "miou" else "share_right"
         child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "per_class")
 
+    def register(self, name: str, outcomes: list[Outcome]) -> str:
+        """Register the checkpoint's model with its mean score; a line that says whether it is the best of its name."""
+        found = suite_score([row for outcome in outcomes for row in outcome.rows])
+        if found is None:
+            return f"not registered as {name}: no kNN or logistic score of the checkpoint was measured"
+        with self._survived():
+            return register(self._parent, name, self._checkpoint.uri, *found)
+        return f"not registered as {name}"
+
     def close(self, outcomes: list[Outcome], out: str) -> None:
         """The table and one metric per row on the suite's own run, and what failed."""
         with self._survived():
@@ -118,10 +130,14 @@ class Logbook:
         rows = [row for outcome in outcomes for row in outcome.rows]
         lines = [cells(row) for row in rows]
         self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "results")
+        self._overview(rows)
         now, step = int(time.time() * 1000), self._checkpoint.samples_seen
         own = [row for row in rows if row.features == "checkpoint"]
         self._parent.metrics([(_key(f"{row.task}/{row.label}"), step, row.value, now) for row in own])
         means = group_means(rows)
+        if means:
+            columns = ("features", "protocol", "group", "tasks", "mean")
+            self._parent.table({name: [mean[i] for mean in means] for i, name in enumerate(columns)}, "group_means")
         self._parent.metrics(
             [
                 (_key(f"mean/{group}/{label}"), step, mean, now)
@@ -133,6 +149,20 @@ class Logbook:
         self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
         for name in ("results.md", "results.csv"):
             self._parent.text(storage.read_bytes(storage.join(out, name)).decode(), name)
+
+    def _overview(self, rows: list[Result]) -> None:
+        """Bars of all results; ranks of the kinds of features; the radar when there are axes enough for one."""
+        suite = TransferRun(name="suite", uri="", suite="", checkpoint=self._checkpoint.uri, rows=rows)
+        if rows:
+            self._parent.figure(transfer_figure([suite]), "results")
+        named = [(row.features, row) for row in rows if row.features != "oracle"]
+        ranks = mean_ranks([one for one in named if one[0] in ("checkpoint", "random")])
+        if len(ranks) > 1:
+            columns = {"features": 0, "mean_rank": 1, "task_x_protocol": 2}
+            self._parent.table({name: [rank[i] for rank in ranks] for name, i in columns.items()}, "ranks")
+        tasks, values = radar_values(named, "knn")
+        if len(tasks) >= 3:
+            self._parent.figure(radar_figure(tasks, values, "kNN"), "radar")
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -16,7 +16,9 @@ from pipeline import storage
 from pipeline.commandline import Repeatable, parse
 from pipeline.errors import UsageError
 
+from .finetune import Train, published, run_finetune, train_here
 from .logbook import Logbook
+from .plain_vit import as_checkpoint
 from .suites import SUITES, Found, for_suite, tasks_of
 from .table import csv_table, markdown_table, text_table
 from .tasks import Task, parse_task
@@ -28,7 +30,8 @@ class TransferConfig:
     """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
 
     checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a plain ViT as Hugging Face and
+    timm save it (a folder with config.json and model.safetensors)."""
     task: Repeatable[tuple[str, ...]] = ()
     """A task as name=DIR (repeat the option for more), where DIR was written by `focusvit preprocess`."""
     suite: str = "quick"
@@ -41,6 +44,12 @@ class TransferConfig:
     """Local folder of cached features; default: features/ in --out."""
     tokens: str = ""
     """Token budget; empty = the checkpoint's own."""
+    finetune: bool = False
+    """Also fine-tune over the published grid (transfer/README.md): hours where the rest takes minutes."""
+    finetune_steps: int = 0
+    """Steps of each training of the grid; 0 = 5000, in suite vtab1k 2500, in suite quick 200."""
+    register: str = ""
+    """Register the model under this name; it gets the alias 'best' when its mean score is the highest so far."""
     baselines: bool = True
     """Also measure an untrained network of the same shape, and raw pixels."""
     batch_size: int = 64
@@ -62,13 +71,19 @@ class TransferConfig:
             raise ValueError(f"--suite is '{self.suite}': choose one of {', '.join(SUITES)}.")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
+        if self.finetune_steps < 0 or (self.finetune_steps and not self.finetune):
+            raise ValueError(f"--finetune-steps is {self.finetune_steps}: give 1 or more, together with --finetune.")
         if len(token_budgets(self.tokens, None)) != 1:
             raise ValueError(f"--tokens is '{self.tokens}': give one budget; run again for another.")
 
 
-def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
-    """Run a suite. `map_tasks(work, jobs)` schedules the tasks; the default does one after another."""
-    config = parse(TransferConfig, argv, prog="focusvit transfer")
+def main(argv: list[str]) -> int:
+    """Run a suite in this process. `cluster.transfers` is the verb: the same, with Ray where it is asked for."""
+    return run(parse(TransferConfig, argv, prog="focusvit transfer"))
+
+
+def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = train_here) -> int:
+    """Run a suite. `map_tasks(work, jobs)` schedules the tasks (here: one after another), `train` fine-tunes."""
     tasks, missing = _tasks(config)
     jobs = _jobs(config, tasks)
     record = load_checkpoint(jobs[0].checkpoint)
@@ -84,15 +99,31 @@ def main(argv: list[str], map_tasks: MapTasks = in_turn) -> int:
     started = time.perf_counter()
     outcomes: list[Outcome] = []
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
-        for outcome in tqdm(map_tasks(run_task, jobs), total=len(jobs), desc="tasks", unit="task"):
+        for outcome in tqdm(_outcomes(config, jobs, map_tasks, train), total=len(jobs), desc="tasks", unit="task"):
             outcomes.append(outcome)
             logbook.add(outcome)
         _write_tables(config, record.uri, outcomes)
         logbook.close(outcomes, storage.resolve(config.out))
+        if config.register:
+            say(logbook.register(config.register, outcomes) + "\n")
     for problem in logbook.problems:
         sys.stderr.write(f"not tracked: {problem}; the results are in {storage.resolve(config.out)}\n")
     _show(config, record.uri, outcomes, time.perf_counter() - started, say)
     return 1 if any(outcome.failures for outcome in outcomes) else 0
+
+
+def _outcomes(config: TransferConfig, jobs: list[Job], map_tasks: MapTasks, train: Train) -> Iterator[Outcome]:
+    """What became of each task; then of each fine-tuning, one after another: a training uses all there is."""
+    outcomes = []
+    for outcome in map_tasks(run_task, jobs):
+        outcomes.append(outcome)
+        yield outcome
+    if config.finetune:
+        settings = published(config.suite, config.finetune_steps)
+        measured = {outcome.task.name for outcome in outcomes if outcome.rows and outcome.task.metric != "miou"}
+        for job in jobs:
+            if job.task.name in measured:
+                yield run_finetune(job, settings, train)
 
 
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
@@ -126,10 +157,11 @@ def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
+    checkpoint = as_checkpoint(storage.resolve(config.checkpoint), out)
     return [
         Job(
             task=task,
-            checkpoint=storage.resolve(config.checkpoint),
+            checkpoint=checkpoint,
             suite=config.suite,
             out=storage.join(out, "results"),
             features_folder=storage.resolve(features),
@@ -145,7 +177,7 @@ def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:
 
 
 def _params(config: TransferConfig) -> dict[str, str]:
-    names = ("suite", "checkpoint", "tokens", "baselines", "seed", "task")
+    names = ("suite", "checkpoint", "tokens", "baselines", "seed", "task", "finetune")
     return {name: str(getattr(config, name)) for name in names}
 
 

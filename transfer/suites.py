@@ -33,6 +33,7 @@ def protocols_of(suite: str, features: str, device: str, seed: int = 0) -> list[
 def _in_suite(task: KnownTask, suite: str) -> bool:
     vtab = task.group.startswith("vtab") or "vtab1k" in task.suites
     return {
+        "quick": "quick" in task.suites,
         "kornblith": task.group == "kornblith",
         "vtab1k": vtab,
         "dense": task.group == "dense",

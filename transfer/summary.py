@@ -26,6 +26,19 @@ def group_means(rows: Sequence[Result]) -> list[tuple[str, str, str, int, float]
     return found
 
 
+def suite_score(rows: Sequence[Result]) -> tuple[float, str] | None:
+    """(mean over tasks, what it is the mean of): one number of the checkpoint, by the logistic probe, else by kNN, else
+    by the dense linear head. None when none of them was measured.
+    """
+    own = [row for row in rows if row.features == "checkpoint"]
+    for protocol in ("logistic", "knn", "linear"):
+        mine = sorted((row for row in own if row.protocol == protocol), key=lambda row: row.task)
+        if mine:
+            tasks = ", ".join(f"{row.task} {row.metric}" for row in mine)
+            return float(np.mean([row.value for row in mine])), f"mean {protocol} of {tasks}"
+    return None
+
+
 def mean_ranks(rows: Sequence[tuple[str, Result]]) -> list[tuple[str, float, int]]:
     """(name, mean rank, tasks), best first; `rows` are (name of what is compared, result).
 
