@@ -16,7 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("cluster.training:finetune_main", "the same loop from a checkpoint with a new head"),
     "replay": ("focusvit.replay:main", "run a step that was not finite once more and say where it broke"),
     "evaluate": ("focusvit.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
-    "transfer": ("transfer.suite:main", "kNN, linear probe and more from a checkpoint"),
+    "transfer": ("cluster.transfers:main", "kNN, linear probe and more from a checkpoint"),
     "report": ("transfer.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
     "bench": ("focusvit.bench:main", "speed tables of this code"),
