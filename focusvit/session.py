@@ -118,7 +118,7 @@ def open_session(
     if config.compile:
         model = torch.compile(model)
     if world_size > 1:
-        model = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        model = _distributed(model, device)
 
     shared: dict[str, Any] = {
         "rank": rank,
@@ -156,6 +156,16 @@ def open_session(
         points=MetricsLog(run) if rank == 0 else None,
         writer=CheckpointWriter(),
     )
+
+
+def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
+    """DDP with gradient buckets that never change.
+
+    DDP usually rebuilds its buckets after the first step of a process, and three or more ranks sum a moved gradient in
+    another order: a resumed run would differ in the last bits. It never rebuilds while it looks for unused parameters.
+    """
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
 
 
 def _check_classes(split: Split) -> None:
