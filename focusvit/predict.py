@@ -1,10 +1,13 @@
-"""`focusvit predict`: top classes of image files, and pictures of what the model was shown of them."""
+"""`focusvit predict`: top classes of image files, and pictures of what the model was shown of them.
+
+With --onnx nothing here loads torch, so this module imports the checkpoint's side only when it is asked for.
+"""
 
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -13,9 +16,9 @@ from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.image import BadImage
 
-from .evaluate import pick_device, token_budgets
+from .augment import View
 from .pictures import captioned, save_png, superpixel_overlay
-from .predictor import Prediction, Predictor
+from .prediction import Prediction
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
@@ -25,42 +28,62 @@ class PredictConfig:
     """Top classes of images. Files, folders (all images below) and addresses such as s3://... may be mixed."""
 
     images: Positional[tuple[str, ...]]
-    checkpoint: str
+    checkpoint: str = ""
     """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    onnx: str = ""
+    """A file that `focusvit export` wrote, instead of a checkpoint: runs without torch."""
     out: str = ""
     """Folder for one overlay picture per image; empty = none."""
     top: int = 5
     """Classes shown per image."""
-    tokens: str = ""
-    """Token budget; empty = the checkpoint's own."""
-    batch_size: int = 16
+    tokens: int = 0
+    """Superpixels an image; 0 = the checkpoint's own. An ONNX file has its own."""
+    batch_size: int = 0
+    """Images a call; 0 = 16. An ONNX file has its own."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu or cuda; an ONNX file runs on the CPU."""
     json: bool = False
     """Print one JSON line per image."""
 
     def __post_init__(self) -> None:
-        if self.top < 1 or self.batch_size < 1:
-            raise ValueError(f"--top is {self.top} and --batch-size is {self.batch_size}: both must be 1 or more.")
-        if len(token_budgets(self.tokens, None)) != 1:
-            raise ValueError(f"--tokens is '{self.tokens}': give one budget.")
+        if self.top < 1 or self.batch_size < 0 or self.tokens < 0:
+            raise ValueError(
+                f"--top is {self.top}, --batch-size {self.batch_size}, --tokens {self.tokens}: top must be 1 or more, "
+                "the others 0 or more."
+            )
+        if bool(self.checkpoint) == bool(self.onnx):
+            raise ValueError("give either --checkpoint or --onnx: one model predicts.")
+        if self.onnx and (self.tokens or self.batch_size or self.device not in ("auto", "cpu")):
+            raise ValueError(
+                f"--onnx {self.onnx} fixes tokens and batch size and runs on the CPU: leave out --tokens, --batch-size "
+                "and --device, or use --checkpoint."
+            )
+
+
+class AnyPredictor(Protocol):
+    """What `predict` needs of a model: `predictor.Predictor` or `onnx_predictor.OnnxPredictor`."""
+
+    name: str
+    classes: tuple[str, ...]
+    tokens: int | None
+    batch_size: int
+
+    def view(self, data: bytes) -> View: ...
+
+    def predict(self, views: list[View]) -> list[Prediction]: ...
 
 
 def main(argv: list[str]) -> int:
     config = parse(PredictConfig, argv, prog="focusvit predict")
     places = list(image_places(config.images))
-    predictor = Predictor(
-        storage.resolve(config.checkpoint),
-        device=pick_device(config.device),
-        tokens=token_budgets(config.tokens, None)[0],
-    )
+    predictor = open_predictor(config)
     say = sys.stderr.write if config.json else sys.stdout.write
     kind = f"{predictor.tokens} superpixels" if predictor.tokens else "plain patches"
-    say(f"predict {len(places)} images with {predictor.record.uri}, {len(predictor.classes)} classes, {kind}\n")
+    say(f"predict {len(places)} images with {predictor.name}, {len(predictor.classes)} classes, {kind}\n")
     names = _overlay_names(places)
     bad: list[tuple[str, str]] = []
     num_done = 0
-    for place, found in tqdm(_predictions(predictor, places, config.batch_size, bad), total=len(places), unit="image"):
+    for place, found in tqdm(_predictions(predictor, places, bad), total=len(places), unit="image"):
         num_done += 1
         sys.stdout.write(_line(config, predictor.classes, place, found) + "\n")
         if config.out:
@@ -73,6 +96,22 @@ def main(argv: list[str]) -> int:
     where = f"; overlays in {storage.resolve(config.out)}" if config.out and num_done else ""
     say(f"{num_done} images predicted, {len(bad)} could not be read{where}\n")
     return 1 if bad else 0
+
+
+def open_predictor(config: PredictConfig) -> AnyPredictor:
+    if config.onnx:
+        from .onnx_predictor import OnnxPredictor
+
+        return OnnxPredictor(storage.resolve(config.onnx))
+    from .evaluate import pick_device
+    from .predictor import Predictor
+
+    return Predictor(
+        storage.resolve(config.checkpoint),
+        device=pick_device(config.device),
+        tokens=config.tokens or None,
+        batch_size=config.batch_size or 16,
+    )
 
 
 def image_places(given: tuple[str, ...]) -> Iterator[str]:
@@ -96,12 +135,12 @@ def image_places(given: tuple[str, ...]) -> Iterator[str]:
 
 
 def _predictions(
-    predictor: Predictor, places: list[str], batch_size: int, bad: list[tuple[str, str]]
+    predictor: AnyPredictor, places: list[str], bad: list[tuple[str, str]]
 ) -> Iterator[tuple[str, Prediction]]:
     """Predictions in the order of `places`, a batch at a time. What cannot be read goes to `bad` and is left out."""
-    for start in range(0, len(places), batch_size):
+    for start in range(0, len(places), predictor.batch_size):
         views = []
-        for place in places[start : start + batch_size]:
+        for place in places[start : start + predictor.batch_size]:
             try:
                 views.append((place, predictor.view(storage.read_bytes(place))))
             except (BadImage, OSError) as error:

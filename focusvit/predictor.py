@@ -1,64 +1,45 @@
-"""From the bytes of an image file to class probabilities, on the path that the validation took.
+"""From the bytes of an image file to class probabilities, by a checkpoint, on the path that the validation took.
 
-The image is stored-size reduced, segmented, cropped and fitted by the very functions that make shards and evaluation
-batches. Needs no shards and no Ray, so it is also what a registered MLflow model runs.
+Needs no shards and no Ray, so it is also what a registered MLflow model runs. Its twin without torch is
+`onnx_predictor`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pipeline import storage
-from pipeline.image import BadImage, ImageConfig, prepare_image
-from pipeline.superpixels import SuperpixelConfig, segment_image
+from pipeline.image import BadImage, ImageConfig
+from pipeline.superpixels import SuperpixelConfig
 
-from .augment import View, eval_view
-from .checkpoint import load_model
+from .augment import View
+from .checkpoint import Checkpoint, load_model
 from .compatible import data_config
+from .prediction import Prediction, ViewConfig
 
 if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """Probabilities float32 (C,) of one image, and what the model was shown of it."""
-
-    shares: np.ndarray
-    view: View
-
-    def top(self, count: int) -> list[int]:
-        """The classes with the largest shares, best first."""
-        return np.argsort(-self.shares, kind="stable")[:count].tolist()
-
-
 class Predictor:
-    """A checkpoint that takes images. `tokens` is the budget; None = the checkpoint's own."""
+    """A checkpoint that takes images. `tokens` is the budget; None = the checkpoint's own. `batch_size` is what callers
+    should hand to `predict` at a time.
+    """
 
-    def __init__(self, checkpoint: str, *, device: str = "cpu", tokens: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: str, *, device: str = "cpu", tokens: int | None = None, batch_size: int = 16
+    ) -> None:
         self.model, self.record = load_model(checkpoint, device)
-        self.classes, self.device = self.record.classes, device
+        self.name, self.classes, self.device = self.record.uri, self.record.classes, device
+        self.batch_size = batch_size
         self.tokens = tokens if tokens is not None else self.model.config.tokens
-        self._data = data_config(self.record, loader_workers=0)
-        self._superpixels = SuperpixelConfig(**self.record.superpixels)
-        # A checkpoint that does not say how its images were stored was trained on the default.
-        self._image = ImageConfig(**self.record.image)
+        self.view_config = view_config(self.record, self.tokens if self.model.config.needs_maps else None)
 
     def view(self, data: bytes) -> View:
         """What the model sees of an encoded image. Raises BadImage."""
-        _, _, rgb = prepare_image(data, self._image)
-        superpixels = segment_image(rgb, self._superpixels) if self.model.config.needs_maps else None
-        return eval_view(
-            rgb,
-            superpixels,
-            self.tokens,
-            image_px=self._data.image_px,
-            map_px=self._data.map_side,
-            crop_fraction=self._data.eval_crop_fraction,
-        )
+        return self.view_config.view(data)
 
     @torch.inference_mode()
     def predict(self, views: Sequence[View]) -> list[Prediction]:
@@ -98,6 +79,20 @@ class Predictor:
                     "top5": ", ".join(f"{self.classes[i]} {found.shares[i]:.1%}" for i in best),
                 }
         return pandas.DataFrame(rows)
+
+
+def view_config(record: Checkpoint, tokens: int | None) -> ViewConfig:
+    """How the model of a checkpoint looks at an image; `tokens` None where it takes no map."""
+    data = data_config(record, loader_workers=0)
+    return ViewConfig(
+        image_px=data.image_px,
+        map_px=data.map_side,
+        crop_fraction=data.eval_crop_fraction,
+        tokens=tokens,
+        # A checkpoint that does not say how its images were stored was trained on the default.
+        image=ImageConfig(**record.image),
+        superpixels=SuperpixelConfig(**record.superpixels),
+    )
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
