@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.commandline import Positional, parse
-from pipeline.dataset import DATASET_FILE, Split, open_dataset
+from pipeline.dataset import DATASET_FILE
 from pipeline.errors import UsageError
+from pipeline.holdings import describe_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,51 +40,6 @@ def main(argv: list[str]) -> int:
         )
     sys.stdout.write(json.dumps(facts) + "\n" if config.json else "\n".join(lines) + "\n")
     return 0
-
-
-def describe_dataset(uri: str) -> tuple[dict[str, Any], list[str]]:
-    """Facts as JSON values, and the same as lines for people. Raises UsageError, DataError as `open_dataset`."""
-    dataset = open_dataset(uri)
-    splits = {name: _split_facts(dataset.split(name)) for name in dataset.splits}
-    superpixels = dataclasses.asdict(dataset.superpixels)
-    facts = {
-        "kind": "dataset",
-        "uri": uri,
-        "format_version": dataset.format_version,
-        "classes": list(dataset.classes),
-        "superpixels": superpixels,
-        "image": dataset.image,
-        "splits": splits,
-    }
-    lines = [
-        f"data set {uri} (format {dataset.format_version})",
-        f"classes: {len(dataset.classes)} ({_shortened(dataset.classes)})",
-        f"images: {_settings(dataset.image)}",
-        f"superpixels: {_settings(superpixels)}",
-    ]
-    for name, split in splits.items():
-        lines += [
-            f"split {name}: {split['num_samples']:,} samples in {split['num_shards']} shards, "
-            f"{split['num_bytes'] / 1e6:,.1f} MB, {split['num_skipped']} skipped",
-            f"  per class: {split['per_class']}",
-            f"  root hash {split['root_hash'][:16]}, identity {split['identity'][:16]}, from {split['source']}",
-        ]
-    return facts, lines
-
-
-def _split_facts(split: Split) -> dict[str, Any]:
-    import numpy as np
-
-    labelled = split.class_ids[split.class_ids >= 0]
-    counts = np.bincount(labelled, minlength=split.num_classes) if split.num_classes else np.zeros(0, int)
-    text = f"{counts.min()} to {counts.max()} samples" if len(labelled) else "no class ids"
-    empty = [split.classes[i] for i in np.flatnonzero(counts == 0)] if len(labelled) else []
-    if empty:
-        text += f"; {len(empty)} classes without a sample ({_shortened(tuple(empty))})"
-    unlabelled = int((split.class_ids < 0).sum())
-    if unlabelled and len(labelled):
-        text += f"; {unlabelled} samples without class"
-    return {**dataclasses.asdict(split.info), "per_class": text, "classes_without_samples": empty}
 
 
 def describe_checkpoint(uri: str) -> tuple[dict[str, Any], list[str]]:

@@ -209,11 +209,10 @@ def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float
         "skipped": skipped,
         "timing": timing,
     }
-    sidecar["sidecar_sha256"] = digest(sidecar)
     if written:
         storage.put(storage.join(task.out, task.name), built.data)
         storage.put(storage.join(task.out, dali_name(task.split, task.shard)), dali_index(built.data))
-        storage.put_json(sidecar_uri(task.out, task.split, task.shard), sidecar)
+        storage.put(sidecar_uri(task.out, task.split, task.shard), sidecar_bytes(sidecar))
     return {
         "shard": task.shard,
         "written": written,
@@ -223,6 +222,11 @@ def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float
         "bad": skipped[:MAX_LISTED],
         **timing,
     }
+
+
+def sidecar_bytes(sidecar: dict[str, Any]) -> bytes:
+    """The file of a sidecar, with the hash of its own content."""
+    return storage.json_bytes({**sidecar, "sidecar_sha256": digest(sidecar)})
 
 
 def read_sidecar(task: ShardTask) -> dict[str, Any] | None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from . import storage, tar
-from .build import Members, ShardTask, prove_machine, read_sidecar
+from .build import Members, ShardTask, prove_machine, read_sidecar, sidecar_bytes
 from .connected import connected_regions
-from .dataset import plan_uri
+from .dataset import plan_uri, sidecar_uri
 from .errors import DataError
 from .image import BadImage, decode_image
 from .interop import dali_index, dali_name
@@ -36,6 +36,8 @@ def check_shard(task: ShardTask, *, recompute: bool = False) -> dict[str, Any]:
     if sidecar is None:
         problems.append("has no sidecar that fits it: missing, damaged, of other settings, or of another size")
         return result
+    if storage.read_bytes(sidecar_uri(task.out, task.split, task.shard)) != sidecar_bytes(sidecar):
+        problems.append("has a sidecar that states the same in other bytes: it was edited")
     if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
         problems.append("has other bytes than its sidecar says (sha256 differs)")
     rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)

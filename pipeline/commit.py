@@ -134,6 +134,19 @@ def _other_samples(stored: Plan, plan: Plan) -> str:
     )
 
 
+def clear_leftovers(out: str, split: str) -> None:
+    """Remove what interrupted local writes of this split left: hidden files that nothing else looks at."""
+    state = storage.join(out, STATE_FOLDER)
+    for folder, prefixes in (
+        (out, (f"{split}-", f"wids-{split}", TIMM_FILE, DATASET_FILE)),
+        (state, (f"plan-{split}", f"index-{split}", f"errors-{split}")),
+        (storage.join(state, "shards"), (f"{split}-",)),
+        (storage.join(state, "dali"), (f"{split}-",)),
+    ):
+        for prefix in prefixes:
+            storage.remove_temporary(folder, prefix)
+
+
 def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask]) -> SplitInfo:
     """Write what follows from the shards and enter the split in `dataset.json`, the last act. Raises DataError when
     a shard is not finished.

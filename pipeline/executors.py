@@ -1,7 +1,7 @@
 """Where shard tasks run: processes of this machine, or tasks of a Ray cluster. Scheduling only, no work of its own.
 
 Both keep the same promises. A task whose worker dies is tried again, then run with each sample in a child process.
-An OSError (a disk, a store) is tried again a few times. Any other exception ends the run.
+An OSError (a disk, a store) or a MemoryError is tried again a few times. Any other exception ends the run.
 """
 
 import multiprocessing
@@ -19,6 +19,7 @@ from .sample import FORMAT_VERSION
 
 Work = Callable[[ShardTask], dict[str, Any]]
 _TRIES = 3
+_PASSING = (OSError, MemoryError)  # of this moment or place, so worth another try
 _OBJECT_STORE_BYTES = 100 * 2**20  # only task descriptions pass through it
 _WINDOW_PER_CPU = 4  # tasks submitted ahead: workers never wait, the driver never holds all
 
@@ -63,8 +64,8 @@ def run_local(
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
                 task, outcome, crashed = worker.take()
-                if crashed or isinstance(outcome, OSError):
-                    reason = f"its worker ended with {outcome}" if crashed else str(outcome)
+                if crashed or isinstance(outcome, _PASSING):
+                    reason = f"its worker ended with {outcome}" if crashed else _said(outcome)
                     waiting.append(attempts.after(task, reason, crashed=crashed))
                 elif isinstance(outcome, Exception):
                     raise outcome
@@ -73,6 +74,10 @@ def run_local(
     finally:
         for worker in pool:
             worker.stop()
+
+
+def _said(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _LocalWorker:
@@ -151,7 +156,7 @@ def run_ray(
 
 def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> Iterator[dict[str, Any]]:
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
     # Retries are ours: Ray would run a task that kills its worker again without telling which it was.
     remote = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(work)
@@ -167,15 +172,15 @@ def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> I
         try:
             yield ray.get(done[0])
         except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
-            reason = f"its Ray worker died ({str(error).splitlines()[0]})"
+            reason = f"its Ray worker died ({_said(error)})"
             waiting.append(attempts.after(task, reason, crashed=True))
         except RayTaskError as error:
             cause = error.cause
-            if not isinstance(cause, OSError):
+            if not isinstance(cause, _PASSING):
                 raise (cause if isinstance(cause, DataError | UsageError) else error) from None
-            waiting.append(attempts.after(task, str(cause), crashed=False))
-        except ray.exceptions.RaySystemError as error:
-            waiting.append(attempts.after(task, str(error).splitlines()[0], crashed=False))
+            waiting.append(attempts.after(task, _said(cause), crashed=False))
+        except RayError as error:  # a result lost with its node, a task that found no place: many kinds, none ours
+            waiting.append(attempts.after(task, _said(error), crashed=False))
 
 
 def object_store_used() -> float:

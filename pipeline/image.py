@@ -59,6 +59,8 @@ def read_header(data: bytes) -> Header:
             eight_bit = image.format != "PNG" or data[24] == 8
             plain = upright and eight_bit and image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
             header = Header(format=image.format or "", width=image.width, height=image.height, plain=plain)
+    except MemoryError:
+        raise  # of this moment, not of this image
     except Image.DecompressionBombError:
         raise BadImage(f"states more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # PIL's readers raise many kinds on damaged headers: all of them mean the same here
@@ -122,6 +124,8 @@ def _decode(data: bytes, header: Header | None) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _RGB_FLAGS if is_jpeg else _FLAGS)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f"no memory for the pixels of an image ({len(data)} bytes encoded)") from None
         raise BadImage(f"cannot be decoded: {_first_line(error, data)}") from None
     if pixels is None:
         raise BadImage(f"cannot be decoded: its {len(data)} bytes are damaged or cut short")

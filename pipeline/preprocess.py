@@ -14,7 +14,7 @@ from . import storage
 from .build import ShardTask, read_sidecar
 from .checksums import read_checksums
 from .commandline import parse
-from .commit import check_out, describe, error_table, finish_split
+from .commit import check_out, clear_leftovers, describe, error_table, finish_split
 from .dataset import STATE_FOLDER, errors_uri, plan_uri
 from .errors import DataError
 from .image import ImageConfig
@@ -124,7 +124,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     _say_plan(say, config, source, plan, out, len(finished))
     if not plan_is_stored:
         save_plan(plan_uri(out, plan.split), plan, description)
-    storage.remove_temporary(out, f"{plan.split}-")
+    clear_leftovers(out, plan.split)
     started = time.perf_counter()
     todo = [task for task in tasks if task.shard not in finished]
     bad = [sample for sidecar in finished.values() for sample in sidecar["skipped"]]

@@ -206,7 +206,11 @@ def read_json(uri: str) -> Any:
 
 
 def put_json(uri: str, value: Any) -> None:
-    put(uri, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    put(uri, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def remove_temporary(folder: str, prefix: str) -> int:

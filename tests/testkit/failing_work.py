@@ -20,15 +20,17 @@ def _count(task: ShardTask, mark: str) -> int:
 
 def everything_fails(task: ShardTask) -> dict[str, Any]:
     """Shard 0: its worker is killed once, with half a tar written. Shard 1: it ends every worker that does not
-    isolate its samples. Shard 2: the store fails twice. Shard 3 and later: nothing.
+    isolate its samples. Shard 2: the store fails, then memory. Shard 3 and later: nothing.
     """
     if task.shard == 0 and _count(task, "died") == 1:
         Path(task.out, f".{task.name}.half.tmp").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     if task.shard == 1 and not task.isolated:
         os.kill(os.getpid(), signal.SIGFPE)
-    if task.shard == 2 and _count(task, "store") <= 2:
-        raise OSError("503 Slow Down")
+    if task.shard == 2:
+        times = _count(task, "passing")
+        if times <= 2:
+            raise (OSError("503 Slow Down"), MemoryError())[times - 1]
     return {**run_shard(task), "isolated": task.isolated}
 
 

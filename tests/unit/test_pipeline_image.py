@@ -127,6 +127,20 @@ def test_mutated_images_never_crash() -> None:
     assert 50 < refused < 300
 
 
+def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        error = cv2.error("Failed to allocate 999 bytes")
+        error.code = cv2.Error.StsNoMem
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", fails)
+    with pytest.raises(MemoryError, match="no memory for the pixels"):
+        decode_image(jpeg(0))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        read_header(jpeg(0))
+
+
 def test_header_and_config_checks() -> None:
     header = read_header(jpeg(0, 30, 50))
     assert (header.format, header.width, header.height, header.plain) == ("JPEG", 50, 30, True)

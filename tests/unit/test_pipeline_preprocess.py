@@ -71,10 +71,16 @@ def test_a_second_run_keeps_finished_shards_and_builds_only_the_rest(source: Pat
     (state / "shards" / "train-000002.json").unlink()
     (state / "shards" / "train-000003.json").write_text('{"torn')
     (out / "train-000004.tar").write_bytes((out / "train-000004.tar").read_bytes()[:-512])
-    (out / ".train-000000.tar.abc.tmp").write_bytes(b"half")
+    halves = [
+        out / ".train-000000.tar.abc.tmp",
+        state / "shards" / ".train-000001.json.abc.tmp",
+        out / "._info.json.a.tmp",
+    ]
+    for half in halves:
+        half.write_bytes(b"half")
     again = _run(source, out)
     assert again.built_shards == 4 and again.root_hash == first.root_hash
-    assert not list(out.glob(".*.tmp"))
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_splits_share_one_class_list(source: Path, tmp_path: Path) -> None:

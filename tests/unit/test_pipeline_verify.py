@@ -88,6 +88,16 @@ def test_every_flipped_byte_is_found_and_repaired(made: Path, out: Path, capsys:
         assert len(result["repaired"]) <= 1 and (path.suffix != ".tar" or path.name in rest or result["repaired"])
 
 
+def test_bytes_that_change_no_value_are_found_too(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sidecar = out / ".focusvit" / "shards" / "train-000001.json"
+    whole = sidecar.read_bytes()
+    sidecar.write_bytes(whole.replace(b"\n ", b"\t ", 1))
+    assert json.loads(sidecar.read_bytes()) == json.loads(whole)
+    code, result = _verify(capsys, out)
+    assert code == 1 and "in other bytes" in result["problems"][0]["text"]
+    assert _verify(capsys, out, "--repair")[0] == 0
+
+
 def test_missing_cut_and_foreign_files_are_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / "train-000000.tar").unlink()
     (out / "train-000001.tar").write_bytes((out / "train-000001.tar").read_bytes()[:3000])
