@@ -13,8 +13,8 @@ from pipeline import storage
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from transfer.finetune import Train, train_here
+from transfer.jobs import Job, MapTasks, Outcome, in_turn
 from transfer.suite import TransferConfig, run
-from transfer.work import Job, MapTasks, Outcome, in_turn
 
 from .ray_session import ray_session
 from .training import LaunchConfig, train_on_ray, worker_range

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,12 @@ from .boundary import boundary_f1
 from .dense_data import DenseConfig, DenseSample, batches_of, colour_features, model_inputs, token_features, uniform_map
 from .dense_protocols import DenseKMeans, DenseLinear, FittedDense, Regions
 from .features import FeatureStore, split_key, weights_hash
+from .jobs import Job
 from .painting import paint_examples
 from .results import Result, ResultStore, result_key
 from .sealed import SealedTest
+from .subset import limited
 from .tasks import Task
-
-if TYPE_CHECKING:
-    from .work import Job
 
 _BATCH = 16
 HELD_OUT_SHARE = 0.1
@@ -50,9 +49,11 @@ class DenseSplit:
 class DenseTaskRun:
     """The steps of one dense task, with what they share."""
 
-    def __init__(self, job: "Job", dataset: Dataset, task: Task, model: FocusViT) -> None:
+    def __init__(self, job: Job, dataset: Dataset, task: Task, model: FocusViT) -> None:
         self.job, self.dataset, self.task, self.model = job, dataset, task, model
-        self.train, self.test = dataset.split(task.train), dataset.split(task.test)
+        self.train, self.test = (
+            limited(dataset.split(name), job.max_samples, job.seed) for name in (task.train, task.test)
+        )
         self.classes = task.classes or dataset.classes or _numbered(self.train, task.ignore)
         self.config = self._dense_config(model)
         self.store, self.results = FeatureStore(Path(job.features_folder)), ResultStore(job.out)

@@ -30,12 +30,13 @@ from pipeline.errors import DataError, UsageError
 
 from . import metrics
 from .features import weights_hash
+from .jobs import Job, Outcome
 from .protocol import Fitted
 from .results import Result, result_key
 from .scoring import score
 from .sealed import SealedTest
 from .subset import write_subset
-from .work import HELD_OUT_SHARE, Job, Outcome, TaskRun
+from .work import HELD_OUT_SHARE, TaskRun
 
 Train = Callable[[TrainConfig, str, str, str], None]
 """(config, data set, run directory, device): train to the end. `cluster` hands in one that uses Ray workers."""

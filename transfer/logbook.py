@@ -16,10 +16,10 @@ from pipeline import storage
 
 from .charts import radar_figure, transfer_figure
 from .finished import TransferRun
+from .jobs import Outcome
 from .results import Result
 from .summary import group_means, mean_ranks, radar_values, suite_score
 from .table import COLUMNS, cells
-from .work import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -44,6 +44,15 @@ def subset_identity(rows: Rows) -> str:
     return digest.hexdigest()
 
 
+def limited(split: Split, most: int | None, seed: int) -> Split:
+    """The split, or a seeded draw of `most` of its samples under an identity of its own, in their order."""
+    if most is None or split.num_samples <= most:
+        return split
+    rows = np.sort(np.random.default_rng(seed).permutation(split.num_samples)[:most])
+    info = dataclasses.replace(split.info, num_samples=most, identity=subset_identity([(split, rows)]))
+    return dataclasses.replace(split, info=info, index=split.index[rows])
+
+
 def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
     chosen = [(split, split.index[number]) for split, numbers in rows for number in numbers]
     index = np.zeros(len(chosen), INDEX_DTYPE)

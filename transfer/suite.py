@@ -17,12 +17,13 @@ from pipeline.commandline import Repeatable, parse
 from pipeline.errors import UsageError
 
 from .finetune import Train, published, run_finetune, train_here
+from .jobs import Job, MapTasks, Outcome, in_turn
 from .logbook import Logbook
 from .plain_vit import as_checkpoint
 from .suites import SUITES, Found, for_suite, tasks_of
 from .table import csv_table, markdown_table, text_table
 from .tasks import Task, parse_task
-from .work import Job, MapTasks, Outcome, in_turn, run_task
+from .work import run_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class TransferConfig:
     """Register the model under this name; it gets the alias 'best' when its mean score is the highest so far."""
     baselines: bool = True
     """Also measure an untrained network of the same shape, and raw pixels."""
+    max_samples: int | None = None
+    """Use at most so many samples of each split, drawn by seed: a quick look. The table says so."""
     batch_size: int = 64
     loader_workers: int = 0
     device: str = "auto"
@@ -71,6 +74,8 @@ class TransferConfig:
             raise ValueError(f"--suite is '{self.suite}': choose one of {', '.join(SUITES)}.")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
+        if self.max_samples is not None and self.max_samples < 2:
+            raise ValueError(f"--max-samples is {self.max_samples}: use 2 or more.")
         if self.finetune_steps < 0 or (self.finetune_steps and not self.finetune):
             raise ValueError(f"--finetune-steps is {self.finetune_steps}: give 1 or more, together with --finetune.")
         if len(token_budgets(self.tokens, None)) != 1:
@@ -167,6 +172,7 @@ def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:
             features_folder=storage.resolve(features),
             tokens=token_budgets(config.tokens, None)[0],
             baselines=config.baselines,
+            max_samples=config.max_samples,
             batch_size=config.batch_size,
             loader_workers=config.loader_workers,
             device=pick_device(config.device),

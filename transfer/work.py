@@ -6,8 +6,7 @@ The caller schedules it (a loop here, Ray tasks from `cluster`) and reports; not
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,55 +25,17 @@ from . import multilabel_protocols as multilabel
 from .dense_work import DenseTaskRun, is_dense
 from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
 from .hold_out import draw_parts, hold_out
+from .jobs import Job, Outcome, limit_note
 from .multilabel_protocols import is_multilabel
 from .protocol import Fitted, Labelled, Skipped
 from .results import Result, ResultStore, result_key
 from .scoring import score
 from .sealed import SealedTest
+from .subset import limited
 from .suites import protocols_of
-from .tasks import Task
 
 log = logging.getLogger(__name__)
-MapTasks = Callable[[Callable[["Job"], "Outcome"], Sequence["Job"]], Iterable["Outcome"]]
 HELD_OUT_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that one task's work needs, as values that travel to another process."""
-
-    task: Task
-    checkpoint: str
-    suite: str
-    out: str
-    """Place of finished results (local or a store)."""
-    features_folder: str
-    """Local folder of feature files."""
-    tokens: int | None = None
-    baselines: bool = True
-    batch_size: int = 64
-    loader_workers: int = 0
-    device: str = "cpu"
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of one task. A failure is a line to list, not an exception to stop on."""
-
-    task: Task
-    rows: list[Result] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    num_skipped: int = 0
-    """Protocols whose finished result was found."""
-    features_s: float = 0.0
-    data_identity: str = ""
-
-
-def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
-    """The default `map_tasks`: one after another, in this process."""
-    return map(work, jobs)
 
 
 def run_task(job: Job) -> Outcome:
@@ -108,6 +69,7 @@ def _run_dense(job: Job) -> Outcome:
         num_skipped=run.num_skipped,
         features_s=run.features_s,
         data_identity=run.test.identity,
+        notes=limit_note(job, task.name),
     )
 
 
@@ -118,7 +80,8 @@ class TaskRun:
         self.job = job
         self.dataset: Dataset = open_dataset(job.task.uri)
         self.task = job.task.with_splits(self.dataset)
-        self.splits = {name: self.dataset.split(name) for name in self._part_names()}
+        whole = {name: self.dataset.split(name) for name in self._part_names()}
+        self.splits = {name: limited(split, job.max_samples, job.seed) for name, split in whole.items()}
         self.multilabel = is_multilabel(self.splits[self.task.test])
         if self.multilabel:
             self.task = dataclasses.replace(self.task, metric="map")
@@ -265,17 +228,19 @@ class TaskRun:
 
     def _notes(self) -> list[str]:
         """What a reader must know to judge the numbers."""
+        drawn = limit_note(self.job, self.task.name)
         if self.multilabel:
-            return []
+            return drawn
         names = self.dataset.classes
         counts = np.bincount(self.truth[self.task.train], minlength=len(names))
         tested = np.bincount(self.truth[self.task.test], minlength=len(names))
         missing = np.flatnonzero((counts == 0) & (tested > 0))
         if not len(missing):
-            return []
+            return drawn
         return [
+            *drawn,
             f"{self.task.name}: {len(missing)} classes have test samples and no training sample "
-            f"(the first is '{names[missing[0]]}'); these test samples count as wrong"
+            f"(the first is '{names[missing[0]]}'); these test samples count as wrong",
         ]
 
     def _part_names(self) -> list[str]:

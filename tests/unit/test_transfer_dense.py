@@ -26,8 +26,9 @@ from transfer.dense_data import (
     token_features,
 )
 from transfer.dense_protocols import DenseKMeans, DenseLinear, Regions
+from transfer.jobs import Job
 from transfer.tasks import Task
-from transfer.work import Job, run_task
+from transfer.work import run_task
 
 CONFIG = DenseConfig(num_classes=5, num_regions=9)
 

@@ -13,10 +13,11 @@ from focusvit.shard_cache import check_whole
 from pipeline.dataset import open_dataset
 from transfer import finetune, metrics
 from transfer.finetune import FineTune, run_finetune, train_here
+from transfer.jobs import Job
 from transfer.sealed import SealedTest
 from transfer.subset import write_subset
 from transfer.tasks import Task
-from transfer.work import Job, TaskRun
+from transfer.work import TaskRun
 
 SHORT = FineTune(learning_rates=(1e-3, 3e-3), layer_decays=(1.0,), steps=12, batch=16, seeds=2, drop_path=0.0, flip=0.0)
 

@@ -10,10 +10,11 @@ from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 
 from pipeline.dataset import Split
+from transfer.jobs import Job
 from transfer.multilabel import average_precision, eleven_point_precision, mean_average_precision
 from transfer.multilabel_protocols import MultiLabelKnn, OneAgainstRest, Relevant
 from transfer.tasks import Task
-from transfer.work import Job, run_task
+from transfer.work import run_task
 
 
 @pytest.mark.parametrize("decimals", [1, 8])  # one decimal: many ties

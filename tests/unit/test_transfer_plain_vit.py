@@ -12,9 +12,10 @@ from testkit.tiny_shards import make_dataset
 from focusvit.checkpoint import load_model
 from focusvit.model import FocusViT, FocusViTConfig
 from pipeline.errors import UsageError
+from transfer.jobs import Job
 from transfer.plain_vit import as_checkpoint
 from transfer.tasks import Task
-from transfer.work import Job, run_task
+from transfer.work import run_task
 
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "input_size": [3, 32, 32], "crop_pct": 0.9}
 

@@ -12,11 +12,12 @@ from testkit.tiny_shards import make_dataset
 from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
 from transfer import work
+from transfer.jobs import Job
 from transfer.report import main as report_main
 from transfer.results import Result, ResultStore
 from transfer.table import csv_table, markdown_table, text_table
 from transfer.tasks import Task, parse_task
-from transfer.work import Job, run_task
+from transfer.work import run_task
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,12 @@ def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
         report_main([str(out)])
     with pytest.raises(UsageError, match="no run is named"):
         report_main([])
+
+
+def test_a_bound_on_samples_draws_by_seed_is_said_and_measured_apart(road, tmp_path):
+    small = run_task(job(road, tmp_path, max_samples=15, baselines=False))
+    assert small.failures == [] and "tiny: at most 15 samples of each split" in small.notes[0]
+    assert {(row.num_train, row.num_test) for row in small.rows} == {(15, 15)}
+    assert run_task(job(road, tmp_path, max_samples=15, baselines=False)).num_skipped == 3
+    other = run_task(job(road, tmp_path, max_samples=15, baselines=False, seed=1))
+    assert other.num_skipped == 0 and other.features_s > 0

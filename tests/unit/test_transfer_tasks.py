@@ -7,10 +7,11 @@ from testkit.tiny_shards import make_dataset
 
 from pipeline.errors import UsageError
 from transfer.hold_out import draw_parts
+from transfer.jobs import Job
 from transfer.known_tasks import DOCUMENTED, KNOWN_TASKS, VERIFIED, known, markdown
 from transfer.suites import SUITES, group_of, protocols_of, tasks_of
 from transfer.tasks import Task, parse_task
-from transfer.work import Job, run_task
+from transfer.work import run_task
 
 
 def test_the_table_is_complete_and_says_what_was_verified():
@@ -19,7 +20,7 @@ def test_the_table_is_complete_and_says_what_was_verified():
     assert sum(task.group == "kornblith" for task in KNOWN_TASKS) == 12
     assert sum(task.group.startswith("vtab") or "vtab1k" in task.suites for task in KNOWN_TASKS) == 19
     assert {task.status for task in KNOWN_TASKS} == {VERIFIED, DOCUMENTED}
-    assert {"camvid", "cifar10", "digits"} == {t.name for t in KNOWN_TASKS if t.status == VERIFIED}
+    assert {"camvid", "cifar10", "digits", "tiny-imagenet-40"} == {t.name for t in KNOWN_TASKS if t.status == VERIFIED}
     assert markdown().count("\n") == len(KNOWN_TASKS) + 2
     camvid = known("camvid")
     assert camvid is not None and len(camvid.classes) == camvid.num_classes == 11 and camvid.ignore == (11,)
@@ -55,6 +56,8 @@ def test_prepared_tasks_are_found_and_the_others_listed(tmp_path):
     assert [task.name for task in found.tasks] == ["pets"] and len(found.missing) == 11
     vtab = tasks_of("vtab1k", str(tmp_path)).tasks[0]
     assert vtab.metric == "top1" and vtab.num_rows == (800, 200)
+    make_dataset(tmp_path / "digits")
+    assert [task.name for task in tasks_of("quick", str(tmp_path)).tasks] == ["digits"]
     with pytest.raises(UsageError, match="none of its 5 tasks"):
         tasks_of("dense", str(tmp_path))
     assert group_of("pets") == "natural" and group_of("dmlab") == "structured" and group_of("mine") == ""
