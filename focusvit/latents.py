@@ -18,7 +18,8 @@ def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
 
     A region's area is shared among latents in proportion to its column, so the latents' areas sum to 1.
     """
-    weights = weights.to(regions.area.dtype)
+    weights = weights.to(torch.promote_types(weights.dtype, regions.area.dtype))
+    regions = Regions(*(part.to(weights.dtype) for part in regions))
     share = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
     area = (share @ regions.area[..., None]).squeeze(-1)
     y, x = regions.centre.unbind(-1)
@@ -68,11 +69,12 @@ class LatentStart(nn.Module):
     def forward(self, tokens: Tensor, features: Tensor, regions: Regions, coarse_share: Tensor | None) -> Tensor:
         key = self.key(self.norm(tokens)) + self.key_position(features.to(tokens.dtype))
         query = self.query_position(self.seed_features.to(tokens.dtype)) if self.kind == "seeds" else self.query
-        logits = (query.to(key.dtype) @ key.transpose(1, 2)).to(regions.area.dtype) * 64**-0.5
+        logits = (query.to(key.dtype) @ key.transpose(1, 2)) * 64**-0.5
+        logits = logits.to(torch.promote_types(logits.dtype, regions.area.dtype))  # never in bfloat16
         logits = logits + regions.log_relative_area()[:, None, :]
         if self.kind == "seeds":
             difference = self.seed_centre[:, :, None, :] - regions.centre[:, None, :, :]
-            logits = logits - self.log_sharpness.exp().float() * self.num_latents / 2 * (
+            logits = logits - self.log_sharpness.exp().to(logits.dtype) * self.num_latents / 2 * (
                 difference.square() @ self.axis_scale.to(difference.dtype)
             )
         if coarse_share is not None:

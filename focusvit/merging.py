@@ -47,7 +47,11 @@ def merge_most_similar(x: Tensor, size: Tensor, keys: Tensor, num_merged: int, f
         even, odd = values[:, first::2], values[:, first + 1 :: 2]
         width = values.shape[-1]
         joined = even.gather(1, merged[..., None].expand(-1, -1, width))
-        odd = odd.scatter_add(1, target[..., None].expand(-1, -1, width), joined)
+        if torch.compiler.is_exporting():  # the same sums without a scatter, as in `regions`
+            links = target[:, None] == torch.arange(odd.shape[1], device=odd.device)[:, None]
+            odd = odd + links.to(values.dtype) @ joined
+        else:
+            odd = odd.scatter_add(1, target[..., None].expand(-1, -1, width), joined)
         rest = even.gather(1, kept[..., None].expand(-1, -1, width))
         return torch.cat([values[:, :first], rest, odd], 1)
 
@@ -66,3 +70,14 @@ def merging_block(
     x = x + block.drop_path(block.attn.merge(attend(q, k, v, bias, trace)))
     x, size = merge_most_similar(x, size, k.mean(1), num_merged, first)
     return x + block.drop_path(block.mlp(block.norm2(x))), size
+
+
+def merging_trunk(
+    blocks: nn.ModuleList, x: Tensor, tokens: int, first: int, trace: Trace = None
+) -> tuple[Tensor, Tensor]:
+    """Blocks that merge N down to `tokens`: (B, first + tokens, D) and each token's share of patches (B, tokens)."""
+    size = x.new_ones(x.shape[0], x.shape[1], 1)
+    for block, num_merged in zip(blocks, merge_schedule(x.shape[1] - first, tokens, len(blocks))):
+        x, size = merging_block(block, x, size, num_merged, first, trace)
+    weight = size[:, first:, 0]
+    return x, weight / weight.sum(1, keepdim=True)

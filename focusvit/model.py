@@ -14,9 +14,9 @@ from .attention import AttentionContext, window_bias, with_class_token
 from .blocks import Block
 from .inputs import check_shapes
 from .latents import LatentRead, LatentStart, pooled_regions
-from .merging import merge_schedule, merging_block
+from .merging import merging_trunk
 from .model_config import FocusViTConfig
-from .partitions import RANDOM_PARTITIONS, patch_regions, static_partition
+from .partitions import drawn_by_pixels, patch_regions, static_partition
 from .pooling import SuperpixelPooling
 from .position import DescriptorEncoding, RegionFeatures
 from .regions import EMPTY_BIAS, Regions, measure_regions, overlap_matrix
@@ -100,14 +100,18 @@ class FocusViT(nn.Module):
         num_tokens = check_shapes(self.config, images, maps, num_tokens, coarse_maps)
         overlap, regions = self._partition(images, maps, num_tokens)
         features = self.region_features(regions)
-        x = self._tokens(images, overlap, regions, features, seen)
+        bias = self._key_bias(regions)
+        x = self._tokens(images, overlap, regions, features, bias, seen)
         if self.config.partition == "merge" and num_tokens is not None:
-            x, weight = self._merging_trunk(x, num_tokens, seen)
+            trace = None if seen is None else seen["attention"]
+            x, weight = merging_trunk(
+                self.blocks[self.config.grid_depth :], x, num_tokens, self.num_class_tokens, trace
+            )
         else:
             coarse = None
             if coarse_maps is not None and maps is not None and num_tokens is not None:
                 coarse = self.latent_start.coarse_share(maps, coarse_maps, num_tokens)
-            x, weight = self._trunk(x, regions, features, coarse, seen)
+            x, weight = self._trunk(x, regions, features, bias, coarse, seen)
         x = self.norm(x)
         if self.num_class_tokens:
             return x[:, 0]
@@ -150,15 +154,16 @@ class FocusViT(nn.Module):
             overlap, regions = static_partition(self.config.partition, num_tokens, self.config.grid)
             overlap, regions = overlap.to(images.device), Regions(*(part.to(images.device) for part in regions))
         if self.config.partition == "random":
-            # Drawn by the image's own pixels: other images get other regions, one image always the same.
-            pixels = images if not images.is_floating_point() else (images.nan_to_num() * 256).round().long()
-            drawn = pixels.sum((1, 2, 3), dtype=torch.long) % RANDOM_PARTITIONS
+            drawn = drawn_by_pixels(images)
             overlap, regions = overlap[drawn], Regions(*(part[drawn] for part in regions))
         return overlap, regions
 
-    def _tokens(self, images: Tensor, overlap: Tensor | None, regions: Regions, features: Tensor, seen: Seen) -> Tensor:
-        """Stem, grid blocks and pooling: (B, n, D). At inference in slices of the batch: what the grid needs is gone
-        before the next slice, so the peak of memory stays at the level of the tokens.
+    def _tokens(
+        self, images: Tensor, overlap: Tensor | None, regions: Regions, features: Tensor, bias: Tensor | None,
+        seen: Seen,
+    ) -> Tensor:  # fmt: skip
+        """Stem, grid blocks, pooling, and token blocks of trunk hybrid: (B, n, D). At inference in slices of the batch
+        wherever something smaller follows, so that the peak of memory stays at the tokens, or at the latents.
         """
         B = images.shape[0]
         membership = None if overlap is None else self.pool.membership(overlap, regions.centre)
@@ -166,13 +171,23 @@ class FocusViT(nn.Module):
             seen.update(overlap=overlap, regions=regions)
         position = self.position(features) if hasattr(self, "position") else None
         size = max(_MIN_MICRO_BATCH, -(-B // self.config.micro_batches))
-        if seen is not None or membership is None or torch.is_grad_enabled() or B <= size:
-            return self._pooled_grid(images, membership, position, seen)
+        shrinks = membership is not None or self.config.trunk in ("latent", "hybrid")
+        if seen is not None or not shrinks or torch.is_grad_enabled() or B <= size:
+            return self._first_blocks(images, membership, position, bias, seen)
         out = []
         for start in range(0, B, size):
             rows = slice(start, start + size)
-            out.append(self._pooled_grid(images[rows], _rows(membership, rows), _rows(position, rows), None))
+            out.append(self._first_blocks(images[rows], *(_rows(x, rows) for x in (membership, position, bias)), None))
         return torch.cat(out)
+
+    def _first_blocks(
+        self, images: Tensor, membership: Tensor | None, position: Tensor | None, bias: Tensor | None, seen: Seen
+    ) -> Tensor:
+        x = self._pooled_grid(images, membership, position, seen)
+        if self.config.trunk == "hybrid":
+            for block in self.blocks[self.config.grid_depth : self._latents_from]:
+                x = block(x, AttentionContext(bias), None if seen is None else seen["attention"])
+        return x
 
     def _pooled_grid(self, images: Tensor, membership: Tensor | None, position: Tensor | None, seen: Seen) -> Tensor:
         x = self.patch_embed(self._normalized(images))
@@ -187,9 +202,8 @@ class FocusViT(nn.Module):
             patches = Regions(self.patch_area, self.patch_centre, self.patch_covariance)
             own = nn.functional.pad(self.position(self.region_features(patches)), (0, 0, self.num_class_tokens, 0))
             x = x + own
-        trace = None if seen is None else seen["attention"]
         for block in self.blocks[: self.config.grid_depth]:
-            x = block(x, None, trace)
+            x = block(x, None, None if seen is None else seen["attention"])
         if seen is not None:
             seen["grid"] = x[:, self.num_class_tokens :]
         if membership is not None:
@@ -205,26 +219,29 @@ class FocusViT(nn.Module):
         return x
 
     def _normalized(self, images: Tensor) -> Tensor:
-        dtype = self.norm.weight.dtype
+        exact = images.to(self.norm.weight.dtype)
         if images.is_floating_point():
-            return images.to(dtype)
-        return (images.to(dtype) - self.pixel_mean.to(dtype)) / self.pixel_std.to(dtype)
+            return exact
+        return (exact - self.pixel_mean.to(exact.dtype)) / self.pixel_std.to(exact.dtype)
 
     def _trunk(
+        self, x: Tensor, regions: Regions, features: Tensor, bias: Tensor | None, coarse: Tensor | None, seen: Seen
+    ) -> tuple[Tensor, Tensor]:
+        """Blocks on tokens, or on latents: (B, n or m, D) and the weight of each row in a mean (B or 1, K or M)."""
+        if self.config.trunk in ("latent", "hybrid"):
+            return self._latent_trunk(x, regions, features, coarse, seen)
+        context, weights = self._context(x, regions, features, bias, coarse)
+        if seen is not None and weights is not None:
+            seen["latent_weights"] = weights
+        for block in self.blocks[self.config.grid_depth :]:
+            x = block(x, context, None if seen is None else seen["attention"])
+        return x, regions.area / regions.area.sum(1, keepdim=True)
+
+    def _latent_trunk(
         self, x: Tensor, regions: Regions, features: Tensor, coarse: Tensor | None, seen: Seen
     ) -> tuple[Tensor, Tensor]:
-        """Blocks on tokens, then on latents: (B, n or m, D) and the weight of each row in a mean (B or 1, K or M)."""
-        config, first = self.config, self.num_class_tokens
-        trace = None if seen is None else seen["attention"]
-        on_tokens, _ = config.trunk_depths
-        context, weights = self._context(x, regions, features, coarse)
-        split = config.grid_depth + on_tokens
-        for block in self.blocks[config.grid_depth : split]:
-            x = block(x, context, trace)
-        if config.trunk not in ("latent", "hybrid"):
-            if seen is not None and weights is not None:
-                seen["latent_weights"] = weights
-            return x, regions.area / regions.area.sum(1, keepdim=True)
+        """Latents are pooled from the tokens, read them again and run through the remaining blocks: (B, m, D)."""
+        first = self.num_class_tokens
         tokens = x[:, first:]
         weights = self.latent_start(tokens, features, regions, coarse)
         latents = weights.to(tokens.dtype) @ tokens
@@ -232,50 +249,50 @@ class FocusViT(nn.Module):
         latent_features = nn.functional.pad(self.region_features(places), (0, 0, first, 0)).to(x.dtype)
         key_bias = regions.log_relative_area()[:, None, None, :]
         z = torch.cat([x[:, :first], latents], 1)
-        blocks = self.blocks[split:]
-        read_at = {i * len(blocks) // config.num_reads: read for i, read in enumerate(self.reads)}
+        blocks = self.blocks[self._latents_from :]
+        read_at = {i * len(blocks) // self.config.num_reads: read for i, read in enumerate(self.reads)}
         for i, block in enumerate(blocks):
             if i in read_at:
                 reads = None if seen is None else seen["reads"]
                 z = read_at[i](z, latent_features, tokens, features.to(x.dtype), key_bias, reads)
-            z = block(z, None, trace)
+            z = block(z, None, None if seen is None else seen["attention"])
         if seen is not None:
             seen.update(latents=z[:, first:], latent_weights=weights, latent_regions=places)
         return z, places.area
 
+    @property
+    def _latents_from(self) -> int:
+        """The first block that runs on latents, in trunks latent and hybrid."""
+        return self.config.grid_depth + self.config.trunk_depths[0]
+
+    def _key_bias(self, regions: Regions) -> Tensor | None:
+        """What token blocks add to keys (B or 1, 1, 1, n): log area where asked for, a mask of empty slots, or None."""
+        config = self.config
+        if config.tokens is None or config.trunk == "window":
+            return None
+        if config.area_bias or config.trunk == "gather":
+            return with_class_token(regions.log_relative_area(), config.readout)
+        if config.allow_empty:
+            return with_class_token(torch.where(regions.area > 0, 0.0, EMPTY_BIAS), config.readout)
+        return None
+
     def _context(
-        self, x: Tensor, regions: Regions, features: Tensor, coarse: Tensor | None
+        self, x: Tensor, regions: Regions, features: Tensor, bias: Tensor | None, coarse: Tensor | None
     ) -> tuple[AttentionContext, Tensor | None]:
         """What attention in token blocks knows of the regions, and the pooling weights of kv_pool and gather."""
         config = self.config
-        pooled = config.tokens is not None
         if config.trunk == "window":
-            height, width = config.image_size
-            return AttentionContext(window_bias(regions, config.window, height / width, config.readout)), None
-        bias = None
-        if pooled and (config.area_bias or config.trunk == "gather"):
-            bias = with_class_token(regions.log_relative_area(), config.readout)
-        elif pooled and config.allow_empty:
-            bias = with_class_token(torch.where(regions.area > 0, 0.0, EMPTY_BIAS), config.readout)
-        if config.trunk not in ("kv_pool", "gather"):
+            aspect = config.image_size[0] / config.image_size[1]
+            return AttentionContext(window_bias(regions, config.window, aspect, config.readout)), None
+        if config.trunk == "full":
             return AttentionContext(bias), None
         weights = self.latent_start(x[:, self.num_class_tokens :], features, regions, coarse)
         pool_bias = with_class_token(pooled_regions(weights, regions).log_relative_area(), config.readout)
         pool = nn.functional.pad(weights, (self.num_class_tokens, 0, self.num_class_tokens, 0))
         if self.num_class_tokens:
-            corner = torch.zeros_like(pool[:1])
-            corner[:, 0, 0] = 1
-            pool = pool + corner
+            _, M, K = weights.shape
+            pool = pool + nn.functional.pad(pool.new_ones(1, 1, 1), (0, K, 0, M))  # the class token stands for itself
         return AttentionContext(bias, pool, pool_bias), weights
-
-    def _merging_trunk(self, x: Tensor, num_tokens: int, seen: Seen) -> tuple[Tensor, Tensor]:
-        blocks = self.blocks[self.config.grid_depth :]
-        trace = None if seen is None else seen["attention"]
-        size = x.new_ones(x.shape[0], x.shape[1], 1)
-        for block, num_merged in zip(blocks, merge_schedule(self.config.num_patches, num_tokens, len(blocks))):
-            x, size = merging_block(block, x, size, num_merged, self.num_class_tokens, trace)
-        weight = size[:, self.num_class_tokens :, 0]
-        return x, weight / weight.sum(1, keepdim=True)
 
 
 def _rows(part: Tensor | None, rows: slice) -> Tensor | None:

@@ -57,6 +57,12 @@ def static_partition(kind: str, num_cells: int, grid: tuple[int, int]) -> tuple[
     return overlap_matrix(tensor, grid, num_cells), measure_regions(tensor, num_cells)
 
 
+def drawn_by_pixels(images: torch.Tensor) -> torch.Tensor:
+    """(B,): which random partition each image gets, decided by its own pixels: one image always the same."""
+    pixels = images if not images.is_floating_point() else (images.nan_to_num() * 256).round().long()
+    return pixels.sum((1, 2, 3), dtype=torch.long) % RANDOM_PARTITIONS
+
+
 @lru_cache(maxsize=32)
 def patch_regions(grid: tuple[int, int]) -> Regions:
     """The patches themselves as regions (1, N, .), in raster order."""

@@ -26,25 +26,34 @@ def batch(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -
     return reference.images(num, config), reference.maps(num, config, num_tokens) if config.needs_maps else None
 
 
+def given(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -> dict[str, Tensor]:
+    """What forward takes: images, the maps and the coarser cut of variants that need them."""
+    images, maps = batch(config, num, num_tokens)
+    found = {"images": images} if maps is None else {"images": images, "maps": maps}
+    if maps is not None and config.has_latents and config.latent_start == "coarse":
+        found["coarse_maps"] = maps // -(-(num_tokens or config.tokens or 0) // config.num_latents)
+    return found
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_image_alone_equals_the_same_image_in_a_batch(name: str) -> None:
     model = build(name)
-    images, maps = batch(model.config, 12)
-    together = model(images, maps)
+    inputs = given(model.config, 12)
+    together = model(**inputs)
     with torch.no_grad():  # in slices of the batch
-        torch.testing.assert_close(model(images, maps), together, **TOLERANCE)
+        torch.testing.assert_close(model(**inputs), together, **TOLERANCE)
     for i in (0, 11):
-        alone = model(images[i : i + 1], None if maps is None else maps[i : i + 1])
+        alone = model(**{key: value[i : i + 1] for key, value in inputs.items()})
         torch.testing.assert_close(alone, together[i : i + 1], **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", WITH_MAPS)
 def test_permuting_ids_permutes_tokens_and_leaves_logits(name: str) -> None:
     model = build(name)
-    images, maps = batch(model.config)
+    inputs = given(model.config)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(5))
-    moved = order[maps.long()]
-    before, after = model.forward_intermediates(images, maps), model.forward_intermediates(images, moved)
+    moved = {**inputs, "maps": order[inputs["maps"].long()]}
+    before, after = model.forward_intermediates(**inputs), model.forward_intermediates(**moved)
     torch.testing.assert_close(after["tokens"][:, order], before["tokens"], **TOLERANCE)
     torch.testing.assert_close(after["logits"], before["logits"], **TOLERANCE)
 
@@ -54,8 +63,7 @@ def test_permuting_ids_permutes_tokens_and_leaves_logits(name: str) -> None:
 def test_the_token_budget_is_free_at_every_call(name: str, num_tokens: int) -> None:
     """One region, fewer and more than the 24 patches; every token gets something."""
     model = build(name)
-    images, maps = batch(model.config, 2, num_tokens)
-    seen = model.forward_intermediates(images, maps, num_tokens)
+    seen = model.forward_intermediates(**given(model.config, 2, num_tokens), num_tokens=num_tokens)
     assert seen["tokens"].shape == (2, num_tokens, 16)
     assert seen["logits"].isfinite().all()
     assert (seen["overlap"].sum(2) > 0).all()
@@ -64,38 +72,43 @@ def test_the_token_budget_is_free_at_every_call(name: str, num_tokens: int) -> N
 
 @pytest.mark.parametrize("name", WITH_MAPS)
 def test_empty_slots_are_masked_and_change_nothing(name: str) -> None:
+    """Images with other numbers of regions in one batch: each gets the logits that it gets alone, at its exact K."""
     model = build(name, allow_empty=True)
     exact = build(name)
-    images, maps = batch(model.config, 2, 5)
-    expected = exact(images, maps, 5)
-    torch.testing.assert_close(model(images, maps, 11), expected, **TOLERANCE)
-    gaps = torch.tensor([0, 2, 3, 7, 10])[maps.long()]  # empty slots between the others
-    logits = model(images, gaps, 11)
-    torch.testing.assert_close(logits, expected, **TOLERANCE)
-    model.train()(images, gaps, 11).square().sum().backward()
+    few, many = (given(model.config, 2, k) for k in (5, 9))
+    alone = [exact(**{key: value[:1] for key, value in few.items()}, num_tokens=5)]
+    alone += [exact(**{key: value[1:] for key, value in many.items()}, num_tokens=9)]
+    spread = torch.tensor([0, 2, 3, 7, 10])[few["maps"].long()]  # empty slots between the others
+    for maps in (few["maps"].long(), spread):
+        mixed = {key: torch.cat([few[key][:1], many[key][1:]]) for key in few}
+        mixed["maps"] = torch.cat([maps[:1], many["maps"][1:].long()])
+        torch.testing.assert_close(model(**mixed, num_tokens=11), torch.cat(alone), **TOLERANCE)
+    model.train()(**mixed, num_tokens=11).square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_weight_gets_a_finite_gradient(name: str) -> None:
     model = build(name).train()
-    images, maps = batch(model.config)
-    model(images, maps).square().sum().backward()
+    model(**given(model.config)).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The bias of keys cannot matter: softmax ignores what all keys share. It is part of larger tensors elsewhere.
     assert silent == []
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "random" not in name])
 def test_gradients_agree_with_differences_in_float64(name: str) -> None:
+    """Random regions are left out: they are drawn by the pixels, a step function."""
     model = build(name, double=True)
-    images, maps = batch(model.config, 1)
-    pixels = ((images.double() - 128) / 64).requires_grad_(True)
-    if "random" in name:
-        pytest.skip("the partition is drawn by the pixels: a step function")
+    inputs = given(model.config, 1)
+    pixels = ((inputs.pop("images").double() - 128) / 64).requires_grad_(True)
     weight = model.blocks[-1].mlp.fc1.weight
-    assert torch.autograd.gradcheck(lambda x, _: model(x, maps).sum(1), (pixels, weight), fast_mode=True, atol=1e-4)
+
+    def total(images: Tensor, _: Tensor) -> Tensor:
+        return model(images, **inputs).sum(1)
+
+    assert torch.autograd.gradcheck(total, (pixels, weight), fast_mode=True, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -103,8 +116,7 @@ def test_checkpointed_blocks_give_the_same_gradients(name: str) -> None:
     grads = []
     for checkpointed in (False, True):
         model = build(name, checkpoint_blocks=checkpointed).train()
-        images, maps = batch(model.config)
-        model(images, maps).square().sum().backward()
+        model(**given(model.config)).square().sum().backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
 
@@ -116,8 +128,7 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
         out = []
         for _ in range(2):
             model = build(name, drop_path=0.3, dropout=0.1).train()
-            images, maps = batch(model.config)
-            logits = model(images, maps)
+            logits = model(**given(model.config))
             logits.square().sum().backward()
             out.append((logits, model.blocks[0].attn.qkv.weight.grad))
         assert torch.equal(out[0][0], out[1][0])
@@ -129,11 +140,11 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_stays_near_float32(name: str) -> None:
     model = build(name)
-    images, maps = batch(model.config)
-    expected = model(images, maps)
+    inputs = given(model.config)
+    expected = model(**inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model(images, maps)
-    for found in (mixed, model.bfloat16()(images, maps)):
+        mixed = model(**inputs)
+    for found in (mixed, model.bfloat16()(**inputs)):
         assert (found.float() - expected).norm() < 0.1 * expected.norm()
 
 
@@ -141,11 +152,11 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
 def test_intermediates_have_their_names_and_shapes(name: str) -> None:
     model = build(name)
     config = model.config
-    images, maps = batch(config, 2)
-    seen = model.forward_intermediates(images, maps)
+    inputs = given(config, 2)
+    seen = model.forward_intermediates(**inputs)
     first = 1 if config.readout == "cls" else 0
-    torch.testing.assert_close(seen["logits"], model(images, maps), **TOLERANCE)
-    torch.testing.assert_close(seen["features"], model.features(images, maps), **TOLERANCE)
+    torch.testing.assert_close(seen["logits"], model(**inputs), **TOLERANCE)
+    torch.testing.assert_close(seen["features"], model.features(**inputs), **TOLERANCE)
     assert seen["stem"].shape == seen["grid"].shape == (2, 24, 16)
     pooled = config.tokens is not None and config.partition != "merge"
     assert ("overlap" in seen) == pooled

@@ -42,11 +42,19 @@ def test_peak_bytes_of_a_known_computation() -> None:
     assert peak_bytes(step) == 2 * 500 * 256 * 4  # the hidden layer before and after GELU
 
 
-def test_pooling_bounds_the_peak_at_inference() -> None:
-    """Stem and grid blocks in slices: with a grid block, 8 slices need less memory than one."""
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"grid_depth": 2},
+        {"trunk": "hybrid", "token_depth": 2, "tokens": None, "grid_depth": 0, "num_reads": 1},
+        {"trunk": "latent", "tokens": None},
+    ],
+)
+def test_what_shrinks_bounds_the_peak_at_inference(values: dict[str, object]) -> None:
+    """Stem, grid blocks and token blocks before latents in slices: 8 slices need less memory than one."""
     peaks = []
     for slices in (1, 8):
-        config = reference.tiny_config(image_px=64, micro_batches=slices, grid_depth=2)
+        config = reference.tiny_config(**{"image_px": 64, "micro_batches": slices, **values})
         model = FocusViT(config).eval()
         images, maps = example_inputs(config, 64)
 
