@@ -217,8 +217,9 @@ def calculator(each: PerImage) -> Table:
     )  # fmt: skip
     note = (
         f"Computed from what one photo costs here: {1e3 * each.cpu_s:.2f} ms of CPU, {each.bytes_read / 1e3:.0f} KB "
-        f"read, {each.bytes_stored / 1e3:.0f} KB stored; in the driver {1e6 * each.plan_cpu_s:.1f} us and {each.plan_bytes:.0f} "
-        "bytes. The first limit at a billion is the plan in the driver's memory: preprocess such a source in parts. "
+        f"read, {each.bytes_stored / 1e3:.0f} KB stored; in the driver {1e6 * each.plan_cpu_s:.1f} us and "
+        f"{each.plan_bytes:.0f} bytes. At a billion the plan in the driver's memory gives way first: "
+        "preprocess such a source in parts. "
         "At how many CPUs scheduling, network or storage give way: `focusvit bench scale`."
     )
     return Table(title="From one photo to whole data sets", columns=columns, rows=each.rows(), note=note)
