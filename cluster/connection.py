@@ -66,7 +66,7 @@ def connect(address: str | None) -> "JobSubmissionClient":
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
-        raise _missing_extra(error) from None
+        raise _missing_extra(str(error)) from None
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell about uploads and sockets
     # Said in the header, so that it does not depend on RAY_AUTH_MODE having been set before Ray was imported.
@@ -111,12 +111,14 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _missing_extra(error: ImportError) -> UsageError:
-    return UsageError(f"{error}. Jobs need Ray's default extra: pip install -c constraints.txt 'ray[default,train]'.")
+def _missing_extra(what: str) -> UsageError:
+    return UsageError(f"{what}. Jobs need Ray's default extra: pip install -c constraints.txt 'ray[default,train]'.")
 
 
 def _not_a_job_server(url: str, error: Exception) -> UsageError:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "CLI & SDK require" in str(error):  # Ray's words about this machine, not about the head
+        return _missing_extra("this machine has Ray without its default extra")
     if "ray[default]" in str(error):
         return UsageError(
             f"the Ray head at {url} has no job server: it was installed without the default extra. Install "

@@ -6,6 +6,7 @@ The truth of a training is its run directory (`metrics.jsonl`); the server gets 
 import contextlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pipeline.errors import UsageError
 
 Point = tuple[str, int, float, int]
 """name, samples seen, value, time in ms since 1970"""
+_MIN_FREE_BYTES = 8 * 2**20  # MLflow makes a fresh database of 1 MB and writes it twice on the way; pictures follow
 
 
 def default_tracking_uri(option: str | None = None) -> str:
@@ -45,6 +47,11 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if uri.startswith("sqlite:///") and not os.access(folder, os.W_OK):
             raise UsageError(f"The tracking store {uri} cannot be written: {folder} is missing or read-only. Make it.")
+        if uri.startswith("sqlite:///") and (free := shutil.disk_usage(folder).free) < _MIN_FREE_BYTES:
+            raise UsageError(
+                f"The tracking store {uri} cannot grow: {free / 1e6:.1f} MB are free on the disk of {folder}. Make "
+                "room there, or name another store with --tracking-uri (or MLFLOW_TRACKING_URI)."
+            )
         return
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s).close()

@@ -5,35 +5,55 @@ Long: `make soak`. Everything goes through `focusvit submit`, as a user would ty
 
 import json
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from testkit.mlflow_server import MlflowServer
 from testkit.on_cluster import Cluster
-from testkit.ray_head import RayHead
+from testkit.ray_head import BIN, RayHead
+from testkit.terminal import Terminal
 
 from pipeline.dataset import open_dataset
 from pipeline.embedded import write_shapes
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # starting and ending real servers counts too
 OUTAGE_S = float(os.environ.get("FOCUSVIT_OUTAGE_S", "120"))
+REAL = os.environ.get("FOCUSVIT_DATA")
+NUM = {"train": 96, "val": 48}
+SHARDS = ("--samples-per-shard", 16)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("campaign")
-    write_shapes(folder / "images", train_per_class=24, val_per_class=6)
     with RayHead(num_cpus=1) as head, MlflowServer(folder / "mlflow") as server:
         head.add_node(num_cpus=1)
-        yield Cluster(head, server, folder)
+        cluster = Cluster(head, server, folder)
+        yield cluster
+        assert list(cluster.temporary.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
-def shards(cluster):
+def images(cluster) -> Path:
+    """Full-size ImageNet photos where $FOCUSVIT_DATA has them (the same ones to train and to score), else shapes."""
+    folder = cluster.folder / "images"
+    if REAL and Path(REAL, "imagenet-sample", "train").is_dir():
+        folder.mkdir()
+        for split in NUM:
+            (folder / split).symlink_to(Path(REAL, "imagenet-sample", "train"))
+    else:
+        write_shapes(folder, train_per_class=40, val_per_class=6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(cluster, images):
     """The data set that jobs on the cluster made."""
     out = cluster.folder / "shards"
-    for split in ("train", "val"):
-        said = cluster.submit(*preprocess(cluster.folder / "images", out, split, "--samples-per-shard", 16))
+    for split, count in NUM.items():
+        said = cluster.submit(*preprocess(images, out, split, "--max-samples", count, *SHARDS))
         assert "2 nodes run code" in said
     return out
 
@@ -49,34 +69,48 @@ def wait_until(condition, timeout_s: float, what: str) -> None:
         time.sleep(0.5)
 
 
-def test_the_cluster_writes_the_bytes_of_the_laptop(cluster, shards, tmp_path):
-    for split in ("train", "val"):
-        argv = preprocess(cluster.folder / "images", tmp_path / "local", split, "--samples-per-shard", 16)
+def test_the_cluster_writes_the_bytes_of_the_laptop(cluster, images, shards, tmp_path):
+    for split, count in NUM.items():
+        argv = preprocess(images, tmp_path / "local", split, "--max-samples", count, *SHARDS)
         cluster.focusvit(*argv, "--local")
         local, submitted = (open_dataset(str(place)).split(split) for place in (tmp_path / "local", shards))
-        assert local.root_hash == submitted.root_hash
+        assert local.num_samples == count and local.root_hash == submitted.root_hash
 
 
-def test_a_node_killed_while_preprocessing_costs_nothing(cluster, shards, tmp_path):
+def test_a_node_killed_while_preprocessing_costs_nothing(cluster, images, tmp_path):
     extra = cluster.head.add_node(num_cpus=1)
-    out = tmp_path / "killed"
-    job = cluster.start(*preprocess(cluster.folder / "images", out, "train", "--samples-per-shard", 16))
-    wait_until(lambda: len(list(out.glob("train-*.tar"))) >= 2, 240, "the second shard")
+    lost, out = cluster.head.node_id(extra), tmp_path / "killed"
+    argv = ("--max-samples", 320, "--samples-per-shard", 20)
+    job = cluster.start(*preprocess(images, out, "train", *argv))
+
+    def works() -> bool:
+        return any(row["node_id"] == lost and row["state"] == "RUNNING" for row in cluster.tasks(job, "run_shard"))
+
+    wait_until(lambda: len(list(out.glob("train-*.tar"))) >= 2 and works(), 240, "a shard begun on the third node")
     cluster.head.kill(extra)
     cluster.finish(job)
     assert cluster.status(job)["status"] == "SUCCEEDED"
-    assert open_dataset(str(out)).split("train").root_hash == open_dataset(str(shards)).split("train").root_hash
+    cluster.focusvit(*preprocess(images, tmp_path / "local", "train", *argv), "--local")
+    local, submitted = (open_dataset(str(place)).split("train") for place in (tmp_path / "local", out))
+    assert submitted.root_hash == local.root_hash
+    tasks = cluster.tasks(job, "run_shard")
+    failed = [row for row in tasks if row["state"] == "FAILED"]
+    assert failed and {row["node_id"] for row in failed} == {lost}, "no shard was lost with the node"
+    assert len(tasks) == submitted.info.num_shards + len(failed), "each lost shard was made once more, no other"
 
 
 def test_the_road_logs_into_the_server(cluster, shards):
     run_dir = cluster.folder / "runs" / "pretrain"
     train = ("--workers", 2, "--device", "cpu", "--cpus-per-worker", 1)
-    cluster.submit("pretrain", "debug", "--data", shards, "--run-dir", run_dir, *train)
+    job = cluster.start("pretrain", "debug", "--data", shards, "--run-dir", run_dir, *train)
+    cluster.finish(job)
+    workers = cluster.train_workers(job)
+    assert len(workers) == 2 and {row["node_id"] for row in workers} == cluster.node_ids(), "one worker on each node"
     cluster.submit(
         "finetune", "--checkpoint", run_dir, "--data", shards, "--run-dir", cluster.folder / "runs" / "tune", *train,
         "--epochs", 1,
     )  # fmt: skip
-    task = f"shapes={shards}"
+    task = f"own={shards}"
     cluster.submit("transfer", "--checkpoint", run_dir, "--task", task, "--out", cluster.folder / "transfer")
     pretrain, tune = sorted(cluster.runs(), key=lambda run: run["info"]["start_time"])
     assert [run["info"]["status"] for run in (pretrain, tune)] == ["FINISHED", "FINISHED"]
@@ -87,18 +121,23 @@ def test_the_road_logs_into_the_server(cluster, shards):
 
 def test_a_node_killed_while_training_costs_the_steps_since_the_checkpoint(cluster, shards):
     extra = cluster.head.add_node(num_cpus=1)
-    run_dir = cluster.folder / "runs" / "killed"
+    lost, kept, run_dir = cluster.head.node_id(extra), cluster.node_ids(), cluster.folder / "runs" / "killed"
     job = cluster.start(
         "pretrain", "debug", "--data", shards, "--run-dir", run_dir, "--workers", "1-3", "--device", "cpu",
         "--cpus-per-worker", 1, "--epochs", 40, "--checkpoint-every-epochs", 2, "--eval-every-epochs", 10,
     )  # fmt: skip
     wait_until(lambda: len(list(run_dir.glob("checkpoints/*/checkpoint.json"))) >= 2, 240, "the second checkpoint")
+    before = cluster.train_workers(job)
+    assert {row["node_id"] for row in before if row["state"] == "ALIVE"} == kept, "three workers, one on each node"
     cluster.head.kill(extra)
     cluster.finish(job)
     assert cluster.status(job)["status"] == "SUCCEEDED"
+    started = [row for row in cluster.train_workers(job) if row["actor_id"] not in {one["actor_id"] for one in before}]
+    assert started and lost not in {row["node_id"] for row in started}, "the group started again without the node"
     info = json.loads((run_dir / "run.json").read_text())
+    assert info["starts"] == 1, "the driver itself went on"
     steps = [step for step, _ in cluster.points(info["run_id"], "train/loss")]
-    assert len(steps) == len(set(steps)) and max(steps) == 40 * 192
+    assert len(steps) == len(set(steps)) and max(steps) == 40 * NUM["train"]
     assert [run["info"]["run_id"] for run in cluster.runs()].count(info["run_id"]) == 1
 
 
@@ -106,40 +145,56 @@ def test_an_outage_of_the_server_loses_no_point(cluster, shards):
     run_dir = cluster.folder / "runs" / "outage"
     job = cluster.start(
         "pretrain", "debug", "--data", shards, "--run-dir", run_dir, "--workers", 2, "--device", "cpu",
-        "--cpus-per-worker", 1, "--epochs", 400, "--checkpoint-every-epochs", 50, "--eval-every-epochs", 100,
+        "--cpus-per-worker", 1, "--epochs", 20_000, "--checkpoint-every-epochs", 50, "--eval-every-epochs", 100,
         "--log-every-steps", 6,
     )  # fmt: skip
     written = run_dir / "metrics.jsonl"
 
-    def num_points() -> int:
-        return len(written.read_text().splitlines()) if written.exists() else 0
+    def kept() -> list[int]:
+        lines = written.read_text().splitlines(keepends=True) if written.exists() else []
+        points = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [point["samples"] for point in points if "train/loss" in point["values"]]
 
-    wait_until(lambda: num_points() >= 5, 240, "the fifth point")
+    wait_until(lambda: len(kept()) >= 5, 240, "the fifth point")
+    run_id = json.loads((run_dir / "run.json").read_text())["run_id"]
     cluster.server.stop()
-    before = num_points()
+    before = kept()
     time.sleep(OUTAGE_S)
-    during = num_points()
-    still_training = cluster.status(job)["status"] == "RUNNING"
+    during = kept()
+    assert len(during) > len(before), "training stood still while the server was away"
     cluster.server.start()
-    cluster.finish(job)
-    assert during > before and still_training, "training stood still, or was over, while the server was away"
-    info = json.loads((run_dir / "run.json").read_text())
-    lines = [json.loads(line) for line in written.read_text().splitlines()]
-    kept = [line["samples"] for line in lines if "train/loss" in line["values"]]
-    assert [step for step, _ in sorted(cluster.points(info["run_id"], "train/loss"))] == sorted(kept)
+    # 60 s is the longest pause between two tries.
+    wait_until(lambda: set(during) <= set(has(cluster, run_id)), 120, "every point of the outage on the server")
+    assert cluster.status(job)["status"] == "RUNNING"
+    cluster.focusvit("jobs", "stop", job)
+    at_end, sent = kept(), sorted(has(cluster, run_id))
+    assert at_end[1:] == [6 * 32 * number for number in range(1, len(at_end))], "every sixth step, and the first"
+    assert len(sent) >= len(during) and sent == at_end[: len(sent)], "workers may write a last point after the stop"
+    sys.stderr.write(f"{len(before)} points before, {len(during) - len(before)} while the server was away for "
+                     f"{OUTAGE_S:.0f} s, {len(at_end)} at the end, {len(sent)} on the server\n")  # fmt: skip
 
 
-def test_stopping_a_job_closes_its_run(cluster, shards):
+def has(cluster, run_id: str) -> list[int]:
+    return [step for step, _ in cluster.points(run_id, "train/loss")]
+
+
+def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, shards):
     run_dir = cluster.folder / "runs" / "stopped"
-    job = cluster.start(
-        "pretrain", "debug", "--data", shards, "--run-dir", run_dir, "--workers", 2, "--device", "cpu",
-        "--cpus-per-worker", 1, "--epochs", 2000,
+    command = (
+        "submit", "--name", "to-be-stopped", "--", "pretrain", "debug", "--data", shards, "--run-dir", run_dir,
+        "--workers", 2, "--device", "cpu", "--cpus-per-worker", 1, "--epochs", 20_000,
     )  # fmt: skip
-    wait_until(lambda: (run_dir / "metrics.jsonl").exists(), 240, "the first point")
-    wait_until(lambda: cluster.status(job)["progress"] != "", 60, "a progress bar in the log")
-    shown = cluster.focusvit("jobs", "status", job).stdout
-    assert "img/s" in shown and "left" in shown
-    assert "STOPPED" in cluster.focusvit("jobs", "stop", job).stdout
+    with Terminal([BIN / "focusvit", *command], cluster.environment) as terminal:
+        terminal.wait_for("\rtrain:", 240)  # the bar, in its place
+        job = "to-be-stopped"
+        wait_until(lambda: cluster.status(job)["progress"] != "", 60, "a progress bar in the log")
+        shown = cluster.focusvit("jobs", "status", job).stdout
+        assert "img/s" in shown and "left" in shown
+        terminal.type("\x03")
+        terminal.wait_for("[s]top it, [d]etach", 60)
+        terminal.type("s\n")
+        assert terminal.end(60) == 130
+    wait_until(lambda: cluster.status(job)["status"] == "STOPPED", 60, "the end of the job")
     run_id = json.loads((run_dir / "run.json").read_text())["run_id"]
     status = {run["info"]["run_id"]: run["info"]["status"] for run in cluster.runs()}[run_id]
     assert status in ("KILLED", "FAILED")

@@ -14,8 +14,11 @@ class Cluster:
 
     def __init__(self, head: RayHead, server: MlflowServer, folder: Path) -> None:
         self.head, self.server, self.folder = head, server, folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
         self.environment = {
             **head.environment,
+            "TMPDIR": str(self.temporary),
             "RAY_API_SERVER_ADDRESS": head.url,
             "MLFLOW_TRACKING_URI": server.url,
         }
@@ -44,6 +47,21 @@ class Cluster:
 
     def status(self, job: str) -> dict:
         return json.loads(self.focusvit("jobs", "status", job, "--json").stdout)
+
+    def tasks(self, job: str, function: str) -> list[dict]:
+        """Ray's records of the tasks of a job that run `function`: node_id, state, error_message."""
+        return [row for row in self._of(job, "tasks") if row["func_or_class_name"].rsplit(".")[-1] == function]
+
+    def train_workers(self, job: str) -> list[dict]:
+        """Ray's records of the training workers of a job, of every start: node_id, state."""
+        return [row for row in self._of(job, "actors") if "RayTrainWorker" in row["class_name"]]
+
+    def node_ids(self) -> set[str]:
+        return {row["node_id"] for row in self.head.alive_nodes()}
+
+    def _of(self, job: str, what: str) -> list[dict]:
+        known = {row["submission_id"]: row["job_id"] for row in self.head.state("jobs")}
+        return [row for row in self.head.state(what) if row["job_id"] == known.get(job)]
 
     def mlflow(self, path: str, **body: object) -> dict:
         answer = requests.post(f"{self.server.url}/api/2.0/mlflow/{path}", json=body, timeout=20)

@@ -61,6 +61,7 @@ class RayHead:
             self.environment.pop(name, None)
         self.num_cpus = num_cpus
         self.nodes: list[subprocess.Popen] = []
+        self._ids: dict[int, str] = {}
 
     def __enter__(self) -> "RayHead":
         self.gcs_port, dashboard, client, agent, grpc, metrics = free_ports(6)
@@ -75,8 +76,8 @@ class RayHead:
         return self
 
     def add_node(self, *, num_cpus: int = 1) -> subprocess.Popen:
-        """One more raylet on this machine; returns its process, which `kill` ends."""
-        before = len(self.alive_nodes())
+        """One more raylet on this machine; returns its process, which `kill` ends and `node_id` names."""
+        before = {row["node_id"] for row in self.alive_nodes()}
         for last in (False, True):  # Ray gives a new node 30 s to register, which a busy machine may not manage
             agent, grpc, metrics = free_ports(3)
             process = self._start(
@@ -85,11 +86,15 @@ class RayHead:
                 # A folder of its own, as another machine has: Ray unpacks a job's code there anew for each node.
                 "--metrics-export-port", metrics, "--temp-dir", self.folder / f"n{agent}",
             )  # fmt: skip
-            self._wait_for(lambda: len(self.alive_nodes()) > before or self._has_ended(-1), "a node", last)
+            self._wait_for(lambda: len(self.alive_nodes()) > len(before) or self._has_ended(-1), "a node", last)
             if process.poll() is None:
+                (self._ids[process.pid],) = {row["node_id"] for row in self.alive_nodes()} - before
                 return process
             self.nodes.remove(process)
         raise AssertionError("unreachable")
+
+    def node_id(self, process: subprocess.Popen) -> str:
+        return self._ids[process.pid]
 
     def kill(self, process: subprocess.Popen) -> None:
         """End a node the hard way: every process of it with SIGKILL, as a lost machine would."""
@@ -99,27 +104,48 @@ class RayHead:
         process.wait(30)
         self.nodes.remove(process)
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *rest: object) -> None:
+        """End everything. AssertionError when a process outlives its head by itself, or a file cannot be removed."""
         for process in reversed(self.nodes):
-            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-            _, alive = psutil.wait_procs(family, timeout=10)
-            for one in alive:  # descendants of our own process, nothing else
-                with_nothing_to_say(one.kill)
+        _, alive = psutil.wait_procs(self.family(), timeout=20)
+        names = [with_nothing_to_say(lambda one=one: " ".join(one.cmdline())[:200]) for one in alive]
+        for one in alive:  # ours by the token path in their environment, nothing else
+            with_nothing_to_say(one.kill)
+        psutil.wait_procs(alive, timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if kind is None:
+            assert not alive, f"left behind by the head: {names}"
+            assert not self.folder.exists(), f"left behind: {[*self.folder.rglob('*')][:20]}"
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that descends from this head or speaks with it: they inherit the path of its token."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("RAY_AUTH_TOKEN_PATH") == str(self.token_path)
+            except psutil.Error:
+                continue
+            if ours and process.pid != os.getpid():
+                found.append(process)
+        return found
 
     def alive_nodes(self) -> list[dict]:
-        headers = {"Authorization": f"Bearer {self.token_path.read_text()}"}
         try:
-            answer = requests.get(f"{self.url}/api/v0/nodes", headers=headers, timeout=20)
-            rows = answer.json()["data"]["result"]["result"]
+            return [row for row in self.state("nodes") if row["state"] == "ALIVE"]
         except (requests.RequestException, KeyError, ValueError):
             return []
-        return [row for row in rows if row["state"] == "ALIVE"]
+
+    def state(self, what: str) -> list[dict]:
+        """Rows of Ray's own state API: "nodes", "actors" or "tasks", those that ended included."""
+        headers = {"Authorization": f"Bearer {self.token_path.read_text()}"}
+        query = {"limit": "10000", "detail": "true"}
+        answer = requests.get(f"{self.url}/api/v0/{what}", params=query, headers=headers, timeout=20)
+        return answer.json()["data"]["result"]["result"]
 
     def address(self) -> str:
         return self.alive_nodes()[0]["node_ip"]
@@ -155,14 +181,14 @@ class RayHead:
             ended = last and any(process.poll() is not None for process in self.nodes)
             if ended or time.monotonic() > until:
                 logs = "\n".join(path.read_text() for path in sorted(self.folder.glob("start-*.log")))
-                self.__exit__()
+                self.__exit__(RuntimeError)
                 raise RuntimeError(f"{what} did not start:\n{logs[-3000:]}")
             time.sleep(0.3)
 
 
-def with_nothing_to_say(action) -> None:
+def with_nothing_to_say(action):
     """Run it; a process that is gone already is what was wanted."""
     try:
-        action()
+        return action()
     except psutil.NoSuchProcess:
-        pass
+        return None
