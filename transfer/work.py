@@ -118,6 +118,12 @@ class TaskRun:
         if self.multilabel:
             return multilabel.read_relevant(split)
         check_labelled(split)
+        low, high, most = int(split.class_ids.min()), int(split.class_ids.max()), split.num_classes - 1
+        if high > most:
+            raise DataError(
+                f"class ids {low}..{high} of split '{split.name}' at {split.uri} lie outside 0..{most}, its list of "
+                "classes. Preprocess it again, or correct the labels of the source."
+            )
         return split.class_ids.astype(np.int64)
 
     def _measure(self, features: str, protocol: Any) -> list[Result]:
