@@ -10,9 +10,11 @@ BENCHES: dict[str, tuple[str, str]] = {
     "superpixels": ("pipeline.bench_superpixels:main", "quality of maps and cuts on BSDS500, and their times"),
     "scale": ("pipeline.bench_scale:main", "one driver and many CPUs: what scheduling costs, what gives way first"),
     "model": ("focusvit.bench_model:main", "throughput and memory beside a plain ViT and the controls"),
+    "original": ("focusvit.bench_original:main", "costs and pictures of every row of the original repository"),
     "growth": ("focusvit.bench_growth:main", "exponents of cost, and what they make of ImageNet-1k and of a billion"),
     "energy": ("focusvit.bench_energy:main", "CPU seconds and joules of 1,000 images, plain ViT beside it"),
     "objects": ("transfer.bench_objects:main", "do attended tokens lie on the object? exact masks of shapes, CamVid"),
+    "loader": ("focusvit.bench_loader:main", "CPU time of a training sample with its map, beside other loaders"),
     "transfer": ("transfer.bench_transfer:main", "what limits feature extraction; solvers beside scikit-learn's"),
 }
 
