@@ -50,6 +50,7 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench superpixels
 	$(BIN)/focusvit bench scale
 	$(BIN)/focusvit bench model
+	$(BIN)/focusvit bench transfer
 	$(BIN)/focusvit bench loader
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.

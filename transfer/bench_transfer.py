@@ -1,5 +1,6 @@
 """`focusvit bench transfer`: what limits feature extraction; solvers beside scikit-learn's; memory by data size."""
 
+import contextlib
 import multiprocessing
 import resource
 import statistics
@@ -11,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from focusvit.checkpoint import load_model
+from focusvit.checkpoint import Checkpoint, load_model, save_checkpoint
 from focusvit.compatible import data_config
+from focusvit.config_json import to_json
 from focusvit.evaluate import pick_device
 from focusvit.loader import eval_loader
+from focusvit.model import FocusViT
 from pipeline import storage
 from pipeline.bench_report import Table, evidence, save
 from pipeline.commandline import parse
@@ -33,15 +36,21 @@ from .logistic import FULL_GRID, solve_logistic
 from .protocol import Labelled
 from .softmax import linear_scores
 
+BARE = "bare forward, batches ready"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTransferConfig:
     """Speed of the transfer suite's own code."""
 
     checkpoint: str = ""
-    """With --data: measure feature extraction of this checkpoint. Empty = solvers and memory only."""
+    """With --data: feature extraction of this checkpoint. Empty = the demo's model, untrained, on embedded shapes."""
     data: str = ""
     split: str = "val"
+    loader_workers: int = 0
+    """Processes that decode; 0 = in this process, so that loading and forward alternate."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """cpu: seconds of this process's threads, for a machine that others use too (with no loader workers)."""
     batch_size: int = 64
     batches: int = 12
     repeats: int = 3
@@ -57,15 +66,15 @@ class BenchTransferConfig:
     def __post_init__(self) -> None:
         if min(self.batch_size, self.batches, self.repeats, self.samples, self.width, self.classes) < 1:
             raise ValueError("all sizes and counts of the bench must be 1 or more")
+        if self.clock == "cpu" and self.loader_workers:
+            raise ValueError("--clock cpu counts this process alone; leave out --loader-workers")
 
 
 def main(argv: list[str]) -> int:
     config = parse(BenchTransferConfig, argv, prog="focusvit bench transfer")
     if bool(config.checkpoint) != bool(config.data):
-        raise UsageError("feature extraction needs both --checkpoint and --data; without both it is left out.")
-    tables = [_solvers(config), _memory()]
-    if config.checkpoint:
-        tables.insert(0, _extraction(config))
+        raise UsageError("give both --checkpoint and --data, or neither: then embedded data is used.")
+    tables = [_extraction(config), _solvers(config), _memory()]
     facts = evidence("focusvit bench transfer " + " ".join(argv), ["torch", "scikit-learn", "scipy", "numpy"])
     sys.stdout.write("\n".join(table.markdown() for table in tables))
     if config.out:
@@ -75,14 +84,45 @@ def main(argv: list[str]) -> int:
 
 
 def _extraction(config: BenchTransferConfig) -> Table:
-    """Images per second of the loader alone, of the bare forward on ready batches, and of both together."""
+    """Feature extraction of the named checkpoint, or of an untrained model on embedded shapes."""
+    if config.checkpoint:
+        return _measured_extraction(config, storage.resolve(config.checkpoint), storage.resolve(config.data))
+    with tempfile.TemporaryDirectory() as folder:
+        return _measured_extraction(config, *_embedded(Path(folder)))
+
+
+def _embedded(folder: Path) -> tuple[str, str]:
+    """(checkpoint, data set): the demo's model with fresh weights, and shards of embedded shapes."""
+    from focusvit.recipes import recipe
+    from pipeline.embedded import write_shapes
+    from pipeline.preprocess import main as preprocess
+
+    write_shapes(folder / "images", train_per_class=1, val_per_class=64)
+    argv = ["--source", str(folder / "images"), "--out", str(folder / "shards"), "--split", "val", "--local"]
+    with contextlib.redirect_stdout(sys.stderr):
+        preprocess(argv)
+    training, data = recipe("demo"), open_dataset(str(folder / "shards"))
+    model = FocusViT(training.model)
+    record = Checkpoint(
+        config=to_json(training),
+        model=to_json(training.model),
+        classes=data.classes,
+        superpixels=to_json(data.superpixels),
+        image=dict(data.image),
+    )
+    save_checkpoint(str(folder / "checkpoint"), record, model.state_dict())
+    return str(folder / "checkpoint"), str(folder / "shards")
+
+
+def _measured_extraction(config: BenchTransferConfig, checkpoint: str, data: str) -> Table:
+    """Images per second of the loader alone, of the bare forward on ready batches, and of extraction into a file."""
     device = pick_device(config.device)
-    model, record = load_model(storage.resolve(config.checkpoint), device)
-    dataset = open_dataset(storage.resolve(config.data))
+    model, record = load_model(checkpoint, device)
+    split = open_dataset(data).split(config.split)
     tokens, with_maps = model.config.tokens, model.config.needs_maps
     loader = eval_loader(
-        dataset.split(config.split),
-        data_config(record, 0),
+        split,
+        data_config(record, config.loader_workers),
         batch_size=config.batch_size,
         tokens=tokens,
         with_maps=with_maps,
@@ -93,6 +133,7 @@ def _extraction(config: BenchTransferConfig) -> Table:
 
     ready = list(batches())
     count = sum(len(batch) for batch in ready)
+    key = FeatureKey(source="bench", transform={}, split_name="b", split_identity="i", split_root_hash="r")
 
     @torch.inference_mode()
     def bare() -> None:
@@ -100,27 +141,31 @@ def _extraction(config: BenchTransferConfig) -> Table:
             here = batch.to(device)
             model.features(here.images, here.maps, here.num_tokens).float().cpu()
 
+    def extract(source: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            FeatureStore(Path(folder)).put(key, model_features(model, source, device), count)
+
     kinds: dict[str, Callable[[], Any]] = {
         "loader alone": lambda: [None for _ in batches()],
-        "bare forward, batches ready": bare,
-        "extraction, batches ready": lambda: list(model_features(model, ready, device)),
-        "extraction from shards": lambda: list(model_features(model, batches(), device)),
+        BARE: bare,
+        "extraction, batches ready": lambda: extract(ready),
+        "extraction from shards": lambda: extract(batches()),
     }
-    speed = {name: count / seconds for name, seconds in _in_turns(kinds, config.repeats).items()}
-    bound = 1 / (1 / speed["loader alone"] + 1 / speed["bare forward, batches ready"])
-    limit = "the loader" if speed["loader alone"] < speed["bare forward, batches ready"] else "the forward pass"
-    rows = [
-        [name, round(value, 1), f"{value / speed['bare forward, batches ready']:.0%}"] for name, value in speed.items()
-    ]
-    note = (
-        f"{limit} limits. With the loader in this process (no workers) the two alternate, so at most {bound:.1f} "
-        f"images/s are possible; {speed['extraction from shards'] / bound:.0%} of that are reached."
-    )
+    speed = {name: count / seconds for name, seconds in _in_turns(kinds, config.repeats, config.clock).items()}
+    alternating = 1 / (1 / speed["loader alone"] + 1 / speed[BARE])
+    bound = min(speed["loader alone"], speed[BARE]) if config.loader_workers else alternating
+    limit = "the loader" if speed["loader alone"] < speed[BARE] else "the forward pass"
+    how = f"{config.loader_workers} loader workers beside it" if config.loader_workers else "the loader in this process"
+    rows = [[name, round(value, 1), f"{value / speed[BARE]:.0%}"] for name, value in speed.items()]
     return Table(
-        title=f"Feature extraction, {count} images, {device}",
-        columns=["what", "images/s", "of bare forward"],
+        title=f"Feature extraction, {count} images, {device}, batch {config.batch_size}",
+        columns=["what", f"images per {config.clock} second", "of bare forward"],
         rows=rows,
-        note=note,
+        note=(
+            f"{limit[0].upper()}{limit[1:]} limits. With {how} at most {bound:.1f} images/s are possible; "
+            f"{speed['extraction from shards'] / bound:.0%} of that are reached. 'Batches ready' is what a loader that "
+            "keeps up would give; extraction includes checking, writing and hashing the file of features."
+        ),
     )
 
 
@@ -160,7 +205,7 @@ def _solvers(config: BenchTransferConfig) -> Table:
         )
     rows = []
     for name, mine, theirs in pairs:
-        both = _in_turns({"mine": mine, "theirs": theirs}, config.repeats)
+        both = _in_turns({"mine": mine, "theirs": theirs}, config.repeats, config.clock)
         right = [float((solve().argmax(1) == test.class_ids).mean()) for solve in (mine, theirs)]
         ratio = both["theirs"] / both["mine"]
         rows.append(
@@ -236,13 +281,14 @@ def _private_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def _in_turns(kinds: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def _in_turns(kinds: dict[str, Callable[[], Any]], repeats: int, clock: str = "wall") -> dict[str, float]:
     """Median seconds of each, measured in turns so that a busy moment meets them alike. The first turn warms up."""
     times: dict[str, list[float]] = {name: [] for name in kinds}
+    now = time.process_time if clock == "cpu" else time.perf_counter
     for turn in range(repeats + 1):
         for name, run in kinds.items():
-            started = time.perf_counter()
+            started = now()
             run()
             if turn:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(now() - started)
     return {name: statistics.median(values) for name, values in times.items()}

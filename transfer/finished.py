@@ -46,6 +46,7 @@ class TransferRun:
     checkpoint: str
     rows: list[Result]
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_runs(places: list[str]) -> tuple[list[TrainingRun], list[TransferRun]]:
@@ -85,7 +86,11 @@ def _folders(uri: str, depth: int) -> Iterator[tuple[str, set[str]]]:
 def _training(uri: str, name: str) -> TrainingRun:
     said = storage.read_json(storage.join(uri, "config.json"))
     curves: dict[str, list[tuple[int, float]]] = {}
-    for point in parse_metrics(storage.read_bytes(storage.join(uri, "metrics.jsonl"))):
+    data = storage.read_bytes(storage.join(uri, "metrics.jsonl"))
+    scored = storage.join(uri, "transfer.jsonl")  # what `--score-on` measured meanwhile
+    if storage.exists(scored):
+        data += storage.read_bytes(scored)
+    for point in parse_metrics(data):
         for key, value in point["values"].items():
             curves.setdefault(key, []).append((point["samples"], value))
     run_id = str(RunDir(uri).info().get("run_id", ""))
@@ -103,4 +108,5 @@ def _transfer(uri: str, name: str) -> TransferRun | None:
         checkpoint=said["checkpoint"],
         rows=[Result(**row) for row in said["rows"]],
         failures=said["failures"],
+        notes=said.get("notes", []),
     )

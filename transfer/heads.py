@@ -7,6 +7,7 @@ standardised features, each alone and with their squares: what cached features a
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,16 +26,18 @@ class LinearHeads:
     steps: int = 2000
     batch: int = 256
     momentum: float = 0.9
+    repeats: int = 3
+    """Final trainings of the chosen head, each with its own start and order: their spread is the row's interval."""
     device: str = "cpu"
     seed: int = 0
     name: str = field(default="heads", init=False)
 
     def __post_init__(self) -> None:
-        if not self.learning_rates or min(self.learning_rates) <= 0 or self.steps < 1 or self.batch < 1:
-            raise ValueError("heads need positive learning rates, steps and a batch")
+        if not self.learning_rates or min(self.learning_rates) <= 0 or min(self.steps, self.batch, self.repeats) < 1:
+            raise ValueError("heads need positive learning rates, steps, a batch and repeats")
 
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
-        """All heads in one pass over `train`, the best on `held_out`, and that one again on both."""
+        """All heads in one pass over `train`, the best on `held_out`, and that one again on both, `repeats` times."""
         scale = _Scale(train.values)
         rates = np.repeat(np.array(self.learning_rates), len(REPRESENTATIONS))
         kinds = np.tile(np.arange(len(REPRESENTATIONS)), len(self.learning_rates))
@@ -44,7 +47,8 @@ class LinearHeads:
             for h in range(len(rates))
         ]
         best = int(np.argmax(accuracy))
-        final = self._train(train.with_more(held_out), scale, rates[best : best + 1], kinds[best : best + 1])[0]
+        whole, one = train.with_more(held_out), slice(best, best + 1)
+        finals = [self._train(whole, scale, rates[one], kinds[one], seed)[0] for seed in range(self.repeats)]
         chosen: dict[str, float | int | str] = {
             "lr": float(rates[best]),
             "features": REPRESENTATIONS[kinds[best]],
@@ -53,9 +57,11 @@ class LinearHeads:
             "steps": self.steps,
         }
         kind = int(kinds[best])
-        return [Fitted(predict=lambda values: _scores(final, kind, scale, values), chosen=chosen)]
+        return [Fitted(predict=partial(_scores, final, kind, scale), chosen=chosen) for final in finals]
 
-    def _train(self, data: Labelled, scale: "_Scale", rates: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    def _train(
+        self, data: Labelled, scale: "_Scale", rates: np.ndarray, kinds: np.ndarray, repeat: int = 0
+    ) -> np.ndarray:
         """float32 (H, 2 D + 1, C): SGD on H heads together. Heads without squares keep zeros there."""
         width, num_heads = data.values.shape[1], len(rates)
         values, class_ids = torch.from_numpy(np.array(data.values)), torch.from_numpy(data.class_ids)
@@ -64,7 +70,7 @@ class LinearHeads:
         mask[torch.from_numpy(kinds % 2 == 0), width : 2 * width] = 0
         mask = mask.to(self.device)
         standard = torch.from_numpy(kinds >= 2).to(self.device)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed + repeat)
         weights = 0.01 * torch.randn(1, 2 * width + 1, data.num_classes, generator=generator)
         weights = (weights.to(self.device) * mask).contiguous()
         speed = torch.zeros_like(weights)

@@ -9,6 +9,7 @@ from typing import Any
 from focusvit.config_json import flatten
 from focusvit.pictures import figure_pixels, save_png
 from pipeline import storage
+from pipeline.bench_report import evidence
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
     out = storage.resolve(config.out)
     say = sys.stderr.write if config.json else sys.stdout.write
     say(f"report of {len(trainings)} trainings and {len(transfers)} transfer suites, to {out}\n")
-    text = write_report(out, trainings, transfers)
+    facts = evidence("focusvit report " + " ".join(argv), ("torch", "numpy", "scikit-learn", "scipy"))
+    text = write_report(out, trainings, transfers, facts)
     if config.json:
         import json
 
@@ -52,8 +54,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write_report(out: str, trainings: list[TrainingRun], transfers: list[TransferRun]) -> str:
-    """Write all files and return the Markdown text."""
+def write_report(
+    out: str, trainings: list[TrainingRun], transfers: list[TransferRun], facts: dict[str, Any] | None = None
+) -> str:
+    """Write all files and return the Markdown text. `facts`: what made the report (command, commit, versions)."""
     parts = ["# Report\n"]
     if trainings:
         rows = [_training_row(run) for run in trainings]
@@ -67,12 +71,15 @@ def write_report(out: str, trainings: list[TrainingRun], transfers: list[Transfe
         parts.append(
             f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{run.checkpoint}`\n\n{markdown_table(run.rows)}"
         )
-        parts += [f"- failed: {line}\n" for line in run.failures]
+        listed = [f"- failed: {line}" for line in run.failures] + [f"- {line}" for line in run.notes]
+        parts += ["\n".join(listed) + "\n"] if listed else []
     if any(run.rows for run in transfers):
         storage.put(storage.join(out, "transfer.csv"), _transfer_csv(transfers).encode())
         save_png(storage.join(out, "transfer.png"), figure_pixels(transfer_figure(transfers)))
         parts.append("![transfer](transfer.png)\n")
         parts += _across(out, transfers)
+    if facts:
+        parts.append("## Made by\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()))
     text = "\n".join(parts)
     storage.put(storage.join(out, "report.md"), text.encode())
     return text
