@@ -104,7 +104,7 @@ def sizes_table(data: str, folder: str, samples: int = 3200, rounds: int = 3) ->
                  "CPU s", "MiB this adds"),
         rows=rows,
         note="In a fresh process after its imports: dataset.json, the index (20 bytes a sample), the order of an "
-        "epoch, 1024 sample ids in its middle. Goal: under 1 s for ImageNet-1k's size, and memory flat but for the index.",
+        "epoch, 1024 ids in its middle. Goal: under 1 s for ImageNet-1k's size, and memory flat but for the index.",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.dataset import Split
 from pipeline.errors import DataError
-from pipeline.image import BadImage, decode_image
+from pipeline.image import BadImage, decode_stored
 from pipeline.sample import Sample
 
 from .augment import FineView, TrainViews, View, eval_view
@@ -77,7 +77,7 @@ class SampleReader:
         for attempt in range(100):
             try:
                 sample = self._split.read(used)
-                return sample, decode_image(sample.image), min(1, attempt)
+                return sample, decode_stored(sample.image), min(1, attempt)
             except BadImage as error:
                 if epoch < 0:
                     raise DataError(

@@ -75,6 +75,11 @@ def decode_image(data: bytes) -> np.ndarray:
     return _decode(data, read_header(data))
 
 
+def decode_stored(data: bytes) -> np.ndarray:
+    """As `decode_image`, for bytes that a shard holds: their header was looked at when the shard was built."""
+    return _decode(data, None)
+
+
 def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None) -> tuple[bytes, str, np.ndarray]:
     """(bytes to store, "jpg" or "png", their decoded uint8 RGB (h, w, 3)). Raises BadImage.
 
