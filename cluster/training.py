@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from focusvit.checkpoint import load_checkpoint
+from focusvit.checkpoint import load_checkpoint, starting_weights
 from focusvit.config_json import flatten, from_json, to_json
 from focusvit.recipes import finetune, recipe
 from focusvit.run import RunDir
@@ -163,7 +163,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
     data = open_dataset(launch.data)
     config = for_dataset(config, data)
     if config.init_from:
-        config = dataclasses.replace(config, init_from=load_checkpoint(storage.resolve(config.init_from)).uri)
+        config = dataclasses.replace(config, init_from=starting_weights(storage.resolve(config.init_from)))
     data.split(config.data.eval_split)
     if launch.score_on:
         check_task(launch.score_on)

@@ -57,29 +57,38 @@ def segmentation_seconds(
     folder: str, clock: Callable[[], float], tokens: int = 64, count: int = 48
 ) -> tuple[float, str]:
     """Seconds an image for superpixels at 224 px, with as many threads as the model has, and what was segmented."""
-    import cv2
+    images, what = photos_or_drawn(folder, count)
+    superpixels(images[0], tokens)
+    seconds = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in range(4):
+            start = clock()
+            list(pool.map(lambda image: superpixels(image, tokens), images))
+            seconds.append((clock() - start) / len(images))
+    return statistics.median(seconds[1:]), what
 
-    from pipeline.embedded import draw_shape
+
+def superpixels(image: np.ndarray, tokens: int) -> np.ndarray:
+    """A map (112, 112) of exactly `tokens` regions of one image, by the segmenter that makes the shards."""
     from pipeline.hierarchy import fit
     from pipeline.superpixels import SuperpixelConfig, segment_image
 
+    return fit(*segment_image(image, SuperpixelConfig()), (0.0, 0.0, 1.0, 1.0), False, (112, 112), tokens)
+
+
+def photos_or_drawn(folder: str, count: int) -> tuple[list[np.ndarray], str]:
+    """At most `count` photos at 224 x 224, uint8 RGB, and what they are: those in `folder`, or in
+    $FOCUSVIT_DATA/imagenet-sample, else drawn scenes.
+    """
+    import cv2
+
+    from pipeline.embedded import draw_shape
+
+    cv2.setNumThreads(1)
     folder = folder or os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
     files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
     images = [image[..., ::-1] for file in files if (image := cv2.imread(str(file))) is not None]
     what = f"{len(images)} photos"
     if not images:
         images, what = [draw_shape(np.random.default_rng(i), i % 8, 224)[0] for i in range(count)], "drawn scenes"
-    images = [np.ascontiguousarray(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)) for image in images]
-    cv2.setNumThreads(1)
-
-    def superpixels(image: np.ndarray) -> None:
-        fit(*segment_image(image, SuperpixelConfig()), (0.0, 0.0, 1.0, 1.0), False, (112, 112), tokens)
-
-    superpixels(images[0])
-    seconds = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in range(4):
-            start = clock()
-            list(pool.map(superpixels, images))
-            seconds.append((clock() - start) / len(images))
-    return statistics.median(seconds[1:]), what
+    return [np.ascontiguousarray(cv2.resize(x, (224, 224), interpolation=cv2.INTER_AREA)) for x in images], what

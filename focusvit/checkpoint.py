@@ -86,6 +86,23 @@ def find_checkpoint(uri: str) -> str:
     return run.checkpoint_uri(samples)
 
 
+def is_weights_file(uri: str) -> bool:
+    """Whether `uri` names a file of weights, rather than a checkpoint folder or a run directory of ours."""
+    return uri.endswith((".safetensors", ".pt", ".pth", ".bin"))
+
+
+def starting_weights(uri: str) -> str:
+    """What a training starts from: a file of weights as it is, or the checkpoint folder. `UsageError`: not there."""
+    if not is_weights_file(uri):
+        return load_checkpoint(uri).uri
+    if not storage.exists(uri):
+        raise UsageError(
+            f"There is no file {uri} to start from. Save the weights of a ViT of timm, Hugging Face or torchvision "
+            "there (`safetensors.torch.save_file(model.state_dict(), FILE)`), or name another file with --init-from."
+        )
+    return uri
+
+
 def load_checkpoint(uri: str) -> Checkpoint:
     """Read `checkpoint.json` of a checkpoint folder or run directory. Raises `UsageError` when there is none."""
     found = find_checkpoint(uri)

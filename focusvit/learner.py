@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from pipeline.dataset import Dataset
+from pipeline.errors import UsageError
 
 from .checkpoint import (
     Checkpoint,
     fill,
     fill_optimizer,
     find_checkpoint,
+    is_weights_file,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -21,10 +23,12 @@ from .checkpoint import (
 )
 from .checkpoint_writer import CheckpointWriter
 from .config_json import to_json
+from .groups import freeze
 from .guard import Guard
 from .model import FocusViT
 from .optim import build_optimizer
 from .order import key_of
+from .pretrained import load_pretrained
 from .run import RunDir
 from .train_config import TrainConfig
 from .train_step import MovingAverage
@@ -37,7 +41,11 @@ class Learner:
         self.config = config
         torch.manual_seed(key_of("weights", config.seed))
         self.model = FocusViT(config.model).to(device).train()
-        self.optimizer = build_optimizer(self.model, config.optim)
+        try:
+            freeze(self.model, config.freeze)
+            self.optimizer = build_optimizer(self.model, config.optim)
+        except ValueError as error:  # a pattern without a weight
+            raise UsageError(f"freeze or optim.lr_scales: {error}.") from None
         self.ema = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
         self._names = {id(p): name for name, p in self.model.named_parameters()}
         self.guard = Guard(config.optim.spike_factor, device)
@@ -50,10 +58,20 @@ class Learner:
         if latest is not None:
             self._resume(run.checkpoint_uri(latest))
         elif self.config.init_from:
-            found = find_checkpoint(self.config.init_from)
-            fill(self.model, load_weights(found), found, skip=("head.",))
+            self._begin_from(self.config.init_from)
             if self.ema:
                 self.ema = MovingAverage(self.model, self.ema.decay)
+
+    def _begin_from(self, uri: str) -> None:
+        """Weights of one of our checkpoints, or of a plain ViT of another library, with a new head."""
+        if not is_weights_file(uri):
+            found = find_checkpoint(uri)
+            fill(self.model, load_weights(found), found, skip=("head.",))
+            return
+        try:
+            load_pretrained(self.model, uri)
+        except ValueError as error:
+            raise UsageError(f"init_from {uri}: {error}.") from None
 
     def _resume(self, uri: str) -> None:
         record = load_checkpoint(uri)

@@ -175,9 +175,9 @@ class FocusViT(nn.Module):
         if seen is not None or not shrinks or torch.is_grad_enabled() or B <= size:
             return self._first_blocks(images, membership, position, bias, seen)
         out = []
-        for start in range(0, B, size):
-            rows = slice(start, start + size)
-            out.append(self._first_blocks(images[rows], *(_rows(x, rows) for x in (membership, position, bias)), None))
+        for rows in (slice(start, start + size) for start in range(0, B, size)):
+            given = _rows(membership, rows), _rows(position, rows), _rows(bias, rows)
+            out.append(self._first_blocks(images[rows], *given, None))
         return torch.cat(out)
 
     def _first_blocks(

@@ -1,11 +1,14 @@
 """The optimizer and its schedule. The learning rate is a pure function of the samples seen, so nothing needs saving."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
+
+from .groups import check_patterns, lr_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class OptimConfig:
     """largest norm of the whole gradient; 0 = no clipping"""
     layer_decay: float = 1.0
     """each layer below the head gets its lr times this once more; 1 = off (0.65 to 0.9 is usual in fine-tuning)"""
+    lr_scales: tuple[str, ...] = ()
+    """multiples of the learning rate for parts of the model: head=10 or blocks.*.attn=0.5; the last match counts"""
     spike_factor: float = 0.0
     """skip a step whose gradient norm is more than this times their running mean; 0 = never (non-finite ones always)"""
 
@@ -36,10 +41,24 @@ class OptimConfig:
             raise ValueError(f"optim.lr must be positive, not {self.lr}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay must be in (0, 1], not {self.layer_decay}")
+        self.scales()
         if 0 < self.spike_factor <= 1 or self.spike_factor < 0:
             raise ValueError(f"optim.spike_factor must be 0 or above 1, not {self.spike_factor}")
         if self.warmup_epochs < 0 or self.clip_norm < 0 or self.weight_decay < 0:
             raise ValueError("optim.warmup_epochs, optim.clip_norm and optim.weight_decay must not be negative")
+
+    def scales(self) -> dict[str, float]:
+        """`lr_scales` as pattern -> multiple. Raises ValueError for text of another form."""
+        found = {}
+        for text in self.lr_scales:
+            pattern, _, scale = text.partition("=")
+            if not pattern or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", scale) or float(scale) <= 0:
+                raise ValueError(
+                    f"optim.lr_scales holds '{text}'; write a part of the model, '=' and a positive multiple: head=10. "
+                    "Use freeze for parts that must not move"
+                )
+            found[pattern] = float(scale)
+        return found
 
 
 def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final_share: float) -> float:
@@ -63,7 +82,13 @@ def _depth_of(name: str, num_blocks: int) -> int:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
-    """Groups with `lr_scale` and `weight_decay`. Vectors, single tokens and embeddings are not decayed."""
+    """Groups with `lr_scale` and `weight_decay`, of what moves. Vectors, single tokens and embeddings are not decayed.
+
+    Raises:
+        ValueError: a pattern of `lr_scales` that matches no weight.
+    """
+    scales = config.scales()
+    check_patterns(model, scales)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     num_blocks = max((_depth_of(name, 0) for name, _ in named), default=0)
     groups: dict[tuple[float, float], dict] = {}
@@ -71,6 +96,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
         is_matrix = parameter.squeeze().ndim > 1 and name.rsplit(".", 1)[-1] not in _EMBEDDINGS
         decay = config.weight_decay if is_matrix else 0.0
         scale = config.layer_decay ** (num_blocks + 1 - min(_depth_of(name, num_blocks), num_blocks + 1))
+        scale *= lr_scale(name, scales)
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)
     return list(groups.values())

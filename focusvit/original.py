@@ -24,7 +24,7 @@ class Row:
     """`groups.freeze` patterns"""
     lr: float = 1e-4
     lr_scales: dict[str, float] = field(default_factory=dict)
-    """`groups.scaled_groups` patterns"""
+    """patterns of `OptimConfig.lr_scales` and their multiples"""
     weight_decay: float = 0.05
 
 

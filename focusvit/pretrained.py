@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from pipeline import storage
 
 from .latents import LatentRead
 from .model import FocusViT
@@ -31,17 +34,17 @@ class LoadReport:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A safetensors file, or a file of torch.save that holds tensors only (nothing in it is executed).
+    """A safetensors file, or a file of torch.save that holds tensors only (nothing in it is executed); path or URI.
 
     Raises:
         ValueError: the file holds no table of tensors.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    data = storage.read_bytes(str(path))
+    if str(path).endswith(".safetensors"):
+        from safetensors.torch import load
 
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+        return load(data)
+    content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .groups import freeze
 from .model import FocusViT, FocusViTConfig
 from .partitions import random_cells
 
@@ -151,9 +152,12 @@ def training_loss(model: nn.Module, *inputs: Tensor | None) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), classes)
 
 
-def profile_model(config: FocusViTConfig, *, batch: int = 8, rounds: int = 5, device: str = "cpu") -> ModelProfile:
-    """All costs of one config on random inputs of `batch` images."""
+def profile_model(
+    config: FocusViTConfig, *, batch: int = 8, rounds: int = 5, device: str = "cpu", frozen: tuple[str, ...] = ()
+) -> ModelProfile:
+    """All costs of one config on random inputs of `batch` images. `frozen`: patterns of `groups.freeze`."""
     model = FocusViT(config).to(device)
+    freeze(model, frozen)
     images, maps = example_inputs(config, batch, device=device)
     one = (images[:1], None if maps is None else maps[:1])
     multiply_adds = count_multiply_adds(model, *one)

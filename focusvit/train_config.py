@@ -45,7 +45,10 @@ class TrainConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     """learn from a teacher as well"""
     init_from: str | None = None
-    """start from the weights of this checkpoint or run (the head is new)"""
+    """start from the weights of this checkpoint or run (the head is new), or of a ViT of timm, Hugging Face or
+    torchvision: a file .safetensors, .pt, .pth or .bin"""
+    freeze: tuple[str, ...] = ()
+    """parts of the model that do not move: blocks, patch_embed, blocks.*.attn, ..."""
 
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.eval_every_epochs <= 0 or self.checkpoint_every_epochs <= 0:

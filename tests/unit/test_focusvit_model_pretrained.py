@@ -1,17 +1,14 @@
 """Weights of other libraries' ViTs: every tensor arrives, or is named."""
 
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from testkit import model_reference as reference
-from torch import Tensor, nn
+from testkit.torchvision_like import torchvision_like
+from torch import nn
 
-from focusvit.groups import freeze, scaled_groups
 from focusvit.model import FocusViT
-from focusvit.original import original_rows
-from focusvit.presets import focusvit_tiny
 from focusvit.pretrained import load_pretrained, read_weights
 
 SQUARE = {"image_px": 16, "patch_px": 4, "stem": "linear", "position": "pooled"}
@@ -21,42 +18,6 @@ def target(**values: object) -> FocusViT:
     torch.manual_seed(3)
     plain = {"tokens": None, "grid_depth": 0, **SQUARE}
     return FocusViT(reference.tiny_config(**{**plain, **values})).eval()
-
-
-class TorchvisionLike(nn.Module):
-    """The layout and names of torchvision's VisionTransformer, 16 px images, patches of 4."""
-
-    def __init__(self, depth: int = 4, width: int = 16, heads: int = 2, classes: int = 5) -> None:
-        super().__init__()
-        self.conv_proj = nn.Conv2d(3, width, 4, 4)
-        self.class_token = nn.Parameter(torch.randn(1, 1, width))
-        self.encoder = nn.Module()
-        self.encoder.pos_embedding = nn.Parameter(torch.randn(1, 17, width))
-        self.encoder.layers = nn.ModuleDict()
-        for i in range(depth):
-            layer = nn.Module()
-            layer.ln_1, layer.ln_2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
-            layer.self_attention = nn.MultiheadAttention(width, heads, batch_first=True)
-            layer.mlp = nn.Sequential(
-                nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(0), nn.Linear(4 * width, width), nn.Dropout(0)
-            )
-            self.encoder.layers[f"encoder_layer_{i}"] = layer
-        self.encoder.ln = nn.LayerNorm(width, 1e-6)
-        self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, classes)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.conv_proj(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + self.encoder.pos_embedding
-        for layer in self.encoder.layers.values():
-            h = layer.ln_1(x)
-            x = x + layer.self_attention(h, h, h, need_weights=False)[0]
-            x = x + layer.mlp(layer.ln_2(x))
-        return self.heads(self.encoder.ln(x)[:, 0])
-
-
-def torchvision_like(**values: int) -> nn.Module:
-    torch.manual_seed(0)
-    return reference.shaken(TorchvisionLike(**values)).eval()
 
 
 def hugging_face(classes: int = 5, pooler: bool = False) -> nn.Module:
@@ -205,45 +166,3 @@ def test_another_number_of_classes_keeps_a_new_head() -> None:
     report = load_pretrained(target(num_classes=9), torchvision_like().state_dict())
     assert set(report.new) == {"head.weight", "head.bias"}
     assert "a head for 5 classes; the model has 9" in report.left_out.values()
-
-
-@pytest.mark.parametrize("name", original_rows())
-def test_every_row_of_the_original_builds_trains_and_loads(name: str) -> None:
-    small = {"image_px": 16, "patch_px": 4, "width": 24, "depth": 4, "num_classes": 5, "stem": "linear", "tokens": 6}
-    if original_rows()[name].model.tokens is None:
-        small["tokens"] = None
-    row = original_rows(**small)[name]
-    torch.manual_seed(0)
-    model = FocusViT(row.model)
-    if row.pretrained:
-        load_pretrained(model, torchvision_like(width=24, heads=row.model.heads).state_dict())
-    frozen = freeze(model, row.freeze)
-    groups = scaled_groups(model, weight_decay=row.weight_decay, lr_scales=row.lr_scales)
-    optimizer = torch.optim.AdamW([{**group, "lr": row.lr * group["lr_scale"]} for group in groups])
-    images = reference.images(8, row.model)
-    maps = reference.maps(8, row.model, 6) if row.model.needs_maps else None
-    losses = []
-    for _ in range(3):
-        loss = nn.functional.cross_entropy(model(images, maps), torch.arange(8) % 5)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert all(torch.isfinite(torch.tensor(losses)))
-    assert all(model.get_parameter(weight).grad is None for weight in frozen)
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - len(frozen)
-
-
-def test_groups_scale_by_the_last_pattern_and_spare_vectors() -> None:
-    model = FocusViT(focusvit_tiny(depth=2, num_classes=3))
-    groups = scaled_groups(model, weight_decay=0.1, lr_scales={"blocks": 0.5, "blocks.1": 0.7, "head": 10.0})
-    of = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
-    named = dict(model.named_parameters())
-    assert of[id(named["blocks.0.attn.qkv.weight"])] == (0.5, 0.1)
-    assert of[id(named["blocks.1.attn.qkv.weight"])] == (0.7, 0.1)
-    assert of[id(named["head.bias"])] == (10.0, 0.0)
-    assert of[id(named["patch_embed.proj.weight"])] == (1.0, 0.1)
-    assert of[id(named["pos_embed"])] == (1.0, 0.0)
-    for call in (lambda: freeze(model, ["block"]), lambda: scaled_groups(model, weight_decay=0, lr_scales={"hed": 2})):
-        with pytest.raises(ValueError, match="no weight of the model matches"):
-            call()
