@@ -2,13 +2,11 @@
 
 import io
 import logging
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from pipeline import storage
 from pipeline.dataset import Dataset
 
 from .scoring import POINTS
+from .termination import ended_gently
 
 if TYPE_CHECKING:
     from .training import LaunchConfig
@@ -47,7 +46,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
         run_id=known.get("run_id"),
         tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": "finetune" if config.init_from else "pretrain"},
     )
-    with _terminated_as_exception(), tracker:
+    with ended_gently(run), tracker:
         run.set_info(
             {
                 "run_id": tracker.run_id,
@@ -186,20 +185,3 @@ class _Progress:
 
     def close(self) -> None:
         self._bar.close()
-
-
-@contextmanager
-def _terminated_as_exception() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that a terminated driver still closes its run."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,13 +5,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from . import ranks
 from .batch import Batch
+from .flops import peak_flops, step_flops
 from .guard import Guard
+from .system_metrics import SystemMetrics
 from .train_config import TrainConfig
-from .train_step import StepSums
+from .train_step import MovingAverage, StepSums
 
 
 class Meters:
@@ -20,6 +23,9 @@ class Meters:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self._config, self._device = config, device
         self.num_replaced = 0
+        self._system = SystemMetrics(device)
+        self._flops_of = step_flops(config.model, config.token_budgets or (config.model.tokens,))
+        self._peak_flops = peak_flops(device, config.bf16(device.type))
         self._blocked_ms = 0.0
         self._clear()
 
@@ -28,7 +34,7 @@ class Meters:
         self._correct = torch.zeros((), device=self._device)
         self._norm = torch.zeros((), device=self._device)
         self._steps = self._count = self._replaced = self._tokens = 0
-        self._wait_s = 0.0
+        self._wait_s = self._flops = 0.0
         self._since = time.perf_counter()
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -69,14 +75,17 @@ class Meters:
         self._count += len(batch)
         self._replaced += batch.num_replaced
         self._tokens += (batch.num_tokens or self._config.model.tokens or self._config.model.num_patches) * len(batch)
+        shape = batch.num_tokens if self._config.token_budgets else self._config.model.tokens
+        self._flops += self._flops_of[shape] * len(batch)
 
-    def point(self, lr: float, epoch: float, guard: Guard) -> dict[str, float]:
+    def point(self, lr: float, epoch: float, guard: Guard, ema: MovingAverage | None = None) -> dict[str, float]:
         """The values since the last point, over all ranks (every rank must call this at the same step)."""
         sums = torch.stack([self._loss, self._correct, self._norm]).double().cpu()
         elapsed = max(1e-9, time.perf_counter() - self._since)
-        local = [*sums.tolist(), self._count, self._replaced, self._tokens, self._wait_s, elapsed, 1]
-        total = ranks.sum_array(torch.tensor(local, dtype=torch.float64).numpy())
-        loss, correct, norm, count, replaced, tokens, wait_s, elapsed_s, num_ranks = total.tolist()
+        local = [*sums.tolist(), self._count, self._replaced, self._tokens, self._flops, self._wait_s, elapsed]
+        total = ranks.sum_array(np.array([*local, self._peak_flops, 1]))
+        loss, correct, norm, count, replaced, tokens, flops, wait_s, elapsed_s, peak, num_ranks = total.tolist()
+        seconds = elapsed_s / num_ranks
         self.num_replaced += int(replaced)
         values = {
             "train/loss": loss / count,
@@ -84,15 +93,21 @@ class Meters:
             "train/grad_norm": norm / (self._steps * num_ranks),
             "train/lr": lr,
             "train/epoch": epoch,
-            "perf/img_per_s": count / (elapsed_s / num_ranks),
-            "perf/step_ms": 1000 * elapsed_s / num_ranks / self._steps,
-            "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
-            "perf/memory_gb": self._memory_bytes() / 1e9,
-            "perf/tokens_per_image": tokens / count,
-            "perf/checkpoint_blocked_ms": self._blocked_ms,
             "train/skipped_nonfinite": float(guard.num_nonfinite),
             "train/skipped_spikes": float(guard.num_spikes),
-            "data/replaced_samples": float(self.num_replaced),
+            "train/replaced_samples": float(self.num_replaced),
+            "perf/img_per_s": count / seconds,
+            "perf/img_per_s_per_worker": count / elapsed_s,
+            "perf/tokens_per_image": tokens / count,
+            "perf/tokens_per_s": tokens / seconds,
+            "perf/step_ms": 1000 * seconds / self._steps,
+            "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
+            "perf/mfu": flops / seconds / peak,
+            "perf/memory_gb": self._memory_bytes() / 1e9,
+            "perf/checkpoint_blocked_ms": self._blocked_ms,
+            "perf/workers": num_ranks,
+            **({"train/ema_decay": ema.last_decay} if ema else {}),
+            **self._system.values(),
         }
         self._clear()
         return values

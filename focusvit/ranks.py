@@ -13,6 +13,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """This process's place in the process group; 0 without one."""
+    return dist.get_rank() if world() > 1 else 0
+
+
 def sum_tensor(value: torch.Tensor) -> torch.Tensor:
     """The sum over ranks, on the same device, the same on every rank."""
     if world() > 1:
@@ -33,7 +38,7 @@ def check_same(value: float, what: str) -> None:
     if world() == 1:
         return
     mine = np.zeros(world())
-    mine[dist.get_rank()] = value
+    mine[rank()] = value
     values = sum_array(mine)
     if (values != values[0]).any():
         raise RuntimeError(

@@ -4,6 +4,7 @@
     run.json                tracking URI, experiment and MLflow run id; written before step 0
     metrics.jsonl           one line per point: {"samples", "time_ms", "values": {name: number}}
     checkpoints/<samples>/  complete if and only if checkpoint.json is there (it is written last)
+    stop                    while it is there, a training saves and ends at its next point
 
 The directory may be local or in an object store. Only rank 0 writes.
 """
@@ -74,6 +75,16 @@ class RunDir:
 
     def set_info(self, values: dict[str, Any]) -> None:
         storage.put_json(self.path("run.json"), {**self.info(), **values})
+
+    def ask_to_stop(self) -> None:
+        """Ask a running training to make a checkpoint and end; `touch RUN/stop` does the same."""
+        storage.put(self.path("stop"), b"")
+
+    def asked_to_stop(self) -> bool:
+        return storage.exists(self.path("stop"))
+
+    def forget_to_stop(self) -> None:
+        storage.remove(self.path("stop"))
 
     def put_array(self, name: str, values: np.ndarray) -> None:
         """Write an array as a .npy file (the confusion matrix of the last scoring)."""

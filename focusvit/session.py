@@ -1,13 +1,16 @@
 """Everything that a training sets up before its first step: data, weights, loaders, schedule, meters."""
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline import storage
 from pipeline.dataset import Dataset, Split, open_dataset
 from pipeline.errors import DataError, UsageError
 
@@ -58,6 +61,8 @@ class Session:
     points: MetricsLog | None
     """the writer of metrics.jsonl, on rank 0"""
     writer: CheckpointWriter
+    look_at: float = 0.0
+    """when `asked_to_stop` may look again"""
 
     @property
     def num_steps(self) -> int:
@@ -85,6 +90,13 @@ class Session:
             "teacher": self.teacher,
             "distill": config.distill,
         }
+
+    def asked_to_stop(self) -> bool:
+        """Whether someone wants the run to end here; rank 0 looks (into a store now and then), all ranks learn it."""
+        looks = self.rank == 0 and time.monotonic() >= self.look_at
+        if looks and not storage.is_local(self.run.uri):
+            self.look_at = time.monotonic() + 5.0
+        return bool(ranks.sum_array(np.array([looks and self.run.asked_to_stop()], np.float64))[0])
 
     def check_damage(self) -> None:
         """Raise `DataError` when too many samples had to be replaced."""
@@ -118,7 +130,7 @@ def open_session(
     if config.compile:
         model = torch.compile(model)
     if world_size > 1:
-        model = _distributed(model, device)
+        model = distributed(model, device)
 
     shared: dict[str, Any] = {
         "rank": rank,
@@ -158,7 +170,7 @@ def open_session(
     )
 
 
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
+def distributed(model: nn.Module, device: torch.device) -> nn.Module:
     """DDP with gradient buckets that never change.
 
     DDP usually rebuilds its buckets after the first step of a process, and three or more ranks sum a moved gradient in

@@ -40,7 +40,8 @@ def train(
 
     With `world_size` > 1 a process group must be running. `on_checkpoint(samples_seen, metrics)` is called on every
     rank after each checkpoint. `preempted()`, asked now and then with the same answer on every rank, makes a
-    checkpoint at once. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
+    checkpoint at once. A file `stop` in `run_dir` makes one and ends this call; it is looked for at each point of the
+    curves. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
     when too many samples do not decode or nothing but non-finite gradients comes.
     """
     session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size)
@@ -59,11 +60,12 @@ def train(
             meters.add(_step(session, batch, world_size, check=step <= 2), batch)
             learner.stepped(seen)
 
-            saving = step in save_at
+            stopping = (step % config.log_every_steps == 0 or step in save_at) and session.asked_to_stop()
+            saving = step in save_at or stopping
             if preempted is not None and step % _POLL_STEPS == 0 and preempted():
                 saving, preempted = True, None
             if step == 1 or step % config.log_every_steps == 0 or step in save_at:
-                values = meters.point(lr, seen / num_samples, learner.guard)
+                values = meters.point(lr, seen / num_samples, learner.guard, learner.ema)
                 session.check_damage()
                 if points:
                     points.append(seen, values)
@@ -81,6 +83,8 @@ def train(
                 if on_checkpoint:
                     with meters.paused():
                         on_checkpoint(seen, learner.metrics)
+            if stopping:
+                break
     finally:
         session.writer.wait()
     if points:

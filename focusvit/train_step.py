@@ -101,13 +101,13 @@ class MovingAverage:
     """An exponential moving average of the weights, warmed up so that early weights are forgotten."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+        self.decay = self.last_decay = decay
         self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the weights after `step` steps (1 = the first)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        self.last_decay = decay = min(self.decay, (1 + step) / (10 + step))
         current = model.state_dict()
         floats = [name for name, value in self.weights.items() if value.is_floating_point()]
         torch._foreach_lerp_([self.weights[n] for n in floats], [current[n] for n in floats], 1 - decay)

@@ -42,10 +42,10 @@ def run_with_stops(config: TrainConfig, uri: str, folder: str, stops: int, rank:
 
 
 def values_of(folder: Path | str) -> dict[int, dict[str, float]]:
-    """samples seen -> values, without those that measure time and memory."""
+    """samples seen -> values, without those that measure time, memory and machines."""
     points: dict[int, dict[str, float]] = {}
     for point in MetricsLog(RunDir(str(folder))).points:
-        kept = {k: v for k, v in point["values"].items() if not k.startswith("perf/")}
+        kept = {k: v for k, v in point["values"].items() if not k.startswith(("perf/", "system/"))}
         points.setdefault(point["samples"], {}).update(kept)
     return points
 

@@ -1,0 +1,44 @@
+"""How many floating-point operations a training step needs, and how many the device could do: together the MFU."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+import torch
+
+from .model_config import FocusViTConfig
+
+# Dense bf16 rates of data sheets, in 1e12 operations a second.
+_DATA_SHEETS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125}
+
+
+def step_flops(config: FocusViTConfig, token_counts: Iterable[int | None]) -> dict[int | None, float]:
+    """Operations of one image in a training step, for each number of tokens: forward, and twice that for backward.
+
+    Only matrix products and convolutions count; a teacher and recomputed blocks do not (they are no progress).
+    """
+    from .model import FocusViT
+    from .profile import count_multiply_adds, example_inputs
+
+    flops = {}
+    for tokens in token_counts:
+        shaped = config if tokens is None else dataclasses.replace(config, tokens=tokens)
+        flops[tokens] = 3 * 2.0 * count_multiply_adds(FocusViT(shaped), *example_inputs(shaped, 1))
+    return flops
+
+
+def peak_flops(device: torch.device, bf16: bool) -> float:
+    """Operations a second: a GPU's data sheet in bf16; else what a large matrix product reaches here and now."""
+    if device.type == "cuda" and bf16:
+        name = torch.cuda.get_device_name(device)
+        for part, tera in _DATA_SHEETS.items():
+            if part in name:
+                return tera * 1e12
+    side = 4096 if device.type == "cuda" else 768
+    matrix = torch.ones(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        _ = float((matrix @ matrix)[0, 0])  # reading one value waits for the device
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * side**3 / min(seconds)
