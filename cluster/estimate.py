@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from focusvit.model import FocusViT
 
 
-def describe(config: TrainConfig, data: Dataset, run_dir: str, workers: str, full: bool = False) -> str:
-    """The plan as text; `full` adds the resolved config, the parameters, memory and the time at given throughputs."""
+def describe(
+    config: TrainConfig, data: Dataset, run_dir: str, workers: str, full: bool = False, rate: float | None = None
+) -> str:
+    """The plan as text; `full` adds the resolved config, the parameters, tokens, FLOPs, memory and the time.
+
+    `rate`: images a second of all workers together; None shows three of them.
+    """
     split = data.split(config.data.train_split)
     steps = config.num_steps(split.num_samples)
     eval_samples = data.split(config.data.eval_split).num_samples
@@ -30,27 +35,35 @@ def describe(config: TrainConfig, data: Dataset, run_dir: str, workers: str, ful
     if config.init_from:
         lines.append(f"from      {config.init_from}")
     if full:
-        lines += _costs(config, split.num_samples)
+        lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate)
         lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]
     return "\n".join(lines) + "\n"
 
 
-def _costs(config: TrainConfig, num_samples: int) -> list[str]:
+def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | None) -> list[str]:
+    from focusvit.flops import step_flops
     from focusvit.model import FocusViT
-    from focusvit.profile import count_multiply_adds, example_inputs
+    from focusvit.profile import example_inputs
 
     model = FocusViT(config.model)
     parameters = sum(p.numel() for p in model.parameters())
-    inputs = example_inputs(config.model, 2)
-    multiply_adds = count_multiply_adds(model, *inputs) / 2
-    an_image = _kept_for_backward(model, inputs) / 2
+    an_image = _kept_for_backward(model, example_inputs(config.model, 2)) / 2
     state = parameters * 4 * (4 if config.optim.name == "adamw" else 3) + (parameters * 4 if config.ema_decay else 0)
+    at_a_time = config.micro_batch or -(-config.global_batch // workers)
+    at_a_time = min(at_a_time, -(-config.global_batch // workers))
     total = config.num_steps(num_samples) * config.global_batch
-    hours = ", ".join(f"{rate} img/s: {total / rate / 3600:.1f} h" for rate in (100, 1000, 10000))
+    budgets = config.token_budgets or (config.model.tokens,)
+    flops = step_flops(config.model, budgets)
+    a_sample = sum(flops.values()) / len(flops)  # budgets are drawn equally often
+    tokens = sum(k or config.model.num_patches for k in budgets) / len(budgets)
+    hours = ", ".join(f"{r:g} img/s: {total / r / 3600:.1f} h" for r in ((rate,) if rate else (100, 1000, 10000)))
     return [
         f"params    {parameters / 1e6:.2f} M; weights, gradients and optimizer {state / 1e9:.2f} GB on each worker",
-        f"FLOPs     {multiply_adds / 1e9:.3f} G multiply-adds an image forward, about 3 times that in training",
-        f"memory    about {an_image / 1e6:.0f} MB kept for backward for each image of a micro-batch (fp32)",
+        f"tokens    {tokens:g} an image, {total * tokens:.3g} in the run",
+        f"FLOPs     {a_sample / 6e9:.3f} G multiply-adds an image forward, three times that in training; "
+        f"{a_sample * total:.3g} FLOP in the run",
+        f"memory    about {an_image / 1e6:.0f} MB kept for backward for each image of a micro-batch (fp32); "
+        f"{(state + an_image * at_a_time) / 1e9:.1f} GB on each worker with {at_a_time} images at a time",
         f"time      {total} samples; {hours}",
     ]
 

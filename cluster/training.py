@@ -63,6 +63,8 @@ class LaunchConfig:
     """NAME=DIR: score each checkpoint there by kNN and few-shot meanwhile, on one CPU that the training leaves free"""
     dry_run: bool = False
     """print the resolved config, steps, memory, tokens, FLOPs and time, then stop"""
+    images_per_s: float | None = None
+    """with --dry-run: the throughput of all workers together, for the time; default: at 100, 1000 and 10000"""
     json: bool = False
     """print the summary as one JSON object on stdout"""
     verbose: bool = False
@@ -74,6 +76,8 @@ class LaunchConfig:
             raise ValueError(f"--device must be auto, cpu or gpu, not '{self.device}'")
         if self.local and self.score_on:
             raise ValueError("--score-on scores checkpoints on Ray; leave out --local")
+        if self.images_per_s is not None and (self.images_per_s <= 0 or not self.dry_run):
+            raise ValueError("--images-per-s must be positive and belongs to --dry-run")
         if self.max_failures < 0 or self.cpus_per_worker < 0:
             raise ValueError("--max-failures and --cpus-per-worker must not be negative")
 
@@ -132,7 +136,8 @@ def _overridden(config: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
 def _run(config: TrainConfig, launch: LaunchConfig, name: str) -> int:
     launch = resolved(launch, name)
     data = open_dataset(launch.data)
-    plan = describe(for_dataset(config, data), data, launch.run_dir, launch.workers, full=launch.dry_run)
+    resolved_config = for_dataset(config, data)
+    plan = describe(resolved_config, data, launch.run_dir, launch.workers, launch.dry_run, launch.images_per_s)
     (sys.stdout if launch.dry_run else sys.stderr).write(plan)
     if launch.dry_run:
         return 0
@@ -173,11 +178,16 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
     run = RunDir(launch.run_dir)
     run.prepare(to_json(config), facts_of(config, data))
     storage.remove(run.path("error.json"))
+    run.forget_to_stop()
+    total = config.num_steps(data.split(config.data.train_split).num_samples) * config.global_batch
     with reported_run(config, data, launch) as finish:
         if launch.local:
             _train_here(config, launch)
         else:
             train_on_ray(config, launch, low, high)
+        if run.asked_to_stop() and (run.latest() or 0) < total:
+            sys.stderr.write(f"stopped at {run.latest() or 0} samples; the same command goes on from there\n")
+            raise SystemExit(143)  # as a shell says it of a process that SIGTERM ended
         return finish()
 
 

@@ -15,6 +15,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "energy": ("focusvit.bench_energy:main", "CPU seconds and joules of 1,000 images, plain ViT beside it"),
     "objects": ("transfer.bench_objects:main", "do attended tokens lie on the object? exact masks of shapes, CamVid"),
     "loader": ("focusvit.bench_loader:main", "CPU time of a training sample with its map, beside other loaders"),
+    "train": ("focusvit.bench_train:main", "the training step, the loop around it, checkpoints, a second rank"),
     "transfer": ("transfer.bench_transfer:main", "what limits feature extraction; solvers beside scikit-learn's"),
 }
 

@@ -1,5 +1,7 @@
 """The training commands refuse what is wrong before anything starts: exit code 2, one paragraph, no traceback."""
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,43 @@ def test_a_dry_run_starts_nothing(uri: str, tmp_path: Path, capsys: pytest.Captu
     code, text = said(capsys, *base, "--dry-run", "--epochs", "4")
     assert code == 0 and "steps     6 of 32 samples = 4 epochs" in text and "optim.lr = 0.001" in text
     assert not (tmp_path / "run").exists()
+    for word in ("params ", "tokens    8 an image", "FLOPs ", "memory ", "100 img/s", "1000 img/s"):
+        assert word in text
+    code, text = said(capsys, *base, "--dry-run", "--images-per-s", "50")
+    assert code == 0 and "time      96 samples; 50 img/s: 0.0 h" in text
+    code, text = said(capsys, *base, "--images-per-s", "50")
+    assert code == 2 and "belongs to --dry-run" in text
+
+
+def test_the_memory_estimate_is_near_what_training_takes() -> None:
+    """Within a third, for a model whose activations and weights both count."""
+    from types import SimpleNamespace
+
+    from cluster.estimate import describe
+    from focusvit.model import FocusViT
+    from focusvit.profile import example_inputs, training_peak
+    from focusvit.recipes import recipe
+
+    config = dataclasses.replace(recipe("tiny_imagenet_cpu"), ema_decay=None)
+    split = SimpleNamespace(num_samples=1000)
+    data = SimpleNamespace(split=lambda name: split, uri="/data", classes=["x"] * config.model.num_classes)
+    text = describe(config, data, "/run", "4", full=True)  # type: ignore[arg-type]
+    found = re.search(r"([\d.]+) GB on each worker with 32 images at a time", text)
+    assert found
+    measured = training_peak(FocusViT(config.model), *example_inputs(config.model, 32)) / 1e9
+    assert float(found[1]) == pytest.approx(measured, rel=1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_says_its_command_its_hardware_its_time_and_its_score(name: str) -> None:
+    text = " ".join((RECIPES[name].__doc__ or "").split())
+    assert f"focusvit pretrain {name} --data DIR --run-dir DIR" in text
+    for word in ("Hardware:", "Time:", "Score:"):
+        assert word in text, word
+    assert "not run here" in text.lower() or "measured" in text.lower()
+    hours = re.search(r"Time: ([\d.]+) h at (\d+) images a second", text)
+    if hours:  # the time is the dry run's: samples over the throughput
+        num_samples = {"vit": 1_281_167, "foc": 1_281_167, "dei": 1_281_167, "tin": 100_000, "cif": 50_000}[name[:3]]
+        config = RECIPES[name]()
+        seconds = config.num_steps(num_samples) * config.global_batch / float(hours[2])
+        assert float(hours[1]) == pytest.approx(seconds / 3600, abs=0.051)
