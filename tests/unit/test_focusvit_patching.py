@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 import focusvit
-import focusvit.patching
+from focusvit.partitions import grid_cells
+from focusvit.patching_hosts import find_parts
+from focusvit.patching_latents import latent_weights
+from focusvit.regions import overlap_matrix
 
 SIDE, PATCH = 32, 8
 PIXELS = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -86,7 +89,7 @@ def test_one_region_per_patch_changes_nothing_and_unpatch_restores(host):
 @torch.no_grad()
 def test_later_blocks_see_as_many_tokens_as_regions(host):
     focusvit.patch(host, tokens=4, grid_depth=2)
-    blocks = focusvit.patching._parts(host).blocks
+    blocks = find_parts(host).blocks
     seen = []
     for block in blocks:
         block.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[1]))
@@ -114,6 +117,33 @@ def test_pixels_alone_are_enough_and_given_maps_are_not_kept(host):
     assert _logits(host).isfinite().all()
 
 
+@torch.no_grad()
+def test_as_many_latents_as_patches_or_cells_change_nothing_and_fewer_do(host):
+    before = _logits(host)
+    focusvit.patch(host, tokens=16, grid_depth=2, latents=16)
+    torch.testing.assert_close(_logits(host, maps=ONE_EACH), before, atol=1e-5, rtol=0)
+    focusvit.patch(focusvit.unpatch(host), tokens=4, grid_depth=2)
+    pooled = _logits(host, maps=QUARTERS)
+    focusvit.patch(focusvit.unpatch(host), tokens=4, grid_depth=2, latents=4)  # the cells are the quarters
+    torch.testing.assert_close(_logits(host, maps=QUARTERS), pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(_logits(host, maps=3 - QUARTERS), pooled, atol=1e-5, rtol=0)  # ids mean nothing
+    focusvit.patch(focusvit.unpatch(host), tokens=4, grid_depth=2, latents=2)
+    light = _logits(host, maps=QUARTERS)
+    assert light.isfinite().all() and not torch.allclose(light, pooled, atol=1e-6)
+    assert torch.equal(_logits(focusvit.unpatch(host)), before)
+
+
+def test_latents_are_means_over_the_pixels_of_their_cells():
+    maps = torch.randint(0, 5, (2, 12, 12), generator=torch.Generator().manual_seed(0))
+    weights = latent_weights(overlap_matrix(maps, (6, 6), 5), (6, 6), 7)
+    cells = torch.from_numpy(grid_cells(7, 6, 6)).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    for image in range(2):
+        for cell in range(7):
+            inside = maps[image][cells == cell]
+            expected = torch.tensor([float((inside == k).sum()) for k in range(5)]) / len(inside)
+            torch.testing.assert_close(weights[image, cell], expected)
+
+
 def test_a_backbone_alone_is_patched_and_gradients_reach_the_first_weights():
     model = focusvit.patch(_hugging_face("ViTModel"), tokens=4)
     out = model(pixel_values=PIXELS).last_hidden_state
@@ -128,6 +158,12 @@ def test_what_cannot_be_patched_is_named():
     model = _stand_in()
     with pytest.raises(ValueError, match="has 4 blocks"):
         focusvit.patch(model, grid_depth=4)
+    with pytest.raises(ValueError, match="has 16 patches"):
+        focusvit.patch(model, latents=17)
+    model.encoder.layers[3].self_attn = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="attention Linear"):
+        focusvit.patch(model, latents=4)
+    assert not any(module._forward_pre_hooks for module in model.modules())
     focusvit.patch(model, tokens=4)
     with pytest.raises(ValueError, match="patched already"):
         focusvit.patch(model)
