@@ -40,7 +40,11 @@ def check_shard(task: ShardTask, *, recompute: bool = False) -> dict[str, Any]:
         problems.append("has a sidecar that states the same in other bytes: it was edited")
     if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
         problems.append("has other bytes than its sidecar says (sha256 differs)")
-    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    try:
+        rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    except DataError as error:
+        problems.append(f"cannot be compared with its plan: {error}")
+        return result
     skipped = {sample["key"] for sample in sidecar["skipped"]}
     expected = [row for row in rows if row["key"] not in skipped]
     try:

@@ -1,5 +1,6 @@
 """What makes a split part of a data set: the checks before it, and the index and `dataset.json` after it."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -58,6 +59,18 @@ def describe(
     return {**content, "identity": identity, "fingerprint": fingerprint, "origin": origin}
 
 
+def is_whole(description: dict[str, Any]) -> bool:
+    """Whether a stored description has the digests that it states."""
+    try:
+        content = {name: description[name] for name in description.keys() - {"identity", "fingerprint", "origin"}}
+        logical = {name: content[name] for name in content.keys() - {"versions", "checksums"}}
+        origin = description["origin"]
+        digests = digest(logical), digest(content)
+        return digests == (description["identity"], description["fingerprint"]) and {"kind", "uri"} <= origin.keys()
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
 def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
     """Refuse a folder that holds another plan of this split, or splits that do not fit. Raises UsageError.
 
@@ -67,23 +80,45 @@ def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
     if storage.is_local(out) and storage.exists(out) and not storage.is_folder(out):
         raise UsageError(f"--out {out} is a file; name a folder (it is made when it is not there).")
     place = plan_uri(out, plan.split)
-    if storage.exists(place):
-        stored, before = load_plan(place)
-        same = stored.table.equals(plan.table) and before == description
-        differing = _differences(before, description)
+    stored = _load_sound(place)
+    if stored:
+        same = stored[0].table.equals(plan.table) and stored[1] == description
+        differing = _differences(stored[1], description)
         if differing:
             raise UsageError(
                 f"{out} already holds another plan of split '{plan.split}', which differs in: {'; '.join(differing)}."
-                f"{_other_samples(stored, plan)} Use another --out, or the settings and the source of before; to start "
-                f"again, remove {out}."
+                f"{_other_samples(stored[0], plan)} Use another --out, or the settings and the source of before; to "
+                f"start again, remove {out}."
             )
-    elif any(name.startswith(f"{plan.split}-") and name.endswith(".tar") for name in storage.list_names(out)):
-        raise UsageError(
-            f"{out} holds shards of split '{plan.split}', but not their plan {place}. Use another --out, or remove "
-            f"them first."
-        )
+    else:
+        _check_shards(out, plan.split, description["fingerprint"], place)
     _check_other_splits(out, plan, description)
     return same
+
+
+def _load_sound(place: str) -> tuple[Plan, dict[str, Any]] | None:
+    """None when the plan is absent or damaged."""
+    try:
+        stored = load_plan(place)
+        return stored if is_whole(stored[1]) else None
+    except (FileNotFoundError, DataError):
+        return None
+
+
+def _check_shards(out: str, split: str, fingerprint: str, place: str) -> None:
+    """Shards without a sound plan may stay when a sidecar names the fingerprint of now: then the plan is this one."""
+    if not any(name.startswith(f"{split}-") and name.endswith(".tar") for name in storage.list_names(out)):
+        return
+    shards = storage.join(out, STATE_FOLDER, "shards")
+    for name in storage.list_names(shards):
+        if name.startswith(f"{split}-"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if storage.read_json(storage.join(shards, name))["fingerprint"] == fingerprint:
+                    return
+    raise UsageError(
+        f"{out} holds shards of split '{split}', but their plan {place} is missing or damaged, and they are not of "
+        f"this source and these settings. Run it as before, use another --out, or remove them first."
+    )
 
 
 def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:

@@ -21,6 +21,9 @@ from .errors import DataError, UsageError
 from .sources.folder import shorten
 from .sources.row import Source
 
+# What Arrow and this file raise for flipped bytes: text that is no UTF-8, names that are gone, sizes beyond all sense.
+_DAMAGE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, AttributeError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -178,17 +181,24 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
             bounds=np.array(content["bounds"], np.int64),
             digest=content["digest"],
         )
+        plan.table.validate(full=True)
         sound = _digest(plan.table, plan.classes, plan.bounds) == plan.digest
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
+        description = dict(content["description"])
+    except _DAMAGE as error:
         raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
     if not sound:
         raise DataError(f"the stored plan {uri} is damaged: its rows do not have the digest that it states.")
-    return plan, content["description"]
+    return plan, description
 
 
 def read_shard_rows(uri: str, shard: int) -> list[dict[str, Any]]:
-    """Rows of one shard, as dicts of SCHEMA: what a worker reads of a plan."""
-    if storage.is_local(uri):
-        return pq.ParquetFile(uri).read_row_group(shard).to_pylist()
-    with storage.open_object(uri) as file:  # the footer and one row group, not the plan of a million rows
-        return pq.ParquetFile(file, pre_buffer=True).read_row_group(shard).to_pylist()
+    """Rows of one shard, as dicts of SCHEMA: what a worker reads of a plan. Raises OSError; DataError when damaged."""
+    try:
+        if storage.is_local(uri):
+            return pq.ParquetFile(uri).read_row_group(shard).to_pylist()
+        with storage.open_object(uri) as file:  # the footer and one row group, not the plan of a million rows
+            return pq.ParquetFile(file, pre_buffer=True).read_row_group(shard).to_pylist()
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, storage.StoreError)):
+            raise  # of the disk or the store; Arrow's own have no number
+        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None

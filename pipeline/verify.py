@@ -13,7 +13,7 @@ from . import storage
 from .build import ShardTask, read_sidecar, run_shard
 from .check import check_shard, recheck_shard
 from .commandline import Positional, parse
-from .commit import dataset_files, derived_files, split_info
+from .commit import dataset_files, derived_files, is_whole, split_info
 from .dataset import DATASET_FILE, STATE_FOLDER, errors_uri, index_uri, open_dataset, plan_uri, shard_name, sidecar_uri
 from .errors import DataError, UsageError
 from .executors import run_local, run_ray
@@ -80,8 +80,10 @@ def open_splits(uri: str, problems: list[Problem]) -> dict[str, StoredSplit]:
         split = name.removeprefix("plan-").removesuffix(".parquet")
         try:
             plan, description = load_plan(plan_uri(uri, split))
+            if not is_whole(description):
+                raise DataError("the description in it does not have the digests that it states.")
         except DataError as error:
-            text = f"{error} It cannot be repaired: preprocess again into another folder."
+            text = f"{error} The same `focusvit preprocess` as before writes it anew, and keeps the shards."
             problems.append(Problem(file=f"{STATE_FOLDER}/{name}", text=text))
             continue
         if _other_plan_file(uri, split):

@@ -1,9 +1,11 @@
 """Long campaigns: a driver, workers or everything killed at random moments; a thousand damaged images."""
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -14,11 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from testkit.image_sources import class_images, jpeg, png, write_folder
+from testkit.image_sources import jpeg, png
 
 from focusvit.cli import main
 from pipeline.dataset import open_dataset
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.verify import VerifyConfig, find_problems
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,49 +31,96 @@ def _photos(count: int) -> list[bytes]:
     """Real photos when $FOCUSVIT_DATA holds some, else generated ones."""
     root = os.environ.get("FOCUSVIT_DATA")
     files = sorted(Path(root, "imagenet-sample").rglob("*.JPEG"))[:count] if root else []
-    return [path.read_bytes() for path in files] or [jpeg(i, 200 + i, 300) for i in range(count)]
+    return [path.read_bytes() for path in files] or [jpeg(i, 200 + i % 50, 300) for i in range(count)]
 
 
-def _kill(process: subprocess.Popen[bytes], rng: random.Random) -> str:
-    """End the driver, one of its workers, or all of them at once; returns which."""
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    what = rng.choice(["driver", "worker", "all"])
-    targets = {"driver": [process.pid], "worker": [rng.choice(children).pid] if children else []}
-    for pid in targets.get(what, [process.pid, *(child.pid for child in children)]):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    return what
+class Campaign:
+    """One `focusvit preprocess` after the other, each ended at a random moment, until `wanted` were."""
+
+    def __init__(self, command: list[str], out: Path, log: Path) -> None:
+        self._command, self._out, self._log = command, out, log.open("wb")
+        self._rng = random.Random(0)
+        self.killed: list[str] = []
+        self.finished = 0
+        started = time.monotonic()
+        self.root = self._root_of_a_whole_run()
+        self._whole_s = time.monotonic() - started
+
+    def run(self, wanted: int) -> None:
+        """The last run is left to its end. A run that ended before its kill must have been right, and starts anew."""
+        process = self._start()
+        while len(self.killed) < wanted:
+            try:
+                code = process.wait(self._rng.uniform(0, self._whole_s))
+            except subprocess.TimeoutExpired:
+                self.killed.append(self._kill(process))
+                if self.killed[-1] == "worker":
+                    continue  # the run goes on by itself
+                process.wait()
+            else:
+                self._check(code)
+                shutil.rmtree(self._out)
+            process = self._start()
+        self._check(process.wait())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, cwd=ROOT, stdout=self._log, stderr=self._log)
+
+    def _root_of_a_whole_run(self) -> str:
+        assert self._start().wait() == 0
+        root = open_dataset(str(self._out)).splits["train"].root_hash
+        shutil.rmtree(self._out)
+        return root
+
+    def _check(self, code: int) -> None:
+        assert code == 0, (self.killed, Path(self._log.name).read_text()[-2000:])
+        assert open_dataset(str(self._out)).splits["train"].root_hash == self.root, self.killed
+        self.finished += 1
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> str:
+        """SIGKILL to a process that makes shards, to the driver, or to all at once; returns which."""
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        workers = [child.pid for child in children if _makes_shards(child)]
+        what = self._rng.choice(["driver", "worker", "worker", "all"])
+        if what == "worker" and not workers:
+            what = "driver"
+        everything = [process.pid, *(child.pid for child in children)]
+        targets = {"driver": [process.pid], "worker": [self._rng.choice(workers or [0])], "all": everything}
+        for pid in targets[what]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return what
+
+
+def _makes_shards(process: psutil.Process) -> bool:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "ray::run_shard" in words or "multiprocessing.spawn" in words
 
 
 @pytest.mark.parametrize(
-    "mode", [["--local", "--workers", "2"], pytest.param(["--workers", "2"], marks=pytest.mark.ray)]
+    "mode",
+    [["--local", "--workers", "2"], pytest.param(["--workers", "2"], marks=pytest.mark.ray)],
+    ids=["local", "ray"],
 )
 def test_twenty_kills_end_in_one_root_hash(tmp_path: Path, mode: list[str]) -> None:
-    source = write_folder(tmp_path / "images", class_images(classes=8, per_class=60))
+    for number, data in enumerate(_photos(160)):
+        path = tmp_path / "images" / f"class{number % 8}" / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    source, out = str(tmp_path / "images"), tmp_path / "out"
     whole = preprocess(
-        PreprocessConfig(source=str(source), out=str(tmp_path / "whole"), samples_per_shard=5, local=True, workers=0)
+        PreprocessConfig(source=source, out=str(tmp_path / "whole"), samples_per_shard=4, local=True, workers=0)
     )
-    assert isinstance(whole, Summary)
-    out, rng, killed = tmp_path / "out", random.Random(0), []
-    command = [sys.executable, "-m", "focusvit.cli", "preprocess", "--source", str(source), "--out", str(out)]
-    command += ["--samples-per-shard", "5", *mode]
-    shards = out / ".focusvit" / "shards"
-    while len(killed) < 20:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        before, deadline = len(list(shards.glob("*.json"))), time.monotonic() + 120
-        wanted = before + rng.randrange(5)
-        while len(list(shards.glob("*.json"))) < wanted and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(rng.random() * 0.5)
-        killed.append(_kill(process, rng))
-        if killed[-1] == "worker":
-            process.kill()
-        process.wait()
-    again = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["root_hash"] == whole.root_hash, killed
+    assert isinstance(whole, Summary) and whole.num_shards == 40
+    command = [sys.executable, "-m", "focusvit.cli", "preprocess", "--source", source, "--out", str(out)]
+    campaign = Campaign([*command, "--samples-per-shard", "4", *mode], out, tmp_path / "log")
+    assert campaign.root == whole.root_hash
+    campaign.run(20)
+    sys.stderr.write(f"{campaign.killed} end in root {campaign.root}; {campaign.finished} runs reached their end\n")
+    assert set(campaign.killed) == {"driver", "worker", "all"}
     assert main(["verify", str(out)]) == 0
 
 
@@ -138,7 +188,34 @@ def test_a_thousand_mutants(tmp_path: Path) -> None:
     assert len(listed) == summary.num_skipped > 400 and all(entry["source"].startswith("bad/") for entry in listed)
     assert not any("ends the process" in entry["reason"] for entry in listed), "no image may end a worker"
     assert main(["verify", str(tmp_path / "plain"), "--recompute"]) == 0
-    assert run("checked", checksums=str(tmp_path / "sums")).num_skipped == 1000
+    checked = run("checked", checksums=str(tmp_path / "sums"))
+    sys.stderr.write(f"{summary.line()}\nwith checksums: {checked.line()}\n")
+    assert checked.num_skipped == 1000
+
+
+def test_every_flipped_byte_of_a_data_set_is_found(tmp_path: Path) -> None:
+    """One byte of one file at a time, 250 in each file, any other value; and no flip may crash the check."""
+    for number, data in enumerate([*_photos(8), b"no image"]):
+        path = tmp_path / "images" / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    out, rng = tmp_path / "out", random.Random(0)
+    config = PreprocessConfig(
+        source=str(tmp_path / "images"), out=str(out), local=True, workers=0, samples_per_shard=5, on_error="skip"
+    )
+    preprocess(config)
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    assert len(files) == 2 * 3 + 2 + 1 + 1 + 2  # of shards; plan, index; errors; wids; dataset.json, _info.json
+    check = VerifyConfig(uri=str(out), workers=0)
+    assert not find_problems(check, str(out))[0]
+    for file in files:
+        whole = file.read_bytes()
+        for _ in range(250):
+            place, change = rng.randrange(len(whole)), rng.randrange(1, 256)
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+            assert find_problems(check, str(out))[0], f"{file.name}: byte {place} xor {change}"
+        file.write_bytes(whole)
+    assert not find_problems(check, str(out))[0]
 
 
 def test_a_plan_of_imagenet_fits_the_driver(tmp_path: Path) -> None:
@@ -161,4 +238,5 @@ save_plan({str(tmp_path / "plan.parquet")!r}, make_plan(Listing(), "train"), {{}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    sys.stderr.write(f"plan of 1,281,167 rows: {int(done.stdout) / 1e6:.0f} MB at most\n")
     assert int(done.stdout) < 500e6

@@ -111,9 +111,15 @@ def test_another_plan_of_the_same_split_is_refused_with_the_fields(source: Path,
         _run(source, out)
     (source / "n00000001" / "new.jpg").unlink()
     assert _run(source, out).root_hash == first.root_hash
-    (out / ".focusvit" / "plan-train.parquet").unlink()
-    with pytest.raises(UsageError, match="but not their plan"):
-        _run(source, out)
+    plan = out / ".focusvit" / "plan-train.parquet"
+    whole = plan.read_bytes()
+    for damaged in (b"", whole[:-300] + bytes(200) + whole[-100:], None):
+        plan.unlink() if damaged is None else plan.write_bytes(damaged)
+        again = _run(source, out)
+        assert (again.built_shards, again.root_hash, plan.read_bytes()) == (0, first.root_hash, whole)
+    plan.unlink()
+    with pytest.raises(UsageError, match="missing or damaged, and they are not of"):
+        _run(source, out, samples_per_shard=4)
 
 
 def test_bad_images_are_listed_and_nothing_is_finished(source: Path, tmp_path: Path) -> None:
