@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
 
 from .array_loader import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
-from .config_json import to_json
+from .config_json import from_json, to_json
 from .data_config import DataConfig
 from .evaluate import tally
 from .learner import Learner
@@ -82,12 +83,17 @@ class Run:
     def key(self) -> str:
         """Changes with everything that decides the score, the seed excepted."""
         values = to_json(replace(self.config, seed=0)) | {
-            "stage": self.stage, "samples": self.samples, "data": self.data_identity
+            "stage": self.stage, "samples": _whole(self.samples, self.config), "data": self.data_identity
         }  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def record_path(self, ledger: Path) -> Path:
         return ledger / f"{self.key()}-{self.config.seed}.json"
+
+
+def _whole(samples: int, config: TrainConfig) -> int:
+    """The samples of a whole number of steps, at least one."""
+    return max(1, samples // config.global_batch) * config.global_batch
 
 
 def train_config(model: FocusViTConfig, of: StudySet, seed: int) -> TrainConfig:
@@ -139,10 +145,9 @@ def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
 def trained(config: TrainConfig, train: ArrayData, samples: int, device: str, title: str = "") -> Learner:
     """The study's training: a whole number of steps that shows about `samples` images, warm-up over a twentieth."""
     learner = Learner(config, torch.device(device))
-    steps = max(1, samples // config.global_batch)
-    total = steps * config.global_batch
+    total = _whole(samples, config)
     loader = ArrayTrainLoader(train, seed=config.seed, global_batch=config.global_batch, total_samples=total)
-    for batch in tqdm(loader, total=steps, desc=title, leave=False):
+    for batch in tqdm(loader, total=total // config.global_batch, desc=title, leave=False):
         seen = learner.samples_seen + config.global_batch
         learner.seed_step(0)
         set_lr(learner.optimizer, config.optim.lr * lr_share(seen, 0.05 * total, total, config.optim.final_lr_share))
@@ -193,6 +198,28 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
     return record
 
 
+def recorded(ledger: Path) -> set[tuple[str, int]]:
+    """(key, seed) of every record of a training. Keys are those of today: a setting that a record is too old to know
+    has its default there, so a new setting makes no record stale.
+    """
+    found = set()
+    for record in read_ledger(ledger):
+        if record["stage"] == "speed":
+            continue
+        with suppress(UsageError, ValueError):  # trained with a setting that is gone: no run of today
+            run = Run(
+                set_name=record["set"], row=record["row"], stage=record["stage"], samples=record["scores"]["samples"],
+                config=from_json(TrainConfig, record["config"]), data_identity=record["data"],
+            )  # fmt: skip
+            found.add((run.key(), record["seed"]))
+    return found
+
+
+def read_ledger(ledger: Path) -> list[dict[str, Any]]:
+    """All complete records, in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ledger.glob("*.json"))]
+
+
 def main(argv: list[str]) -> int:
     """Fill what the ledger lacks within the time given, then print and save the tables."""
     from .study_report import report
@@ -206,7 +233,8 @@ def main(argv: list[str]) -> int:
             measure_speed(f"{config.data}/{set_name}", set_name, ledger, arrays)
     elif config.data:
         runs = list(planned(config))
-        missing = [run for run in runs if not run.record_path(ledger).exists()]
+        done = recorded(ledger)
+        missing = [run for run in runs if (run.key(), run.config.seed) not in done]
         sys.stdout.write(
             f"study, stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
             f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes\n"

@@ -1,6 +1,5 @@
 """The ledger of `focusvit study` as tables: every row with its spread, its distance to the plain ViT, and its rank."""
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -10,17 +9,13 @@ from typing import Any
 from pipeline.bench_report import Table, evidence, save
 
 from .intervals import over_draws
+from .study import read_ledger
 from .study_matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
 from .study_speed import speedups
 
 Record = dict[str, Any]
 Scores = dict[str, dict[int, float]]
 """top-1 by row and seed"""
-
-
-def read_ledger(ledger: Path) -> list[Record]:
-    """All complete records, in the order of their names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ledger.glob("*.json"))]
 
 
 def report(ledger: Path, name: str, command: str) -> tuple[Path, Path]:

@@ -62,6 +62,20 @@ def test_a_run_is_repeatable_and_its_record_is_found_again(shards: Path, tmp_pat
     assert first["scores"]["num_samples"] == first["test_samples"]
 
 
+def test_a_record_that_is_older_than_a_setting_still_counts(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path, seeds=1, samples=100)
+    run, other = list(study.planned(config))[:2]
+    ledger = Path(config.ledger)
+    record = study.fill(run, config, ledger)
+    assert study.recorded(ledger) == {(run.key(), 0)} and (other.key(), 0) not in study.recorded(ledger)
+    del record["config"]["freeze"], record["config"]["optim"]["lr_scales"]
+    run.record_path(ledger).write_text(json.dumps(record))
+    assert study.recorded(ledger) == {(run.key(), 0)}
+    record["config"]["optim"]["gone"] = 1
+    run.record_path(ledger).write_text(json.dumps(record))
+    assert study.recorded(ledger) == set()
+
+
 def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Path) -> None:
     run = next(study.planned(config_of(shards, tmp_path)))
     assert replace(run, config=replace(run.config, seed=7)).key() == run.key()
