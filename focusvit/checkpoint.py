@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pipeline import storage
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .config_json import from_json
 from .run import RunDir
@@ -104,12 +104,15 @@ def starting_weights(uri: str) -> str:
 
 
 def load_checkpoint(uri: str) -> Checkpoint:
-    """Read `checkpoint.json` of a checkpoint folder or run directory. Raises `UsageError` when there is none."""
+    """Read `checkpoint.json` of a checkpoint folder or run directory.
+
+    Raises `UsageError` when there is none, `DataError` when it is damaged.
+    """
     found = find_checkpoint(uri)
     try:
         values = storage.read_json(storage.join(found, "checkpoint.json"))
     except (ValueError, json.JSONDecodeError) as error:
-        raise UsageError(f"{found}/checkpoint.json is not readable ({error}). Take another checkpoint.") from None
+        raise DataError(f"{found}/checkpoint.json is not readable ({error}). Take another checkpoint.") from None
     if values.get("format_version") != FORMAT_VERSION:
         raise UsageError(
             f"{found} has checkpoint format {values.get('format_version')}, this version reads {FORMAT_VERSION}. "
@@ -153,13 +156,19 @@ def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[s
 
 
 def load_model(uri: str, device: torch.device | str = "cpu") -> tuple["FocusViT", Checkpoint]:
-    """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record."""
+    """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record.
+
+    Raises `UsageError` when there is none, `DataError` when its weights are damaged or of another shape than it says.
+    """
     from .model import FocusViT
     from .model_config import FocusViTConfig
 
     record = load_checkpoint(uri)
     model = FocusViT(from_json(FocusViTConfig, record.model, f"{record.uri}: model"))
-    fill(model, load_weights(record.uri), record.uri)
+    try:
+        fill(model, load_weights(record.uri), record.uri)
+    except UsageError as error:  # the request is fine, what lies in the folder is not
+        raise DataError(str(error)) from None
     return model.to(device).eval(), record
 
 

@@ -18,8 +18,8 @@ from pipeline.errors import UsageError
 
 from .batch import Batch
 from .checkpoint import load_model
-from .compatible import check_labelled, check_superpixels, class_columns, data_config
-from .loader import eval_loader
+from .compatible import check_labelled, check_superpixels, class_columns
+from .segmenters import SEGMENTERS, scored
 from .tally import Tally
 
 
@@ -87,6 +87,11 @@ class EvaluateConfig:
     split: str = "val"
     tokens: str = ""
     """Token budgets, such as 16,25,36; empty = the checkpoint's own."""
+    segmenter: str = "shards"
+    """Where superpixels come from: shards (the stored maps), fast-slic (made now, as `focusvit predict` makes them) or
+    torch (made now on the device). Several, such as shards,fast-slic,torch, are compared with the first."""
+    onnx: tuple[str, ...] = ()
+    """Files that `focusvit export` made of this checkpoint: scored too, from the images alone."""
     batch_size: int = 64
     loader_workers: int = 0
     """Processes that decode images; 0 = in this one."""
@@ -103,6 +108,13 @@ class EvaluateConfig:
         if self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
         token_budgets(self.tokens, None)
+        wrong = [name for name in self.segmenters if name not in SEGMENTERS]
+        if wrong or not self.segmenters:
+            raise ValueError(f"--segmenter is '{self.segmenter}': choose from {', '.join(SEGMENTERS)}.")
+
+    @property
+    def segmenters(self) -> list[str]:
+        return [name.strip() for name in self.segmenter.split(",") if name.strip()]
 
 
 def token_budgets(text: str, default: int | None) -> list[int | None]:
@@ -133,12 +145,13 @@ def main(argv: list[str]) -> int:
     split = dataset.split(config.split)
     check_labelled(split)
     columns = class_columns(record, dataset)
-    data = data_config(record, config.loader_workers)
     budgets = token_budgets(config.tokens, model.config.tokens)
     if model.config.needs_maps:
         check_superpixels(record, dataset)
     elif config.tokens:
         raise UsageError(f"--tokens {config.tokens}: {record.uri} is a plain ViT, its number of tokens is fixed.")
+    elif config.segmenters != ["shards"]:
+        raise UsageError(f"--segmenter {config.segmenter}: {record.uri} takes no superpixels.")
     say = sys.stderr.write if config.json else sys.stdout.write
     say(
         f"evaluate {record.uri} ({record.samples_seen:,} samples seen) on {dataset.uri} split {config.split}: "
@@ -148,22 +161,38 @@ def main(argv: list[str]) -> int:
     if columns is not None:
         say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
     keep = None if columns is None else _restricted_to(columns, device)
-    counted = {}
-    for tokens in budgets:
-        batches = eval_loader(
-            split, data, batch_size=config.batch_size, tokens=tokens, with_maps=model.config.needs_maps
-        )
-        counted[tokens] = tally(
-            model,
-            tqdm(batches, desc=f"{tokens or 'all'} tokens", unit="batch", leave=False),
-            num_samples=split.num_samples,
-            num_classes=split.num_classes,
-            device=device,
-            bf16=config.bf16,
-            keep_logits=keep,
+    rows = [(name, tokens) for tokens in budgets for name in config.segmenters] + [(f, None) for f in config.onnx]
+    options = {"batch_size": config.batch_size, "loader_workers": config.loader_workers}
+    counted = []
+    for name, tokens in rows:
+        row = scored(name, model, record, split, tokens, **options)
+        label = f"{row.name}, {row.tokens} tokens" if row.tokens else row.name
+        counted.append(
+            Row(
+                superpixels=row.name,
+                tokens=row.tokens,
+                tally=tally(
+                    row.model,
+                    tqdm(row.batches(), desc=label, unit="batch", leave=False),
+                    num_samples=split.num_samples,
+                    num_classes=split.num_classes,
+                    device=device,
+                    bf16=config.bf16,
+                    keep_logits=keep,
+                ),
+            )
         )
     _show(config, record.uri, dataset.classes, counted)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A score, and what it is a score of."""
+
+    superpixels: str
+    tokens: int | None
+    tally: Tally
 
 
 def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -171,12 +200,19 @@ def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor],
     return lambda logits: logits[:, index]
 
 
-def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: dict[int | None, Tally]) -> None:
-    first = next(iter(counted.values()))
+def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Row]) -> None:
+    first = counted[0].tally
     chance = float(first.confusion.sum(1).max()) / first.num_samples
     rows: list[dict[str, Any]] = [
-        {"tokens": tokens, **one.metrics(), "top1_low": one.interval()[0], "top1_high": one.interval()[1]}
-        for tokens, one in counted.items()
+        {
+            "superpixels": one.superpixels,
+            "tokens": one.tokens,
+            **one.tally.metrics(),
+            "top1_low": one.tally.interval()[0],
+            "top1_high": one.tally.interval()[1],
+            **dict(zip(("top1_against_first", "half_interval", "same_answers"), one.tally.against(first))),
+        }
+        for one in counted
     ]
     if config.confusion:
         from .pictures import confusion_figure, figure_pixels, save_png
@@ -186,12 +222,19 @@ def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted:
         found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
         sys.stdout.write(json.dumps(found) + "\n")
         return
-    sys.stdout.write(f"{'tokens':>8} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}\n")
+    wide = max(len("superpixels"), *(len(one.superpixels) for one in counted))
+    compared = len(counted) > 1
+    head = f"{'superpixels':<{wide}} {'tokens':>6} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}"
+    sys.stdout.write(head + ("  against the first   same answers\n" if compared else "\n"))
     for row in rows:
-        sys.stdout.write(
-            f"{row['tokens'] or 'all':>8} {row['top1']:8.2%} {row['top1_low']:8.2%}-{row['top1_high']:7.2%} "
-            f"{row['top5']:8.2%} {row['loss']:8.4f}\n"
+        line = (
+            f"{row['superpixels']:<{wide}} {row['tokens'] or 'all':>6} {row['top1']:8.2%} {row['top1_low']:8.2%}-"
+            f"{row['top1_high']:7.2%} {row['top5']:8.2%} {row['loss']:8.4f}"
         )
+        if compared:
+            off, half = 100 * row["top1_against_first"], 100 * row["half_interval"]
+            line += f"  {off:+6.2f} +- {half:4.2f}      {row['same_answers']:11.1%}"
+        sys.stdout.write(line + "\n")
     best = max(rows, key=lambda row: row["top1"])
     sys.stdout.write(
         f"top-1 {best['top1']:.2%} of {first.num_samples:,} samples, each counted once; "

@@ -18,12 +18,17 @@ class Tally:
     num_samples: int
     confusion: np.ndarray = field(init=False)  # int64 (C, C): true class, predicted class
     times_seen: np.ndarray = field(init=False)  # int64 (N,)
+    # Of this rank's samples; the others stay at -1 and False.
+    answers: np.ndarray = field(init=False)  # int64 (N,): the predicted class
+    right: np.ndarray = field(init=False)  # bool (N,)
     num_top5: float = 0.0
     loss_sum: float = 0.0
 
     def __post_init__(self) -> None:
         self.confusion = np.zeros((self.num_classes, self.num_classes), np.int64)
         self.times_seen = np.zeros(self.num_samples, np.int64)
+        self.answers = np.full(self.num_samples, -1, np.int64)
+        self.right = np.zeros(self.num_samples, np.bool_)
 
     def add(self, logits: torch.Tensor, class_ids: torch.Tensor, sample_ids: torch.Tensor) -> None:
         """Count one batch: logits float (B, C), class ids int64 (B,) in 0..C-1, sample ids int64 (B,) in 0..N-1."""
@@ -38,6 +43,8 @@ class Tally:
         counted = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1)
         self.confusion += counted.cpu().numpy()
         np.add.at(self.times_seen, sample_ids.cpu().numpy(), 1)
+        self.answers[sample_ids.cpu().numpy()] = best[:, 0].cpu().numpy()
+        self.right[sample_ids.cpu().numpy()] = (best[:, 0] == class_ids).cpu().numpy()
 
     def all_reduce(self, add_up: Callable[[np.ndarray], np.ndarray]) -> None:
         """Make every rank hold the sum of all ranks. `add_up` sums one float64 vector over the ranks."""
@@ -64,6 +71,16 @@ class Tally:
             "loss": self.loss_sum / total,
             "num_samples": float(self.num_samples),
         }
+
+    def against(self, other: "Tally") -> tuple[float, float, float]:
+        """Of two models on the same samples, one rank each: the difference of their top-1, half of its 95 % interval
+        (paired: only samples that one of them gets right count), and the share of samples with the same answer.
+        """
+        gained, lost = (self.right & ~other.right).sum(), (~self.right & other.right).sum()
+        total = max(1, self.num_samples)
+        off = float(gained - lost) / total
+        spread = ((gained + lost) / total - off**2) / total
+        return off, 1.96 * float(max(0.0, spread)) ** 0.5, float((self.answers == other.answers).mean())
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of top-1."""

@@ -13,7 +13,7 @@ from focusvit.model import FocusViT
 from focusvit.recipes import RECIPES, debug, recipe
 from focusvit.run import RunDir
 from focusvit.train_config import TrainConfig
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from transfer.features import weights_hash
 
 
@@ -65,19 +65,19 @@ def test_no_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_shape_lists_what_does_not_fit(tmp_path: Path) -> None:
     other = to_json(dataclasses.replace(debug().model, num_classes=7, width=48))
     write(str(tmp_path), model=other)
-    with pytest.raises(UsageError, match=r"does not fit the model: .* there and .* here") as caught:
+    with pytest.raises(DataError, match=r"does not fit the model: .* there and .* here") as caught:
         load_model(str(tmp_path))
     assert "more" in str(caught.value)
 
 
-def test_damage_is_a_usage_error(tmp_path: Path) -> None:
+def test_damage_is_a_data_error(tmp_path: Path) -> None:
     write(str(tmp_path))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UsageError, match=r"model\.safetensors is missing or damaged"):
+    with pytest.raises(DataError, match=r"model\.safetensors is missing or damaged"):
         load_model(str(tmp_path))
     (tmp_path / "checkpoint.json").write_text("{")
-    with pytest.raises(UsageError, match="not readable"):
+    with pytest.raises(DataError, match="not readable"):
         load_model(str(tmp_path))
 
 

@@ -11,8 +11,10 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 
+from focusvit import export
 from focusvit.batch import Batch
 from focusvit.evaluate import evaluate, main, tally
+from focusvit.tally import Tally
 from pipeline.errors import UsageError
 
 NUM, CLASSES = 53, 7
@@ -162,3 +164,44 @@ def test_other_superpixel_settings_are_refused(road, tmp_path):
     (place / "checkpoint.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=r"compactness: 33\.0"):
         main(["--checkpoint", str(place), "--data", data])
+
+
+def test_no_skew_between_stored_maps_maps_made_now_and_an_exported_file(road, tmp_path, capsys):
+    _, data, checkpoint = road
+    exported = tmp_path / "model.onnx"
+    assert export.main(["--checkpoint", checkpoint, "--out", str(exported), "--batch-size", "4"]) == 0
+    argv = ["--checkpoint", checkpoint, "--data", data, "--segmenter", "shards,fast-slic,torch"]
+    capsys.readouterr()
+    assert main([*argv, "--onnx", str(exported), "--json"]) == 0
+    shards, fast_slic, torch_slic, onnx = json.loads(capsys.readouterr().out)["results"]
+    assert [row["superpixels"] for row in (shards, fast_slic, torch_slic, onnx)] == [
+        "shards", "fast-slic", "torch", "model.onnx",
+    ]  # fmt: skip
+    assert shards["loss"] == pytest.approx(fast_slic["loss"], abs=1e-6)
+    assert shards["loss"] == pytest.approx(onnx["loss"], abs=1e-4)
+    assert onnx["same_answers"] == fast_slic["same_answers"] == 1 and onnx["top1_against_first"] == 0
+    assert torch_slic["loss"] != shards["loss"] and torch_slic["num_samples"] == 17  # other regions, all samples
+    assert main([*argv, "--onnx", str(exported)]) == 0
+    assert "same answers" in capsys.readouterr().out
+    other = make_checkpoint(tmp_path / "other", classes=("a", "b", "c", "disc"))
+    assert export.main(["--checkpoint", other, "--out", str(exported)]) == 0
+    with pytest.raises(UsageError, match="not an export of this checkpoint"):
+        main(["--checkpoint", checkpoint, "--data", data, "--onnx", str(exported)])
+
+
+def test_the_paired_interval_is_that_of_the_samples_that_changed():
+    first, second = Tally(num_classes=2, num_samples=100), Tally(num_classes=2, num_samples=100)
+    first.right[:50], second.right[10:52] = True, True
+    off, half, same = second.against(first)
+    changes = second.right.astype(float) - first.right
+    assert off == pytest.approx(changes.mean()) and half == pytest.approx(1.96 * changes.std() / 10) and same == 1
+
+
+def test_a_segmenter_that_is_unknown_or_useless_is_wrong_usage(road, tmp_path, capsys):
+    _, data, _ = road
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", "c", "--data", data, "--segmenter", "slico"])
+    assert "'slico'" in capsys.readouterr().err
+    plain = make_checkpoint(tmp_path / "plain", tokens=None)
+    with pytest.raises(UsageError, match="takes no superpixels"):
+        main(["--checkpoint", plain, "--data", data, "--segmenter", "torch"])
