@@ -41,8 +41,8 @@ class ArrayData:
 
 
 def collect(batches: Iterable[Batch], identity: str) -> ArrayData:
-    """The samples of an evaluation loader, in the order of the split."""
-    parts = list(batches)
+    """The samples of an evaluation loader, in the order of the split. Raises ValueError for a map that does not fit."""
+    parts = [batch.check() for batch in batches]
     keep = torch.cat([part.valid for part in parts])
     order = torch.argsort(torch.cat([part.sample_ids for part in parts])[keep])
     maps = [part.maps for part in parts if part.maps is not None]

@@ -20,6 +20,8 @@ class BenchConfig:
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
+    large_px: int = 512
+    """side of the images in section large"""
     rounds: int = 5
     """how often the variants take turns; medians over rounds are reported"""
     models: tuple[str, ...] = ()
@@ -44,5 +46,7 @@ class BenchConfig:
             raise ValueError(f"--sections has '{wrong[0]}'; choose from {', '.join(SECTIONS)}")
         if self.size not in ("tiny", "small", "base"):
             raise ValueError(f"--size is '{self.size}'; choose tiny, small or base")
+        if self.large_px < 16 or self.large_px % 16:
+            raise ValueError(f"--large-px is {self.large_px}; it must be a multiple of the patch, 16")
         if self.rounds < 1 or not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"--rounds is {self.rounds} and --batch-sizes {self.batch_sizes}; all must be at least 1")

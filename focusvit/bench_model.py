@@ -5,6 +5,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from pipeline.commandline import parse
 
 from . import bench_tables
 from .bench_config import SECTIONS, BenchConfig
+from .profile import time_calls
+from .slic import slic
 
 SEGMENTER = "pipeline.superpixels (fast-slic, 256 fine regions) and pipeline.hierarchy.fit"
+DEVICE_SEGMENTER = "focusvit.slic on the device, in batches"
 
 
 def main(argv: list[str]) -> int:
@@ -26,10 +30,12 @@ def main(argv: list[str]) -> int:
         f"bench model: FocusViT of size {config.size} on {config.device}, sections {', '.join(config.sections)}, "
         f"batches {config.batch_sizes}, {config.rounds} rounds\n"
     )
-    segment_s, photos = segmentation_seconds(config.photos, bench_tables.clock(config))
+    on_cpu = config.device == "cpu"
+    segment = segmentation_seconds if on_cpu else partial(slic_seconds, device=config.device)
+    segment_s, photos = segment(config.photos, bench_tables.clock(config))
     makers: dict[str, Callable[[], Iterable[Table]]] = {
         "throughput": lambda: bench_tables.throughput_tables(config, segment_s),
-        "compiled": lambda: [bench_tables.compiled_table(config, segment_s)],
+        "compiled": lambda: bench_tables.compiled_tables(config, segment_s),
         "training": lambda: [bench_tables.training_table(config)],
         "memory": lambda: [bench_tables.memory_table(config)],
         "sweep": lambda: [bench_tables.sweep_table(config, segment_s)],
@@ -39,7 +45,8 @@ def main(argv: list[str]) -> int:
     facts = evidence("focusvit bench model " + " ".join(argv), packages) | {
         "threads": torch.get_num_threads(),
         "clock": config.clock,
-        "segmenter": f"{SEGMENTER}: {segment_s * 1e3:.2f} ms an image ({config.clock} clock), {photos}",
+        "segmenter": f"{SEGMENTER if on_cpu else DEVICE_SEGMENTER}: {segment_s * 1e3:.2f} ms an image "
+        f"({config.clock} clock), {photos}",
     }
     tables = []
     for section in SECTIONS:
@@ -66,6 +73,16 @@ def segmentation_seconds(
             list(pool.map(lambda image: superpixels(image, tokens), images))
             seconds.append((clock() - start) / len(images))
     return statistics.median(seconds[1:]), what
+
+
+def slic_seconds(
+    folder: str, clock: Callable[[], float], tokens: int = 64, count: int = 48, device: str = "cpu"
+) -> tuple[float, str]:
+    """As `segmentation_seconds`, by the segmenter that runs where the model does."""
+    images, what = photos_or_drawn(folder, count)
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().to(device)
+    seconds = time_calls({"slic": lambda: slic(batch, tokens)}, 3, device, clock)["slic"]
+    return statistics.median(seconds) / len(images), what
 
 
 def superpixels(image: np.ndarray, tokens: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from pipeline.superpixels import SuperpixelConfig
 from .augment import View
 from .checkpoint import Checkpoint, load_model
 from .compatible import data_config
+from .inputs import check_values
 from .prediction import Prediction, ViewConfig
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Predictor:
         if self.model.config.needs_maps:
             maps = torch.from_numpy(np.stack([view.map for view in views if view.map is not None])).to(self.device)
         budget = self.tokens if self.model.config.tokens is not None else None
+        check_values(self.model.config, images, maps, budget)
         logits = self.model(images.to(self.device), maps, budget)
         shares = torch.softmax(logits.float(), 1).cpu().numpy()
         return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
