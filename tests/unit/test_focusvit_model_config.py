@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from testkit import model_reference as reference
 
 from focusvit import presets
+from focusvit.data_config import DataConfig
 from focusvit.inputs import check_values
 from focusvit.model import FocusViT, FocusViTConfig
+from focusvit.train_config import TrainConfig
 
 tiny = reference.tiny_config
 
@@ -77,6 +80,13 @@ def test_float_maps_and_needless_maps_are_refused() -> None:
         FocusViT(tiny(partition="grid"))(images, torch.zeros(1, 4, 6, dtype=torch.uint8))
     with pytest.raises(ValueError, match="a plain ViT has no token budget"):
         FocusViT(tiny(tokens=None))(images, num_tokens=4)
+
+
+def test_a_training_refuses_the_start_that_its_loaders_cannot_feed() -> None:
+    model = tiny(trunk="latent", latent_start="coarse", image_px=32)
+    with pytest.raises(ValueError, match="latent_start is 'coarse', which takes a second, coarser map"):
+        TrainConfig(model=model, data=DataConfig(image_px=32))
+    TrainConfig(model=replace(model, latent_start="learned"), data=DataConfig(image_px=32))
 
 
 def test_values_are_checked_at_the_boundary() -> None:
