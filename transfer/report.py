@@ -19,6 +19,15 @@ from .summary import group_means, mean_ranks, radar_values
 from .table import csv_table, markdown_table
 
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
+_MILESTONES = {
+    "epoch": ("train/epoch", "{:.2f}"),
+    "train loss": ("train/loss", "{:.4f}"),
+    "val loss": ("val/loss", "{:.4f}"),
+    "val top-1": ("val/top1", "{:.2%}"),
+    "images/s": ("perf/img_per_s", "{:.0f}"),
+    "data wait": ("perf/data_wait_share", "{:.0%}"),
+}
+_KEPT = (*(name for name, _ in _MILESTONES.values()), "train/top1", "train/lr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,10 @@ def write_report(
         rows = [_training_row(run) for run in trainings]
         parts.append("## Trainings\n\n" + _markdown(list(_TRAINING_COLUMNS), [list(row.values()) for row in rows]))
         parts.append("![curves](curves.png)\n")
+        for run in trainings:
+            parts.append(f"{run.name}:\n\n" + _markdown(["samples seen", *_MILESTONES], milestones(run)))
+        curves = {run.name: {name: run.curves[name] for name in _KEPT if name in run.curves} for run in trainings}
+        storage.put_json(storage.join(out, "curves.json"), curves)
         if len(trainings) > 1:
             parts.append("Settings that differ:\n\n" + _differences(trainings))
         storage.put(storage.join(out, "trainings.csv"), _csv(rows).encode())
@@ -124,6 +137,20 @@ def _training_row(run: TrainingRun) -> dict[str, Any]:
         run.run_id,
     )
     return dict(zip(_TRAINING_COLUMNS, values))
+
+
+def milestones(run: TrainingRun) -> list[list[str]]:
+    """One row for each scoring; what was measured more often is the mean since the row before (the epoch: the last)."""
+    rows, before = [], 0
+    for samples, _ in run.curves.get("val/top1", []):
+        row = [f"{samples:,}"]
+        for name, form in _MILESTONES.values():
+            values = [value for at, value in run.curves.get(name, []) if before < at <= samples]
+            value = values[-1] if name == "train/epoch" and values else sum(values) / max(1, len(values))
+            row.append(form.format(value) if values else "")
+        rows.append(row)
+        before = samples
+    return rows
 
 
 def _differences(runs: list[TrainingRun]) -> str:

@@ -147,8 +147,9 @@ def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
     assert report_main([str(tmp_path / "runs"), "--out", str(out)]) == 0
     text = (out / "report.md").read_text()
     assert "| optim.lr | 1 | 2 |" in text and "25.00%" in text and "failed: x: broken" in text
+    assert "| 64 |  | 2.0000 | 1.5000 | 25.00% |  |  |" in text
     assert sorted(path.name for path in out.iterdir()) == [
-        "curves.png", "report.md", "trainings.csv", "transfer.csv", "transfer.png",
+        "curves.json", "curves.png", "report.md", "trainings.csv", "transfer.csv", "transfer.png",
     ]  # fmt: skip
     capsys.readouterr()
     with pytest.raises(UsageError, match="holds no finished run"):
