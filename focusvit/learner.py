@@ -49,6 +49,7 @@ class Learner:
         self.ema = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
         self._names = {id(p): name for name, p in self.model.named_parameters()}
         self.guard = Guard(config.optim.spike_factor, device)
+        self._staged: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         self.samples_seen = 0
         self.metrics: dict[str, float] = {}
 
@@ -110,7 +111,7 @@ class Learner:
 
     def fingerprint(self) -> float:
         """A sum over all weights. Ranks that took the same steps have the same, to the last bit."""
-        return float(torch.stack([p.detach().double().sum() for p in self.model.parameters()]).sum())
+        return float(torch.stack([p.detach().sum(dtype=torch.float64) for p in self.model.parameters()]).sum())
 
     def save(self, run: RunDir, data: Dataset, writer: CheckpointWriter, metrics: dict[str, float]) -> None:
         """Copy this moment and let `writer` make a checkpoint of it (rank 0 only)."""
@@ -136,7 +137,8 @@ class Learner:
             versions={"torch": torch.__version__},
         )
         uri = run.checkpoint_uri(self.samples_seen)
-        weights, state = _copied(weights), _copied(state)
+        writer.wait()  # the last checkpoint is written from the memory that is copied to now
+        weights, state = _copied(weights, self._staged[0]), _copied(state, self._staged[1])
 
         def write() -> None:
             save_checkpoint(uri, record, weights, state)
@@ -145,6 +147,12 @@ class Learner:
         writer.submit(write)
 
 
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, in memory of their own: the training goes on changing the originals."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+def _copied(tensors: dict[str, Tensor], staged: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, in memory of their own: the training goes on changing the originals. `staged` keeps that memory,
+    since asking the system for 100 MB anew takes longer than filling them."""
+    for name, value in tensors.items():
+        if name not in staged:
+            staged[name] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+    with torch.no_grad():
+        torch._foreach_copy_([staged[name] for name in tensors], [value.detach() for value in tensors.values()])
+    return {name: staged[name] for name in tensors}

@@ -6,10 +6,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from testkit.mlflow_server import MlflowServer
+from testkit.ray_head import RayHead
 from testkit.ray_workers import Killer
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import run_with_stops, small, values_of
@@ -92,6 +94,10 @@ def test_a_driver_that_is_ended_marks_its_run_and_can_go_on(
         time.sleep(0.05)
     os.kill(process.pid, number)
     process.wait(timeout=60)
+    run = RunDir(str(tmp_path / "run"))
+    if number == signal.SIGTERM:  # there was time for a checkpoint: nothing is lost
+        assert process.returncode == 143
+        assert run.latest() == max(point["samples"] for point in MetricsLog(run).points)
 
     def seen() -> list[tuple[str]]:
         with sqlite3.connect(store) as database:
@@ -103,3 +109,49 @@ def test_a_driver_that_is_ended_marks_its_run_and_can_go_on(
     assert seen() == [(status,)]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert seen() == [("FINISHED",)]
+
+
+@pytest.mark.ray
+def test_a_preemption_notice_and_a_termination_on_ray_make_checkpoints(uri: str, tmp_path: Path) -> None:
+    """A node is announced to go away: a checkpoint at once, training goes on. SIGTERM: another one, then the end."""
+    run, store = RunDir(str(tmp_path / "run")), tmp_path / "mlflow.db"
+    with RayHead(num_cpus=1) as head:
+        head.add_node(num_cpus=1)
+        address = f"{head.address()}:{head.gcs_port}"
+        command = [
+            str(head.bin / "python"), "-m", "focusvit.cli", "pretrain", "debug", "--data", uri, "--run-dir", run.uri,
+            "--ray-address", address, "--workers", "2", "--cpus-per-worker", "1", "--epochs", "8000",
+            "--eval-every-epochs", "8000", "--checkpoint-every-epochs", "8000",
+            "--tracking-uri", f"sqlite:///{store}", "--json",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=head.environment)
+        wait_for(lambda: num_points(run) > 20, process)
+        assert run.latest() is None
+        (node,) = [row["node_id"] for row in head.alive_nodes() if not row["is_head_node"]]
+        notice = [
+            str(head.bin / "python"), str(head.bin / "ray"), "drain-node", "--address", address, "--node-id", node,
+            "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+            "--deadline-remaining-seconds", "600",
+        ]  # fmt: skip
+        subprocess.run(notice, env=head.environment, check=True, capture_output=True)
+        wait_for(lambda: run.latest() is not None, process)
+        noticed = run.latest() or 0
+        assert noticed % (50 * 32) == 0  # asked every 50 steps of 32 samples
+        wait_for(lambda: MetricsLog(run).points[-1]["samples"] > noticed, process)  # and training went on
+        process.terminate()
+        assert process.wait(timeout=120) == 143
+        assert run.latest() == max(point["samples"] for point in MetricsLog(run).points) > noticed
+    with sqlite3.connect(store) as database:
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)]
+
+
+def num_points(run: RunDir) -> int:
+    metrics = Path(run.path("metrics.jsonl"))
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen, timeout_s: float = 300.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
