@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("transfer.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
     "export": ("focusvit.export:main", "a checkpoint as an ONNX file that predicts without torch"),
+    "look": ("focusvit.look:main", "pictures of what a checkpoint is given and where it looks"),
     "bench": ("focusvit.bench:main", "speed tables of this code"),
     "study": ("focusvit.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
     "ui": ("cluster.ui:main", "the MLflow UI on the right store"),

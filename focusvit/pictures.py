@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import storage
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _SIDE_PX = 224  # small images are enlarged to about this side, so that a border line stays thinner than a region
 _LINE = (255, 220, 0)
 _SHADE = (20, 20, 20)
+_INK = (30, 30, 30)
 _MAX_NAMES = 60  # more class names than this cannot be read on one axis
 _MAX_CELLS = 16  # up to this many classes the counts are written into the cells
 
@@ -31,10 +33,10 @@ def superpixel_overlay(images: np.ndarray, maps: np.ndarray, *, columns: int = 8
         raise ValueError(f"maps must be (B, h, w) with B = {len(images)}, not {maps.shape}")
     cells = []
     for image, region_map in zip(images, maps):
-        large, large_map = _enlarge(image, region_map)
+        large, large_map = enlarge(image, region_map)
         rows = [draw_regions(large, large_map)]
         if fill:
-            rows.append(paint_regions(_mean_colours(large, large_map), large_map))
+            rows.append(paint_means(large, large_map))
         cells.append(np.concatenate(rows))
     return tile(cells, columns=columns)
 
@@ -68,25 +70,77 @@ def paint_regions(values: np.ndarray, region_map: np.ndarray) -> np.ndarray:
     return values[region_map.astype(np.int64)]
 
 
+def paint_means(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
+    """Every region in its mean colour: what pooling keeps. uint8 (H, W, 3) and ids (H, W)."""
+    return paint_regions(mean_colours(image, region_map), region_map)
+
+
+def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarray, top: float) -> np.ndarray:
+    """`density` (K,) >= 0 painted over the grey image: clear at 0, then purple, orange, and yellow from `top` on.
+
+    Colour follows the square root, so that what is looked at a little is still seen beside a peak.
+    """
+    image, region_map = enlarge(image, region_map)
+    heat = paint_regions(np.sqrt(np.clip(density / max(top, 1e-12), 0, 1)), region_map)[:, :, None]
+    steps = (70 + 185 * heat).astype(np.uint8)  # inferno without its black, which would hide the image
+    colour = cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[:, :, ::-1].astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
+    cover = 0.8 * heat
+    return ((25 + 0.65 * grey) * (1 - cover) + colour * cover).clip(0, 255).astype(np.uint8)
+
+
+def labelled_sheet(
+    cells: Sequence[tuple[str, np.ndarray]], title: str, *, columns: int, note: str = "", cell_px: int = 240
+) -> np.ndarray:
+    """(label, uint8 RGB) in rows of at most `columns` on white, each `cell_px` wide, its label below;
+    the title above, the note at the end.
+
+    Raises ValueError for no cells.
+    """
+    if not cells:
+        raise ValueError("a sheet needs at least one cell")
+    rows = -(-len(cells) // columns)
+    columns, gap, head, foot = -(-len(cells) // rows), 12, 44, 26  # rows of equal length
+    scaled = [cv2.resize(p, (cell_px, round(p.shape[0] * cell_px / p.shape[1])), interpolation=cv2.INTER_AREA
+              if p.shape[1] > cell_px else cv2.INTER_NEAREST) for _, p in cells]  # fmt: skip
+    height = max(picture.shape[0] for picture in scaled) + foot
+    size = (gap + columns * (cell_px + gap), head + rows * (height + gap) + (foot if note else 0))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    _write(draw, (gap, head // 2), title, size[0] - 2 * gap, 20)
+    for index, ((label, _), picture) in enumerate(zip(cells, scaled)):
+        x, y = gap + index % columns * (cell_px + gap), head + index // columns * (height + gap)
+        sheet.paste(Image.fromarray(picture), (x, y))
+        _write(draw, (x, y + picture.shape[0] + foot // 2), label, cell_px, 14)
+    if note:
+        _write(draw, (gap, size[1] - foot // 2 - 4), note, size[0] - 2 * gap, 14)
+    return np.asarray(sheet)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width_px: int, size: int) -> None:
+    """Text from `place` to the right, shortened in its middle to `width_px`."""
+    font = ImageFont.load_default(size=size)
+    keep = len(text)
+    while keep > 4 and draw.textlength(shown := _shortened(text, keep), font=font) > width_px:
+        keep -= 1
+    draw.text(place, shown if keep < len(text) else text, fill=_INK, font=font, anchor="lm")
+
+
+def _shortened(text: str, keep: int) -> str:
+    return text if keep >= len(text) else f"{text[: keep - keep // 2 - 1]}…{text[len(text) - keep // 2 :]}"
+
+
 def heat_overlay(image: np.ndarray, region_map: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Which regions one query looks at: weights (K,) >= 0 painted over a dimmed grey image, brightest = largest.
 
     The weight of a region is shown as it is (not divided by its area); the scale is this picture's own maximum.
     """
-    image, region_map = _enlarge(image, region_map)
+    image, region_map = enlarge(image, region_map)
     peak = float(weights.max())
     heat = paint_regions(weights.astype(np.float32) / peak if peak > 0 else weights * 0.0, region_map)
     colour = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colour), 0.6, 0)
-
-
-def attention_strip(image: np.ndarray, region_map: np.ndarray, weights: np.ndarray, *, columns: int = 6) -> np.ndarray:
-    """The image with its borders, then one heat overlay per row of `weights` (M latents or layers, K regions)."""
-    large, large_map = _enlarge(image, region_map)
-    cells = [draw_regions(large, large_map)]
-    cells += [heat_overlay(image, region_map, row) for row in weights]
-    return tile(cells, columns=columns)
 
 
 def captioned(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
@@ -162,7 +216,7 @@ def read_png(uri: str) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def _enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both at the same pixels, a whole number of times larger when the image is small. The map is never blended."""
     times = max(1, round(_SIDE_PX / max(image.shape[:2])))
     height, width = image.shape[0] * times, image.shape[1] * times
@@ -173,7 +227,7 @@ def _enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), large_map
 
 
-def _mean_colours(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
+def mean_colours(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
     """uint8 (K, 3): mean colour of every region."""
     ids = region_map.ravel().astype(np.int64)
     count = np.maximum(np.bincount(ids), 1)

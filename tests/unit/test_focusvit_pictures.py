@@ -61,9 +61,24 @@ def test_heat_is_brightest_where_the_weight_is_largest():
     assert flat.shape == (224, 224, 3)
 
 
-def test_attention_strip_has_one_cell_per_row_and_one_for_the_image():
-    strip = pictures.attention_strip(np.zeros((224, 224, 3), np.uint8), _halves(224, 224), np.eye(2), columns=3)
-    assert strip.shape == (224, 3 * 228 - 4, 3)
+def test_density_is_clear_at_zero_and_strongest_from_the_top_on():
+    image = np.full((224, 224, 3), 128, np.uint8)
+    quarters = np.repeat(np.arange(4, dtype=np.uint8), 56)[None].repeat(224, 0)
+    painted = pictures.density_overlay(image, quarters, np.array([0.0, 1.0, 2.0, 8.0]), top=2.0)
+    zero, some, top, beyond = (painted[100, 56 * i + 20].astype(int) for i in range(4))
+    assert zero.max() - zero.min() == 0 and (top == beyond).all()
+    assert (top - zero).sum() > (some - zero).sum()
+
+
+def test_a_sheet_holds_every_cell_in_equal_rows():
+    cells = [(f"cell {i}", np.full((50, 60, 3), 10 * i, np.uint8)) for i in range(8)]
+    sheet = pictures.labelled_sheet(cells, "title " * 200, columns=7, cell_px=120)  # too long a title is shortened
+    columns = 4  # 8 cells in two rows
+    assert sheet.shape[1] == 12 + columns * 132
+    for i in range(8):
+        assert (sheet[44 + i // columns * (100 + 26 + 12) + 50, 12 + i % columns * 132 + 60] == 10 * i).all()
+    with pytest.raises(ValueError, match="at least one"):
+        pictures.labelled_sheet([], "", columns=3)
 
 
 def test_confusion_figure_draws_few_and_many_classes():
