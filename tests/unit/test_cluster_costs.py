@@ -34,11 +34,11 @@ def test_a_dry_run_over_all_of_imagenet_multiplies_what_it_measured(tmp_path):
     small = make_plan(source, "train")
     rows = np.resize(np.arange(small.num_samples), NUM_IMAGES)
     plan = replace(small, table=small.table.take(rows), bounds=np.array([0, NUM_IMAGES]))
-    found = probe(plan, source, ImageConfig(), SuperpixelConfig(), workers=32)
+    found = probe(plan, source.reader(), ImageConfig(), SuperpixelConfig(), workers=32)
     assert found["num_samples"] == NUM_IMAGES and found["probed"] == 48
     core_hours = found["ms_per_image"] / 1e3 * NUM_IMAGES / 3600
     assert found["estimated_s"] * 32 / 3600 == pytest.approx(core_hours, rel=1e-3)
-    one = probe(small, source, ImageConfig(), SuperpixelConfig(), workers=1)
+    one = probe(small, source.reader(), ImageConfig(), SuperpixelConfig(), workers=1)
     assert found["estimated_bytes"] / NUM_IMAGES == pytest.approx(one["estimated_bytes"] / small.num_samples, rel=0.5)
 
 
