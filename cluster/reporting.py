@@ -120,8 +120,21 @@ def _send_results(run: RunDir, tracker: Tracker, data: Dataset) -> None:
         best = run.best()
         if best is not None:
             tracker.model(run.checkpoint_uri(best))
+            _send_looks(run.checkpoint_uri(best), tracker, data)
     except Exception as error:
         sys.stderr.write(f"the tracking store did not take pictures or model ({str(error)[:200]}); the run is done\n")
+
+
+def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int = 4) -> None:
+    """What the model sees of a few scored samples at other token budgets, and where each block looks: two sliders."""
+    from focusvit.checkpoint import load_model
+    from focusvit.look import Eye, slider_frames
+
+    eye = Eye(*load_model(checkpoint_uri, "cpu"))
+    split = data.split(eye.record.config["data"]["eval_split"])
+    places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
+    for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):
+        tracker.step_image(picture, series, step)
 
 
 def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsent: int) -> dict[str, Any]:
