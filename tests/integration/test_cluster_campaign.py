@@ -15,6 +15,7 @@ from testkit.on_cluster import Cluster
 from testkit.ray_head import BIN, RayHead
 from testkit.terminal import Terminal
 
+from cluster.job_environment import SECRETS_FILE
 from pipeline.dataset import open_dataset
 from pipeline.embedded import write_shapes
 
@@ -88,8 +89,10 @@ def test_a_node_killed_while_preprocessing_costs_nothing(cluster, images, tmp_pa
 
     wait_until(lambda: len(list(out.glob("train-*.tar"))) >= 2 and works(), 240, "a shard begun on the third node")
     cluster.head.kill(extra)
+    wait_until(lambda: (cluster.metric("focusvit_images", job) or 0) >= 20, 60, "a count of images for Prometheus")
     cluster.finish(job)
-    assert cluster.status(job)["status"] == "SUCCEEDED"
+    status = cluster.status(job)
+    assert status["status"] == "SUCCEEDED" and status["bar"]["more"] == "shards=16/16, bad=0"
     cluster.focusvit(*preprocess(images, tmp_path / "local", "train", *argv), "--local")
     local, submitted = (open_dataset(str(place)).split("train") for place in (tmp_path / "local", out))
     assert submitted.root_hash == local.root_hash
@@ -97,6 +100,8 @@ def test_a_node_killed_while_preprocessing_costs_nothing(cluster, images, tmp_pa
     failed = [row for row in tasks if row["state"] == "FAILED"]
     assert failed and {row["node_id"] for row in failed} == {lost}, "no shard was lost with the node"
     assert len(tasks) == submitted.info.num_shards + len(failed), "each lost shard was made once more, no other"
+    logged = {line["shard"] for line in cluster.log_lines("shard finished", job)}
+    assert logged == {path.name for path in out.glob("train-*.tar")}
 
 
 def test_the_road_logs_into_the_server(cluster, shards):
@@ -106,6 +111,9 @@ def test_the_road_logs_into_the_server(cluster, shards):
     cluster.finish(job)
     workers = cluster.train_workers(job)
     assert len(workers) == 2 and {row["node_id"] for row in workers} == cluster.node_ids(), "one worker on each node"
+    lines = cluster.log_lines("worker started", job)
+    run_id = json.loads((run_dir / "run.json").read_text())["run_id"]
+    assert sorted((line["rank"], line["run"]) for line in lines) == [(0, run_id), (1, run_id)]
     cluster.submit(
         "finetune", "--checkpoint", run_dir, "--data", shards, "--run-dir", cluster.folder / "runs" / "tune", *train,
         "--epochs", 1,
@@ -190,6 +198,7 @@ def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, shards):
         wait_until(lambda: cluster.status(job)["progress"] != "", 60, "a progress bar in the log")
         shown = cluster.focusvit("jobs", "status", job).stdout
         assert "img/s" in shown and "left" in shown
+        wait_until(lambda: cluster.metric("focusvit_train_images_per_s", job), 60, "the throughput for Prometheus")
         terminal.type("\x03")
         terminal.wait_for("[s]top it, [d]etach", 60)
         terminal.type("s\n")
@@ -198,3 +207,14 @@ def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, shards):
     run_id = json.loads((run_dir / "run.json").read_text())["run_id"]
     status = {run["info"]["run_id"]: run["info"]["status"] for run in cluster.runs()}[run_id]
     assert status in ("KILLED", "FAILED")
+
+
+def test_no_secret_is_in_anything_that_was_written(cluster, shards):
+    """Shards, runs, the MLflow store, Ray's logs, what the commands said; the one file that Ray unpacks apart."""
+    files = [path for place in (cluster.folder, cluster.head.folder) for path in place.rglob("*") if path.is_file()]
+    held = {path.name for path in files if cluster.secret.encode() in path.read_bytes()}
+    assert held <= {SECRETS_FILE, "token"} and cluster.secret not in cluster.said
+    logs = [path for path in files if "logs" in path.parts]
+    token = cluster.head.token_path.read_bytes()
+    assert len(logs) > 20 and not [path for path in logs if token in path.read_bytes()]
+    assert not [path for path in cluster.folder.rglob("*") if path.is_file() and token in path.read_bytes()]

@@ -1,6 +1,7 @@
 """A verb submitted to a real head, with Ray's token authentication on: it runs there, and its exit code comes back."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def test_a_job_from_submission_to_its_end(tmp_path, monkeypatch, capsys):
         rows = json.loads(capsys.readouterr().out)
         assert [(row["status"], row["verb"], row["exit_code"]) for row in rows] == [("SUCCEEDED", "preprocess", 0)]
         assert jobs.main(["status", rows[0]["job"], "--jobs-address", head.url]) == 0
-        assert "6/6 (100 %)" in capsys.readouterr().out
+        assert re.search(r"6/6 \(100 %\), .*images/s, .* left, shards=1/1, bad=0", capsys.readouterr().out)
+        lines = [line for line in head.log_text().splitlines() if line.startswith('{"time"')]
+        (line,) = [told for told in map(json.loads, lines) if told["event"] == "shard finished"]
+        assert (line["job"], line["shard"], line["num_samples"]) == (rows[0]["job"], "train-000000.tar", 6)
         monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         with pytest.raises(UsageError, match="refuses the token of this machine"):
             jobs.main(["list", "--jobs-address", head.url])

@@ -1,6 +1,8 @@
 """A head, an MLflow server and a disk that both see, driven through the console command as a user would."""
 
 import json
+import re
+import secrets
 import subprocess
 from pathlib import Path
 
@@ -16,11 +18,17 @@ class Cluster:
         self.head, self.server, self.folder = head, server, folder
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
+        self.secret = secrets.token_hex(16)
+        self.said = ""
         self.environment = {
             **head.environment,
             "TMPDIR": str(self.temporary),
             "RAY_API_SERVER_ADDRESS": head.url,
             "MLFLOW_TRACKING_URI": server.url,
+            # Nobody here asks for them; they travel with every job as a user's would.
+            "MLFLOW_TRACKING_USERNAME": "somebody",
+            "MLFLOW_TRACKING_PASSWORD": self.secret,
+            "HF_TOKEN": self.secret,
         }
 
     def focusvit(self, *argv: object, timeout_s: float = 900, expect: int = 0) -> subprocess.CompletedProcess:
@@ -32,6 +40,7 @@ class Cluster:
             timeout=timeout_s,
             cwd=self.folder,
         )
+        self.said += done.stdout + done.stderr
         assert done.returncode == expect, f"{argv}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done
 
@@ -55,6 +64,18 @@ class Cluster:
     def train_workers(self, job: str) -> list[dict]:
         """Ray's records of the training workers of a job, of every start: node_id, state."""
         return [row for row in self._of(job, "actors") if "RayTrainWorker" in row["class_name"]]
+
+    def metric(self, name: str, job: str) -> float | None:
+        """The sum over the nodes of a metric of ours as Prometheus reads it; None when no node shows it."""
+        lines = [line for line in self.head.metrics().splitlines() if re.match(rf"ray_{name}(_total)?{{", line)]
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if f'job="{job}"' in line]
+        return sum(values) if values else None
+
+    def log_lines(self, event: str, job: str) -> list[dict]:
+        """What the workers of a job logged as JSON."""
+        lines = [line for line in self.head.log_text().splitlines() if line.startswith('{"time"')]
+        found = [json.loads(line) for line in lines if f'"{event}"' in line]
+        return [line for line in found if line["job"] == job and line["event"] == event]
 
     def node_ids(self) -> set[str]:
         return {row["node_id"] for row in self.head.alive_nodes()}

@@ -55,6 +55,7 @@ class RayHead:
             "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_WAIT_POLICY": "PASSIVE",
+            "RAY_metrics_report_interval_ms": "1000",  # 10 s otherwise
             **(environment or {}),
         }
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI"):
@@ -62,10 +63,12 @@ class RayHead:
         self.num_cpus = num_cpus
         self.nodes: list[subprocess.Popen] = []
         self._ids: dict[int, str] = {}
+        self._metrics_ports: list[int] = []
 
     def __enter__(self) -> "RayHead":
         self.gcs_port, dashboard, client, agent, grpc, metrics = free_ports(6)
         self.url = f"http://127.0.0.1:{dashboard}"
+        self._metrics_ports.append(metrics)
         self._start(
             "--head", "--port", self.gcs_port, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard,
             "--ray-client-server-port", client, "--temp-dir", self.folder / "ray",
@@ -80,6 +83,7 @@ class RayHead:
         before = {row["node_id"] for row in self.alive_nodes()}
         for last in (False, True):  # Ray gives a new node 30 s to register, which a busy machine may not manage
             agent, grpc, metrics = free_ports(3)
+            self._metrics_ports.append(metrics)
             process = self._start(
                 "--address", f"{self.address()}:{self.gcs_port}", "--num-cpus", num_cpus,
                 "--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc,
@@ -149,6 +153,16 @@ class RayHead:
 
     def address(self) -> str:
         return self.alive_nodes()[0]["node_ip"]
+
+    def metrics(self) -> str:
+        """What Prometheus would read from every node that answers."""
+        pages = []
+        for port in self._metrics_ports:
+            try:
+                pages.append(requests.get(f"http://{self.address()}:{port}/metrics", timeout=20).text)
+            except requests.RequestException:
+                continue
+        return "\n".join(pages)
 
     def log_text(self) -> str:
         """Everything Ray wrote into its log files."""
