@@ -72,9 +72,10 @@ def write_report(
         rows = [_training_row(run) for run in trainings]
         parts.append("## Trainings\n\n" + _markdown(list(_TRAINING_COLUMNS), [list(row.values()) for row in rows]))
         parts.append("![curves](curves.png)\n")
-        for run in trainings:
-            parts.append(f"{run.name}:\n\n" + _markdown(["samples seen", *_MILESTONES], milestones(run)))
-        curves = {run.name: {name: run.curves[name] for name in _KEPT if name in run.curves} for run in trainings}
+        for training in trainings:
+            rows_seen = _markdown(["samples seen", *_MILESTONES], milestones(training))
+            parts.append(f"{training.name}:\n\n{rows_seen}")
+        curves = {one.name: {name: one.curves[name] for name in _KEPT if name in one.curves} for one in trainings}
         storage.put_json(storage.join(out, "curves.json"), curves)
         if len(trainings) > 1:
             parts.append("Settings that differ:\n\n" + _differences(trainings))
