@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#4a5568", "#b7791f", "#0987a0")
-_HATCH = {"checkpoint": "", "random": "///", "pixels": "..."}
+_HATCH = {"checkpoint": "", "random": "///", "pixels": "...", "colour": "..."}
+_BOUND = "#cbd5e0"  # what the regions allow at best is a bound, not a result
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -49,18 +50,20 @@ def transfer_figure(runs: list[TransferRun]) -> "Figure":
     for axes, task in zip(np.atleast_1d(figure.subplots(len(tasks), 1)), tasks):
         mine = [(run, row) for run, row in rows if row.task == task][::-1]
         for place, (run, row) in enumerate(mine):
-            colour = _COLOURS[runs.index(run) % len(_COLOURS)]
+            colour = _BOUND if row.features == "oracle" else _COLOURS[runs.index(run) % len(_COLOURS)]
             axes.barh(place, row.value, color=colour, alpha=0.75, hatch=_HATCH.get(row.features, ""), edgecolor="white")
             if np.isfinite([row.low, row.high]).all():
                 reach = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
                 axes.errorbar(row.value, place, xerr=reach, color="black", capsize=3, linewidth=1)
-            axes.text(0.01, place, f"{row.value:.1%}", va="center", fontsize=8)
+            end = row.high if np.isfinite(row.high) else row.value
+            axes.text(max(row.value, end) + 0.012, place, f"{row.value:.1%}", va="center", fontsize=8)
         names = [f"{run.name}: {row.label}" * (len(runs) > 1) or row.label for run, row in mine]
         marks = ["" if row.features == "checkpoint" else f" ({row.features})" for _, row in mine]
         axes.set_yticks(range(len(mine)), [name + mark for name, mark in zip(names, marks)], fontsize=8)
         chance = mine[0][1].chance
         axes.axvline(chance, color="black", linestyle="--", linewidth=1)
-        axes.set(title=f"{task} (dashed: chance {chance:.1%})", xlim=(0, 1), xlabel=mine[0][1].metric)
+        axes.set(title=f"{task} (dashed: chance {chance:.1%})", xlim=(0, 1.1), xlabel=mine[0][1].metric)
+        axes.set_xticks(np.linspace(0, 1, 6))
     return figure
 
 

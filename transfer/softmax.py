@@ -3,9 +3,34 @@
 The loss and its gradient are two matrix products in torch, so that they run where the features are.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
+
+_SMALL = (
+    20_000_000  # multiply-adds of one evaluation; below this a second thread saves nothing and has to be waited for
+)
+
+
+@contextmanager
+def few_threads(work: int) -> Iterator[None]:
+    """One thread inside when `work` (multiply-adds of a step) is small: on a busy machine each step of two threads
+    ends with the later one, and hundreds of steps of microseconds become minutes.
+    """
+    before = torch.get_num_threads()
+    if work >= _SMALL or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def linear_scores(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -47,13 +72,14 @@ class SoftmaxRegression:
         curvature = (1 - 1 / self.num_classes) / self.num_classes  # of the loss at equal shares
         scale = torch.rsqrt(curvature * self.spread + decay)
         scale = torch.cat([scale, scale.new_full((1,), curvature**-0.5)])[:, None]
-        found = minimize(
-            lambda flat: self._loss_and_gradient(flat, decay, scale),
-            (self._inward(start) / scale).cpu().numpy().ravel(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-13, "maxls": 50},
-        )
+        with few_threads(self.x.numel() * self.num_classes):
+            found = minimize(
+                lambda flat: self._loss_and_gradient(flat, decay, scale),
+                (self._inward(start) / scale).cpu().numpy().ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-13, "maxls": 50},
+            )
         inner = torch.from_numpy(found.x.reshape(start.shape)).to(self.x.device) * scale
         return self._outward(inner), bool(found.success)
 

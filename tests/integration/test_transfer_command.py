@@ -8,7 +8,7 @@ from testkit.tiny_shards import make_dataset
 
 from focusvit.cli import main
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_a_suite_with_a_failing_task_lists_it_and_keeps_the_rest(tmp_path, capsys):

@@ -13,7 +13,7 @@ from focusvit.cli import main
 from focusvit.predictor import Predictor
 from pipeline.dataset import open_dataset
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 # -I ignores PYTHONPATH and the current folder; -S reads no .pth file, so the editable install of this checkout is off.
 STRANGER = """
