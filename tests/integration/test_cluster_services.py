@@ -1,6 +1,5 @@
 """Real MLflow servers, plain, with users, and with a name they do not know; README's journeys, typed literally."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -36,7 +35,6 @@ def test_doctor_and_a_server_that_does_not_know_its_name(tmp_path):
         assert '--allowed-hosts "127.0.0.1,127.0.0.1:*"' in found.fix
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("flask_wtf"), reason="needs mlflow[auth]: pip install Flask-WTF")
 def test_a_server_with_users(tmp_path, monkeypatch):
     secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "k" * 64}
     with MlflowServer(tmp_path, "--app-name", "basic-auth", environment=secrets) as server:
