@@ -9,6 +9,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "preprocess": ("pipeline.bench_preprocess:main", "images per second and core, per stage, beside the bare floor"),
     "superpixels": ("pipeline.bench_superpixels:main", "quality of maps and cuts on BSDS500, and their times"),
     "scale": ("pipeline.bench_scale:main", "one driver and many CPUs: what scheduling costs, what gives way first"),
+    "slic": ("focusvit.bench_slic:main", "superpixels by torch beside fast-slic: quality on BSDS500, time"),
     "model": ("focusvit.bench_model:main", "throughput and memory beside a plain ViT and the controls"),
     "original": ("focusvit.bench_original:main", "costs and pictures of every row of the original repository"),
     "growth": ("focusvit.bench_growth:main", "exponents of cost, and what they make of ImageNet-1k and of a billion"),
@@ -16,6 +17,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "objects": ("transfer.bench_objects:main", "do attended tokens lie on the object? exact masks of shapes, CamVid"),
     "loader": ("focusvit.bench_loader:main", "CPU time of a training sample with its map, beside other loaders"),
     "train": ("focusvit.bench_train:main", "the training step, the loop around it, checkpoints, a second rank"),
+    "edge": ("focusvit.bench_edge:main", "exported files in onnxruntime: latency, size, memory beside a plain ViT"),
     "transfer": ("transfer.bench_transfer:main", "what limits feature extraction; solvers beside scikit-learn's"),
 }
 

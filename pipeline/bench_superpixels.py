@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     if not (folder / "images").is_dir():
         raise UsageError(f"{folder / 'images'} is not there. Set FOCUSVIT_DATA to the folder that holds bsds500/val.")
     cv2.setNumThreads(1)
-    photos = list(_load(folder, config.images))
+    photos = list(load_photos(folder, config.images))
     sys.stdout.write(f"bench superpixels: {len(photos)} photos of {folder}, K = {BUDGETS}\n")
     ways = _segmenters() | _scikit_image()
     scores = {name: _score(name, photos, segmenter) for name, segmenter in ways.items()}
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _load(folder: Path, count: int) -> Iterator[Photo]:
+def load_photos(folder: Path, count: int) -> Iterator[Photo]:
     from scipy.io import loadmat
 
     for path in sorted((folder / "images").glob("*.jpg"))[:count]:
@@ -174,7 +174,7 @@ def _score(name: str, photos: Sequence[Photo], segmenter: Segmenter) -> Score:
             found = segmenter(photo.small, k)
             if k == BUDGETS[-1]:
                 times.append(time.thread_time() - started)
-            large = _enlarge(found, photo.rgb.shape[:2])
+            large = enlarge_map(found, photo.rgb.shape[:2])
             figures[k].append(astuple(measure(large, photo.rgb, photo.truths)))
             regions[k].append(len(np.unique(found)))
     return Score(
@@ -200,7 +200,7 @@ def _score_opencv(photos: Sequence[Photo], python: str) -> Score:
     return replace(score, ms=float(np.median(found["seconds"])) * 1e3)
 
 
-def _enlarge(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def enlarge_map(regions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     rows = ((np.arange(shape[0]) + 0.5) / shape[0] * regions.shape[0]).astype(int)
     columns = ((np.arange(shape[1]) + 0.5) / shape[1] * regions.shape[1]).astype(int)
     return regions[rows][:, columns]

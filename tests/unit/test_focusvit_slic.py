@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from focusvit.slic import slic, to_unit_range
+from focusvit.partitions import grid_cells
+from focusvit.slic import _assign, _layout, slic, to_unit_range
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 64, 196])
@@ -64,21 +65,44 @@ def test_wrong_settings_are_named(change):
 
 @pytest.mark.soak
 def test_quality_on_photos_is_that_of_fast_slic():
-    from pipeline.bench_superpixels import _direct, _enlarge, _load
-    from pipeline.quality import measure
-    from pipeline.superpixels import SuperpixelConfig
+    from focusvit.bench_slic import BenchSlicConfig, quality_table
+    from pipeline.bench_superpixels import load_photos
 
     folder = Path(os.environ.get("FOCUSVIT_DATA", "")) / "bsds500" / "val"
     if not folder.is_dir():
         pytest.skip("FOCUSVIT_DATA holds no bsds500/val")
-    other = _direct(SuperpixelConfig())
-    scores = []
-    for photo in _load(folder, 30):
-        height, width = (side // 2 * 2 for side in photo.small.shape[:2])
-        small = np.ascontiguousarray(photo.small[:height, :width])
-        own = slic(torch.from_numpy(small).permute(2, 0, 1)[None], 64)[0].numpy()
-        pair = [_enlarge(m, photo.rgb.shape[:2]) for m in (own, other(photo.small, 64))]
-        scores.append([measure(m, photo.rgb, photo.truths).achievable_accuracy for m in pair])
-    own_score, other_score = np.mean(scores, axis=0)
-    print(f"ASA at K = 64, {len(scores)} photos: torch {own_score:.4f}, fast-slic {other_score:.4f}")
-    assert own_score >= other_score - 0.01
+    table = quality_table(BenchSlicConfig(tokens=(49, 196)), list(load_photos(folder, 30)))
+    print(table.markdown())
+    for tokens in (49, 196):
+        own, other = (next(float(r[2]) for r in table.rows if r[:2] == [tokens, way]) for way in ("torch", "fast-slic"))
+        assert own >= other - 0.01
+
+
+def test_more_iterations_and_any_shape_keep_every_region():
+    for height, width, tokens in ((30, 62, 13), (64, 20, 50), (8, 8, 16)):
+        images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
+        for iterations in (1, 4):
+            for one in slic(images, tokens, iterations=iterations):
+                assert torch.equal(one.unique(), torch.arange(tokens))
+
+
+def test_a_pixel_takes_the_nearest_centre_of_its_cell_and_the_cells_around():
+    """One round from the cells' means, written out pixel by pixel."""
+    generator = torch.Generator().manual_seed(3)
+    features, tokens, height, width = torch.rand(1, 5, 12 * 10, generator=generator), 6, 12, 10
+    found = _assign(features, _layout(tokens, height, width), 1)[0].view(height, width)
+    cells = grid_cells(tokens, height, width)
+    points = features[0].T.view(height, width, 5)
+    means = torch.stack([points[torch.from_numpy(cells == k)].mean(0) for k in range(tokens)])
+    wrong = 0
+    for y in range(height):
+        for x in range(width):
+            touching = {int(cells[y, x])}
+            ys, xs = np.nonzero(cells == cells[y, x])
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    inside = (ys + dy >= 0) & (ys + dy < height) & (xs + dx >= 0) & (xs + dx < width)
+                    touching |= set(cells[ys[inside] + dy, xs[inside] + dx].tolist())
+            nearest = min(touching, key=lambda k: float((points[y, x] - means[k]).square().sum()))
+            wrong += int(found[y, x]) != nearest
+    assert wrong <= tokens  # pinned pixels, one a region at most
