@@ -62,7 +62,7 @@ def num_points(folder: Path) -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_twenty_random_kills_change_no_bit(tmp_path: Path) -> None:
     uri, choose, starts = make_dataset(tmp_path / "data"), random.Random(8), 0
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -70,15 +70,16 @@ def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_twenty_kills_end_in_the_same_loss(uri: str, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, epochs=60)
+@pytest.mark.timeout(1200)
+def test_five_random_kills_on_ray_end_in_the_same_loss(uri: str, tmp_path: Path) -> None:
+    """Ray starts new worker processes each time, which takes long; `test_training_kills.py` has the other twenty."""
+    config = dataclasses.replace(CONFIG, epochs=20)
     run_with_stops(config, uri, str(tmp_path / "alone"), 0)
-    killer = Killer(tmp_path / "run", times=20, after_points=3)
+    killer = Killer(tmp_path / "run", times=5, after_points=3)
     killer.start()
-    launch_training(config, launch(uri, tmp_path, max_failures=40))
+    launch_training(config, launch(uri, tmp_path, max_failures=10))
     killer.over.set()
-    assert len(killer.killed) == 20
+    assert len(killer.killed) == 5
     check_store(tmp_path)
     check_values(tmp_path, tmp_path / "alone")
 

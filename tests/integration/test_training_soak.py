@@ -59,7 +59,7 @@ def test_a_server_that_is_away_for_a_while_gets_every_point(uri: str, tmp_path: 
         command = [
             sys.executable, "-m", "focusvit.cli", "pretrain", "debug",
             "--data", uri, "--run-dir", str(tmp_path / "run"),
-            "--tracking-uri", server.url, "--local", "--epochs", "400", "--eval-every-epochs", "50", "--json",
+            "--tracking-uri", server.url, "--local", "--epochs", "4000", "--eval-every-epochs", "500", "--json",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         metrics = tmp_path / "run" / "metrics.jsonl"
@@ -67,7 +67,8 @@ def test_a_server_that_is_away_for_a_while_gets_every_point(uri: str, tmp_path: 
             assert process.poll() is None
             time.sleep(0.1)
         server.stop()
-        time.sleep(10)
+        time.sleep(120)
+        assert process.poll() is None  # the outage lies within the training
         server.start()
         assert process.wait(timeout=600) == 0
     with sqlite3.connect(tmp_path / "server" / "mlflow.db") as database:

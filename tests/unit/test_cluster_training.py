@@ -95,7 +95,7 @@ def test_a_dry_run_starts_nothing(uri: str, tmp_path: Path, capsys: pytest.Captu
     code, text = said(capsys, *base, "--dry-run", "--images-per-s", "50")
     assert code == 0 and "time      96 samples; 50 img/s: 0.0 h" in text
     code, text = said(capsys, *base, "--images-per-s", "50")
-    assert code == 2 and "belongs to --dry-run" in text
+    assert code == 2 and "--images-per-s must be positive" in text
 
 
 def test_the_memory_estimate_is_near_what_training_takes() -> None:
