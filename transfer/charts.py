@@ -77,7 +77,9 @@ def radar_figure(tasks: list[str], values: dict[str, list[float]], title: str) -
         closed = [*np.nan_to_num(row), np.nan_to_num(row[0])]
         axes.plot([*angles, angles[0]], closed, color=colour, label=name, linewidth=1.6, marker="o", markersize=3)
         axes.fill([*angles, angles[0]], closed, color=colour, alpha=0.08)
+    axes.set_theta_offset(np.pi / 2)
     axes.set_xticks(angles, tasks, fontsize=9)
+    axes.tick_params(axis="x", pad=12)
     axes.set_ylim(0, 1)
     axes.set_title(title)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.15, -0.1))

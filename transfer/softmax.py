@@ -11,9 +11,7 @@ import torch
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-_SMALL = (
-    20_000_000  # multiply-adds of one evaluation; below this a second thread saves nothing and has to be waited for
-)
+_SMALL = 20_000_000  # multiply-adds of one evaluation: below, a second thread saves nothing and is waited for
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
@@ -11,7 +12,7 @@ from transfer import metrics
 from transfer.knn import Knn
 from transfer.logistic import Logistic, solve_logistic
 from transfer.protocol import Labelled
-from transfer.softmax import SoftmaxRegression, linear_scores
+from transfer.softmax import SoftmaxRegression, few_threads, linear_scores
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +111,18 @@ def test_soft_targets_and_weights_equal_repeated_samples(digits):
     )
     assert converged
     np.testing.assert_allclose(weights[:-1].T, theirs.coef_, atol=1e-4)
+
+
+def test_a_small_problem_takes_one_thread_and_gives_the_others_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with few_threads(10):
+            assert torch.get_num_threads() == 1
+        with few_threads(10**9):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError), few_threads(10):
+            1 / 0  # noqa: B018
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
