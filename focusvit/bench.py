@@ -9,6 +9,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "preprocess": ("pipeline.bench_preprocess:main", "images per second and core, per stage, beside the bare floor"),
     "superpixels": ("pipeline.bench_superpixels:main", "quality of maps and cuts on BSDS500, and their times"),
     "scale": ("pipeline.bench_scale:main", "one driver and many CPUs: what scheduling costs, what gives way first"),
+    "drop-in": ("focusvit.bench_dropin:main", "the ViT of Hugging Face patched and not: speed, its own Trainer"),
     "slic": ("focusvit.bench_slic:main", "superpixels by torch beside fast-slic: quality on BSDS500, time"),
     "model": ("focusvit.bench_model:main", "throughput and memory beside a plain ViT and the controls"),
     "original": ("focusvit.bench_original:main", "costs and pictures of every row of the original repository"),
