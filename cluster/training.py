@@ -6,7 +6,6 @@ only train. They talk through the run directory, so a worker's death loses nothi
 
 import dataclasses
 import json
-import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from focusvit.checkpoint import load_checkpoint, starting_weights
-from focusvit.config_json import flatten, from_json, to_json
+from focusvit.config_json import flatten, to_json
 from focusvit.recipes import finetune, recipe
 from focusvit.run import RunDir
 from focusvit.tracking import default_tracking_uri
@@ -29,8 +28,8 @@ from .estimate import describe
 from .ray_session import ray_session
 from .reporting import reported_run, summary_line
 from .scoring import check_task, scored_checkpoints
-
-log = logging.getLogger(__name__)
+from .termination import ended_gently
+from .training_worker import work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +223,7 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
             "threads": max(1, threads - config.data.loader_workers) if use_gpu else threads,
         }
         trainer = TorchTrainer(
-            _worker,
+            work,
             train_loop_config=settings,
             scaling_config=ScalingConfig(
                 num_workers=low if low == high else (low, high),  # type: ignore[arg-type]
@@ -239,7 +238,8 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
             ),
         )
         try:
-            with scored_checkpoints(launch.run_dir, launch.score_on):
+            # Ray took SIGTERM for itself when it started: it would end everything at once.
+            with ended_gently(RunDir(launch.run_dir)), scored_checkpoints(launch.run_dir, launch.score_on):
                 trainer.fit()
         except Exception as error:
             _raise_reported(launch.run_dir, error)
@@ -266,39 +266,3 @@ def _raise_reported(run_dir: str, cause: Exception | None) -> None:
         values = storage.read_json(place)
         kind = UsageError if values["kind"] == "UsageError" else DataError
         raise kind(values["text"]) from cause
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    """One Ray Train worker: the loop, with Ray's rank, world size and device."""
-    import ray.train
-    import ray.train.torch
-    import torch
-
-    from focusvit.train import train
-
-    torch.set_num_threads(settings["threads"])
-    place = RunDir(settings["run_dir"]).path("error.json")
-    if storage.exists(place):
-        return  # the last start ended with an error that a new start would only repeat; the driver raises it
-    context = ray.train.get_context()
-    who = {"run": RunDir(settings["run_dir"]).info().get("run_id"), "rank": context.get_world_rank()}
-    log.info("worker started", extra={"facts": {**who, "world_size": context.get_world_size()}})
-
-    def on_checkpoint(samples_seen: int, metrics: dict[str, float]) -> None:
-        log.info("checkpoint", extra={"facts": {**who, "samples": samples_seen}})
-        ray.train.report({"samples_seen": samples_seen, **metrics})
-
-    try:
-        train(
-            from_json(TrainConfig, settings["config"]),
-            data_uri=settings["data"],
-            run_dir=settings["run_dir"],
-            device=ray.train.torch.get_device(),
-            rank=context.get_world_rank(),
-            world_size=context.get_world_size(),
-            on_checkpoint=on_checkpoint,
-            preempted=lambda: ray.train.get_preemption_info() is not None,
-        )
-    except (UsageError, DataError) as error:
-        storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})
-        raise
