@@ -39,7 +39,7 @@ class DataConfig:
     prefetch: int = 4
     """batches each loader worker prepares ahead"""
     cache_dir: str | None = None
-    """folder on the local disk for shards that are read from an object store"""
+    """folder on the local disk for shards of an object store, fetched ahead; None = each sample by its own range"""
     cache_limit_gb: float = 50.0
     """the cache deletes the shards used longest ago beyond this size"""
     max_bad_share: float = 0.01

@@ -5,12 +5,14 @@ position is counted where batches are handed out, and nothing that workers have 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader
 
+from pipeline import storage
 from pipeline.dataset import Split
 from pipeline.errors import UsageError
 
@@ -18,6 +20,7 @@ from .batch import Batch
 from .data_config import DataConfig
 from .order import Order, key_of, rank_slice
 from .reader import SampleReader, Task
+from .shard_cache import check_cache
 
 __all__ = ["DataConfig", "EvalLoader", "TrainLoader", "eval_loader", "train_loader"]
 
@@ -48,6 +51,8 @@ class TrainLoader:
             )
         self.samples_seen, self.total_samples, self.global_batch = start_samples, total_samples, global_batch
         self._order = Order(split.shard_sizes, seed, split.identity)
+        check_cache(split, data.cache_dir, data.cache_limit_gb, self._order.block_shards)
+        self._fetches_ahead = data.cache_dir is not None and not storage.is_local(split.uri)
         self._slice = rank_slice(global_batch, rank, world_size)
         self._tokens = tokens if with_maps else None
         self._budgets = token_budgets if with_maps else ()
@@ -56,8 +61,13 @@ class TrainLoader:
 
     def _tasks(self) -> Iterator[Task]:
         start = self.samples_seen
+        fetched: list[int] = []
         while self.total_samples is None or start < self.total_samples:
-            yield self._task(start)
+            task = self._task(start)
+            if self._fetches_ahead:  # said once a block, to the worker that happens to get its first batch
+                ahead = self._order.shards_from(start, blocks=2)
+                task, fetched = replace(task, ahead=() if ahead == fetched else tuple(ahead)), ahead
+            yield task
             start += self.global_batch
 
     def _task(self, start: int) -> Task:

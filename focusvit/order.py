@@ -29,7 +29,7 @@ class Order:
             raise ValueError("an order needs at least one sample")
         self.num_samples = int(self.shard_sizes.sum())
         self._first_of_shard = np.concatenate([[0], np.cumsum(self.shard_sizes)])
-        self._seed, self._identity, self._block_shards = seed, identity, block_shards
+        self._seed, self._identity, self.block_shards = seed, identity, block_shards
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._blocks: dict[tuple[int, int], NDArray[np.int64]] = {}
 
@@ -42,20 +42,31 @@ class Order:
             rng = np.random.default_rng(key_of("shards", self._seed, epoch, self._identity))
             shards = rng.permutation(len(self.shard_sizes))
             sizes = self.shard_sizes[shards]
-            block_sizes = np.add.reduceat(sizes, np.arange(0, len(sizes), self._block_shards))
+            block_sizes = np.add.reduceat(sizes, np.arange(0, len(sizes), self.block_shards))
             self._epochs = {k: v for k, v in self._epochs.items() if k >= epoch - 1}
             self._epochs[epoch] = shards, np.concatenate([[0], np.cumsum(block_sizes)])
         return self._epochs[epoch]
 
     def _block(self, epoch: int, block: int) -> NDArray[np.int64]:
         if (epoch, block) not in self._blocks:
-            shards = self._epoch(epoch)[0][block * self._block_shards : (block + 1) * self._block_shards]
+            shards = self._epoch(epoch)[0][block * self.block_shards : (block + 1) * self.block_shards]
             ids = np.concatenate([np.arange(self._first_of_shard[s], self._first_of_shard[s + 1]) for s in shards])
             rng = np.random.default_rng(key_of("samples", self._seed, epoch, block, self._identity))
             while len(self._blocks) >= 4:
                 self._blocks.pop(next(iter(self._blocks)))
             self._blocks[epoch, block] = rng.permutation(ids)
         return self._blocks[epoch, block]
+
+    def shards_from(self, position: int, blocks: int) -> list[int]:
+        """The shards of the block that holds `position`, then of the blocks after it, over epoch borders."""
+        found: list[int] = []
+        for _ in range(blocks):
+            epoch, offset = divmod(position, self.num_samples)
+            shards, borders = self._epoch(epoch)
+            block = int(np.searchsorted(borders, offset, side="right")) - 1
+            found += shards[block * self.block_shards : (block + 1) * self.block_shards].tolist()
+            position = epoch * self.num_samples + int(borders[block + 1])
+        return list(dict.fromkeys(found))
 
     def sample_ids(self, start: int, stop: int) -> NDArray[np.int64]:
         """The samples at positions start..stop-1, over epoch borders."""

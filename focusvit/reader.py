@@ -1,6 +1,7 @@
 """From a list of sample numbers to a batch: read, decode, move, mix, stack. This is all that a loader worker does."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from pipeline import storage
 from pipeline.dataset import Split
 from pipeline.errors import DataError
 from pipeline.image import BadImage, decode_stored
@@ -18,9 +20,10 @@ from .batch import Batch
 from .data_config import DataConfig
 from .mixing import mix
 from .order import key_of
-from .shard_cache import cached
+from .shard_cache import CachedSplit, cached
 
 _NONE = np.empty(0, np.int64)
+_REQUESTS = 8  # to a store at a time, in each loader worker
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Task:
     """One batch to make. `epochs` is -1 at evaluation, where views are fixed and a bad sample is fatal.
 
     For mixing there is one sample more than `size`: each is mixed with the next one; `positions` key the choices.
+    `ahead` names shards that will be needed soon, for a cache to fetch.
     """
 
     sample_ids: np.ndarray
@@ -35,6 +39,7 @@ class Task:
     num_tokens: int | None
     pad_to: int = 0
     positions: np.ndarray = field(default_factory=lambda: _NONE)
+    ahead: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -48,18 +53,24 @@ class SampleReader:
         self._split = cached(split, data.cache_dir, data.cache_limit_gb)
         self._data, self._seed, self._with_maps = data, seed, with_maps
         self._views: TrainViews | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": None, "_pool": None}  # each process makes its own
 
     def __getitem__(self, task: Task) -> Batch:
+        if task.ahead and isinstance(self._split, CachedSplit):
+            self._split.prefetch(task.ahead)
         pairs = list(zip(task.sample_ids.tolist(), task.epochs.tolist()))
         if len(task.positions):
             return self._mixed(task, pairs)
-        found = [self._sample(*pair) for pair in pairs]
+        found = self._samples(pairs)
         views = [self._view(sample, rgb, *pair, task.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
         return _collate(views, classes, task, sum(replaced for _, _, replaced in found))
 
     def _mixed(self, task: Task, pairs: list[tuple[int, int]]) -> Batch:
-        found = [self._sample(*pair) for pair in pairs]
+        found = self._samples(pairs)
         fine = [self._fine(sample, rgb, *pair) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
         views, shares = [], []
@@ -70,6 +81,13 @@ class SampleReader:
             shares.append(share)
         replaced = sum(replaced for _, _, replaced in found[: task.size])
         return _collate(views, classes[: task.size], task, replaced, classes[1:], shares)
+
+    def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
+        if storage.is_local(self._split.uri):
+            return [self._sample(*pair) for pair in pairs]
+        if self._pool is None:  # a store answers each request late and many at a time
+            self._pool = ThreadPoolExecutor(_REQUESTS)
+        return list(self._pool.map(lambda pair: self._sample(*pair), pairs))
 
     def _sample(self, sample_id: int, epoch: int) -> tuple[Sample, np.ndarray, int]:
         """A sample, its pixels, and 1 when another sample had to stand in, else 0."""

@@ -1,4 +1,8 @@
-"""litdata from a local folder of chunks. Arguments: MODE DATA FOLDER; MODE is `same` or `default`."""
+"""litdata from a local folder of chunks. Arguments: MODE DATA FOLDER; MODE is `same` or `default`.
+
+Its own JPEG field decodes with torchvision's compiled decoder, which a CPU-only torch lacks; `default` therefore stores
+bytes and decodes them with PIL, like the other default recipes.
+"""
 
 import io
 import sys
@@ -21,7 +25,7 @@ def of_same(row: dict) -> dict:
 
 
 def of_default(row: dict) -> dict:
-    return {"jpg": Image.open(io.BytesIO(row["jpg"])), "cls": row["cls"]}  # a JPEG image keeps its bytes
+    return {"jpg": row["jpg"], "cls": row["cls"]}
 
 
 class Same(StreamingDataset):
@@ -33,14 +37,11 @@ class Same(StreamingDataset):
 
 
 class Default(StreamingDataset):
-    transform = default_transform()
+    augment = staticmethod(default_transform())
 
     def __getitem__(self, at: Any) -> Any:
         row = super().__getitem__(at)
-        image = row["jpg"]
-        if not isinstance(image, Image.Image):  # a decoded uint8 tensor (3, H, W) where torchvision can decode
-            image = Image.fromarray(image.permute(1, 2, 0).numpy())
-        return self.transform(image.convert("RGB")), row["cls"]
+        return self.augment(Image.open(io.BytesIO(row["jpg"])).convert("RGB")), row["cls"]
 
 
 if __name__ == "__main__":

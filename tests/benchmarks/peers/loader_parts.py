@@ -25,6 +25,9 @@ from pipeline.superpixels import Superpixels
 BATCH, IMAGE_PX, MAP_PX, TOKENS = 64, 224, 112, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what a library prints must not look like an answer
+
 cv2.setNumThreads(0)
 torch.set_num_threads(1)
 Members = dict[str, Any]
@@ -81,8 +84,6 @@ def default_transform() -> Callable[[Any], torch.Tensor]:
 
 def serve(passes: Callable[[], Iterable[Any]], size_of: Callable[[Any], int]) -> None:
     """Answer lines on standard input until it ends. `passes()` begins one pass and gives its batches."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not look like an answer
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         first_wall = first_cpu = count = 0.0
@@ -98,5 +99,5 @@ def serve(passes: Callable[[], Iterable[Any]], size_of: Callable[[Any], int]) ->
             "first_wall_s": first_wall,
             "rss_mb": psutil.Process().memory_info().rss / 2**20,
         }
-        answers.write(json.dumps(found) + "\n")
-        answers.flush()
+        ANSWERS.write(json.dumps(found) + "\n")
+        ANSWERS.flush()
