@@ -138,21 +138,12 @@ def measure(
 def table(title: str, found: dict[str, list[dict[str, float]]], masks: np.ndarray, note: str) -> Table:
     columns = ("model", "top-1", "pointing game", "attention on the object", "overlap (IoU)", "best overlap")
     chance = masks.mean((1, 2))
-    level = float(chance.mean())
-    rows = [
-        (
-            "uniform attention (chance)",
-            "-",
-            f"{level:.1%}",
-            f"{level:.1%}",
-            f"{(chance / (2 - chance)).mean():.1%}",
-            "-",
-        )
-    ]
+    level, overlap = f"{chance.mean():.1%}", f"{(chance / (2 - chance)).mean():.1%}"
+    rows: list[list[str]] = [["uniform attention (chance)", "-", level, level, overlap, "-"]]
     for row, seeds in found.items():
         cells = [_spread([seed[name] for seed in seeds]) for name in ("pointing", "mass", "overlap")]
         top1 = _spread([seed["top1"] for seed in seeds]) if "top1" in seeds[0] else "-"
-        rows.append((row, top1, *cells, f"{np.mean([seed['best'] for seed in seeds]):.1%}"))
+        rows.append([row, top1, *cells, f"{np.mean([seed['best'] for seed in seeds]):.1%}"])
     return Table(title=title, columns=columns, rows=rows, note=note)
 
 
