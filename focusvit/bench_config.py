@@ -5,7 +5,7 @@ from typing import Literal
 
 from .bench_variants import Variant
 
-SECTIONS = ("throughput", "compiled", "training", "memory", "sweep", "large")
+SECTIONS = ("throughput", "compiled", "training", "memory", "sweep", "large", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class BenchConfig:
     """Speed and memory of the model, with random weights."""
 
     sections: tuple[str, ...] = SECTIONS
-    """what to measure: throughput, compiled, training, memory, sweep, large"""
+    """what to measure: throughput, compiled, training, memory, sweep, large, linear"""
     size: str = "small"
     """tiny, small or base"""
     batch_sizes: tuple[int, ...] = (1, 64)

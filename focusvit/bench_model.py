@@ -16,6 +16,7 @@ from pipeline.commandline import parse
 
 from . import bench_tables
 from .bench_config import SECTIONS, BenchConfig
+from .bench_linear import linear_table
 from .profile import time_calls
 from .slic import slic
 
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
         "memory": lambda: [bench_tables.memory_table(config)],
         "sweep": lambda: [bench_tables.sweep_table(config, segment_s)],
         "large": lambda: [bench_tables.large_table(config)],
+        "linear": lambda: [linear_table(config)],
     }
     packages = ("torch", "transformers", "numpy", "fast-slic", "numba")
     facts = evidence("focusvit bench model " + " ".join(argv), packages) | {

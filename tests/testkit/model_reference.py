@@ -77,6 +77,17 @@ def maps(num: int, config: FocusViTConfig, num_tokens: int, scale: int = 2, seed
     return torch.from_numpy(np.stack(drawn)).to(torch.uint8 if num_tokens <= 256 else torch.int16)
 
 
+def inputs(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -> dict[str, Tensor]:
+    """What forward takes: images, the maps and the coarser cut of variants that need them."""
+    num_tokens = num_tokens or config.tokens or 0
+    found = {"images": images(num, config)}
+    if config.needs_maps:
+        found["maps"] = maps(num, config, num_tokens)
+        if config.has_latents and config.latent_start == "coarse":
+            found["coarse_maps"] = found["maps"] // -(-num_tokens // config.num_latents)
+    return found
+
+
 def patch_map(config: FocusViTConfig, scale: int = 1) -> Tensor:
     """(1, h, w): every patch its own region, in raster order."""
     rows, columns = config.grid

@@ -41,13 +41,14 @@ def run(results: Path, *sections: str) -> list[dict]:
 
 
 def test_each_section_has_its_tables(results: Path) -> None:
-    tables = run(results, "throughput", "training", "sweep", "large")
+    tables = run(results, "throughput", "training", "sweep", "large", "linear")
     titles = " | ".join(table["title"] for table in tables)
     for precision in ("fp32", "bf16"):
         for batch in (1, 2):
             assert f"Inference, {precision}, batch {batch}, eager" in titles
     assert "Pooling inside the forward" in titles and "multiply-adds, counted" in titles
     assert "Training step" in titles and "Sweep" in titles and "Attention forms at 64 px" in titles
+    assert [row[2] for row in tables[-1]["rows"] if row[0].startswith("197")] == ["100%"]
     speed = [table for table in tables if "against the first" in table["columns"]]
     assert len(speed) == 6
     for table in speed:

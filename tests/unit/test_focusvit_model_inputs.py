@@ -113,11 +113,7 @@ def test_a_constant_image_is_no_special_case(name: str) -> None:
     """Every patch equal: no spread, equal saliency, equal similarity. Logits and gradients stay finite."""
     torch.manual_seed(0)
     model = reference.shaken(FocusViT(reference.tiny_config(**VARIANTS[name]))).train()
-    inputs = {"images": torch.full((2, 3, 16, 24), 7, dtype=torch.uint8)}
-    if model.config.needs_maps:
-        inputs["maps"] = reference.maps(2, model.config, 7)
-        if model.config.has_latents and model.config.latent_start == "coarse":
-            inputs["coarse_maps"] = inputs["maps"] // 3
+    inputs = {**reference.inputs(model.config, 2), "images": torch.full((2, 3, 16, 24), 7, dtype=torch.uint8)}
     logits = model(**inputs)
     logits.square().sum().backward()
     assert logits.isfinite().all()

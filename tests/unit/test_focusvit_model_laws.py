@@ -21,24 +21,15 @@ def build(name: str, *, double: bool = False, **values: object) -> FocusViT:
     return reference.shaken(model.double() if double else model).eval()
 
 
-def batch(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -> tuple[Tensor, Tensor | None]:
-    num_tokens = num_tokens or config.tokens
-    return reference.images(num, config), reference.maps(num, config, num_tokens) if config.needs_maps else None
-
-
-def given(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -> dict[str, Tensor]:
-    """What forward takes: images, the maps and the coarser cut of variants that need them."""
-    images, maps = batch(config, num, num_tokens)
-    found = {"images": images} if maps is None else {"images": images, "maps": maps}
-    if maps is not None and config.has_latents and config.latent_start == "coarse":
-        found["coarse_maps"] = maps // -(-(num_tokens or config.tokens or 0) // config.num_latents)
-    return found
+def batch(config: FocusViTConfig, num: int = 3) -> tuple[Tensor, Tensor | None]:
+    given = reference.inputs(config, num)
+    return given["images"], given.get("maps")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_image_alone_equals_the_same_image_in_a_batch(name: str) -> None:
     model = build(name)
-    inputs = given(model.config, 12)
+    inputs = reference.inputs(model.config, 12)
     together = model(**inputs)
     with torch.no_grad():  # in slices of the batch
         torch.testing.assert_close(model(**inputs), together, **TOLERANCE)
@@ -50,7 +41,7 @@ def test_an_image_alone_equals_the_same_image_in_a_batch(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_MAPS)
 def test_permuting_ids_permutes_tokens_and_leaves_logits(name: str) -> None:
     model = build(name)
-    inputs = given(model.config)
+    inputs = reference.inputs(model.config)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(5))
     moved = {**inputs, "maps": order[inputs["maps"].long()]}
     before, after = model.forward_intermediates(**inputs), model.forward_intermediates(**moved)
@@ -63,7 +54,7 @@ def test_permuting_ids_permutes_tokens_and_leaves_logits(name: str) -> None:
 def test_the_token_budget_is_free_at_every_call(name: str, num_tokens: int) -> None:
     """One region, fewer and more than the 24 patches; every token gets something."""
     model = build(name)
-    seen = model.forward_intermediates(**given(model.config, 2, num_tokens), num_tokens=num_tokens)
+    seen = model.forward_intermediates(**reference.inputs(model.config, 2, num_tokens), num_tokens=num_tokens)
     assert seen["tokens"].shape == (2, num_tokens, 16)
     assert seen["logits"].isfinite().all()
     assert (seen["overlap"].sum(2) > 0).all()
@@ -75,7 +66,7 @@ def test_empty_slots_are_masked_and_change_nothing(name: str) -> None:
     """Images with other numbers of regions in one batch: each gets the logits that it gets alone, at its exact K."""
     model = build(name, allow_empty=True)
     exact = build(name)
-    few, many = (given(model.config, 2, k) for k in (5, 9))
+    few, many = (reference.inputs(model.config, 2, k) for k in (5, 9))
     alone = [exact(**{key: value[:1] for key, value in few.items()}, num_tokens=5)]
     alone += [exact(**{key: value[1:] for key, value in many.items()}, num_tokens=9)]
     spread = torch.tensor([0, 2, 3, 7, 10])[few["maps"].long()]  # empty slots between the others
@@ -90,7 +81,7 @@ def test_empty_slots_are_masked_and_change_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_weight_gets_a_finite_gradient(name: str) -> None:
     model = build(name).train()
-    model(**given(model.config)).square().sum().backward()
+    model(**reference.inputs(model.config)).square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The bias of keys cannot matter: softmax ignores what all keys share. It is part of larger tensors elsewhere.
     assert silent == []
@@ -101,7 +92,7 @@ def test_every_weight_gets_a_finite_gradient(name: str) -> None:
 def test_gradients_agree_with_differences_in_float64(name: str) -> None:
     """Random regions are left out: they are drawn by the pixels, a step function."""
     model = build(name, double=True)
-    inputs = given(model.config, 1)
+    inputs = reference.inputs(model.config, 1)
     pixels = ((inputs.pop("images").double() - 128) / 64).requires_grad_(True)
     weight = model.blocks[-1].mlp.fc1.weight
 
@@ -116,7 +107,7 @@ def test_checkpointed_blocks_give_the_same_gradients(name: str) -> None:
     grads = []
     for checkpointed in (False, True):
         model = build(name, checkpoint_blocks=checkpointed).train()
-        model(**given(model.config)).square().sum().backward()
+        model(**reference.inputs(model.config)).square().sum().backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-6)
 
@@ -128,7 +119,7 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
         out = []
         for _ in range(2):
             model = build(name, drop_path=0.3, dropout=0.1).train()
-            logits = model(**given(model.config))
+            logits = model(**reference.inputs(model.config))
             logits.square().sum().backward()
             out.append((logits, model.blocks[0].attn.qkv.weight.grad))
         assert torch.equal(out[0][0], out[1][0])
@@ -140,7 +131,7 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_bfloat16_stays_near_float32(name: str) -> None:
     model = build(name)
-    inputs = given(model.config)
+    inputs = reference.inputs(model.config)
     expected = model(**inputs)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model(**inputs)
@@ -152,7 +143,7 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
 def test_intermediates_have_their_names_and_shapes(name: str) -> None:
     model = build(name)
     config = model.config
-    inputs = given(config, 2)
+    inputs = reference.inputs(config, 2)
     seen = model.forward_intermediates(**inputs)
     first = 1 if config.readout == "cls" else 0
     torch.testing.assert_close(seen["logits"], model(**inputs), **TOLERANCE)
