@@ -176,7 +176,8 @@ class Patch:
                 f"the block got {x.shape[1]} tokens and the grid has {weights.shape[2]} patches: a model that drops "
                 f"patches cannot be patched"
             )
-        if any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values())):
+        beside = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, Tensor)]
+        if any(x.shape[1] in value.shape or weights.shape[2] in value.shape for value in beside):
             raise ValueError(
                 f"{type(module).__name__} got a tensor beside its tokens (an attention mask, rotary positions): it "
                 f"counts patches, and a patched model pools them. Call the model without it, or unpatch the model"

@@ -125,3 +125,10 @@ def test_other_classes_are_refused_in_one_paragraph(name):
     with pytest.raises(TypeError, match="cannot be patched") as error:
         focusvit.patch(model)
     assert type(model).__name__ in str(error.value) and "\n" not in str(error.value)
+
+
+@torch.no_grad()
+def test_what_a_trainer_passes_along_is_no_mask(latents):
+    model = focusvit.patch(_vit(), tokens=5, latents=latents)
+    out = model(pixel_values=PIXELS, labels=torch.tensor([0, 1]), num_items_in_batch=torch.tensor(2))
+    assert out.loss.isfinite()
