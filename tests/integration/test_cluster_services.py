@@ -1,5 +1,6 @@
 """Real MLflow servers, plain, with users, and with a name they do not know; README's journeys, typed literally."""
 
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,8 @@ from pipeline.dataset import open_dataset
 from pipeline.embedded import write_shapes
 
 pytestmark = pytest.mark.soak
-BLOCKS = blocks(Path(__file__).resolve().parents[2] / "cluster" / "README.md")
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = blocks(ROOT / "cluster" / "README.md")
 PASSWORD = "correct-horse-battery-staple"
 
 
@@ -107,6 +109,43 @@ def test_the_journey_of_own_machines_as_it_is_printed(images):
         for line in BLOCKS["watch"].replace("JOB", job).splitlines():
             bash(line, images, environment)
         assert {run["info"]["status"] for run in cluster.runs()} == {"FINISHED"}
+
+
+# As much of kubectl as the journey needs, in front of a head and an MLflow server that are there already.
+KUBECTL = """#!/bin/sh
+case "$1 $2 $3" in
+"apply -f "*) python -c 'import sys, yaml; assert all(yaml.safe_load_all(open(sys.argv[1])))' "$3" ;;
+"get secret focusvit") base64 < "$HEAD_TOKEN" ;;
+"port-forward service/"*) ;;
+*) echo "kubectl: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+def test_the_journey_on_kubernetes_as_it_is_printed(images):
+    """Typed literally but for addresses and the data folder; the client finds its token where the journey put it."""
+    (images / "bin").mkdir()
+    (images / "bin" / "kubectl").write_text(KUBECTL)
+    (images / "bin" / "kubectl").chmod(0o755)
+    with RayHead(num_cpus=1) as head, MlflowServer(images / "mlflow") as server:
+        head.add_node(num_cpus=1)
+        cluster = Cluster(head, server, images)
+        environment = {**cluster.environment, "HOME": str(images), "HEAD_TOKEN": str(head.token_path)}
+        environment["PATH"] = f"{images / 'bin'}:{environment['PATH']}"
+        for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI"):
+            environment.pop(name)
+        here = {"http://127.0.0.1:8265": head.url, "http://mlflow:5000": server.url}
+        here |= {"/data/imagenet": str(images / "data" / "images"), "/data/": f"{images / 'data'}/"}
+        script = BLOCKS["kubernetes"]
+        for printed, real in here.items():
+            assert printed in script
+            script = script.replace(printed, real)
+        bash(script, ROOT, environment)
+        assert (images / ".ray" / "auth_token").read_text() == head.token_path.read_text()
+        assert {run["info"]["status"] for run in cluster.runs()} == {"FINISHED"}
+        jobs = json.loads(cluster.focusvit("jobs", "list", "--json").stdout)
+        assert [job["verb"] for job in jobs] == ["preprocess", "preprocess", "pretrain"]
+    assert set(open_dataset(str(images / "data" / "shards")).splits) == {"train", "val"}
 
 
 @pytest.fixture
