@@ -61,7 +61,8 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
                 needs["num_gpus"] = min(1.0, resources.get("GPU", 0) / most)
             # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
             remote = ray.remote(max_retries=0, **needs)(work)
-            waiting, running = list(jobs), {}
+            waiting = list(jobs)
+            running: dict[Any, Job] = {}
             while waiting or running:
                 while waiting and len(running) < most:
                     job = waiting.pop(0)

@@ -8,6 +8,7 @@ from .finished import TrainingRun, TransferRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.projections.polar import PolarAxes
 
 _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#c53030", "#6b46c1", "#4a5568", "#b7791f", "#0987a0")
 _HATCH = {"checkpoint": "", "random": "///", "pixels": "...", "colour": "..."}
@@ -70,7 +71,7 @@ def transfer_figure(runs: list[TransferRun]) -> "Figure":
 def radar_figure(tasks: list[str], values: dict[str, list[float]], title: str) -> "Figure":
     """One axis per task from 0 to 1, one closed line per name. For three tasks or more."""
     figure = _figure(6, 5.4)
-    axes = figure.add_subplot(projection="polar")
+    axes: PolarAxes = figure.add_subplot(projection="polar")  # type: ignore[assignment]
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
     for number, (name, row) in enumerate(values.items()):
         colour = _COLOURS[number % len(_COLOURS)]

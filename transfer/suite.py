@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from focusvit.checkpoint import load_checkpoint
+from focusvit.checkpoint import Checkpoint, load_checkpoint
 from focusvit.evaluate import pick_device, token_budgets
 from focusvit.tracking import default_tracking_uri
 from pipeline import storage
 from pipeline.commandline import Repeatable, parse
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .finetune import Train, published, run_finetune, train_here
 from .jobs import Job, MapTasks, Outcome, in_turn
 from .logbook import Logbook
 from .plain_vit import as_checkpoint
+from .prepare import prepared
 from .suites import SUITES, Found, for_suite, tasks_of
 from .table import csv_table, markdown_table, text_table
 from .tasks import Task, parse_task
@@ -34,7 +35,8 @@ class TransferConfig:
     """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a plain ViT as Hugging Face and
     timm save it (a folder with config.json and model.safetensors)."""
     task: Repeatable[tuple[str, ...]] = ()
-    """A task as name=DIR (repeat the option for more), where DIR was written by `focusvit preprocess`."""
+    """A task as name=DIR (repeat the option for more). DIR was written by `focusvit preprocess`, or holds images in
+    train/ and val/ or test/: then its shards are made first, in --out."""
     suite: str = "quick"
     """quick (minutes), kornblith, vtab1k, dense or all: which protocols, and with --tasks-root which tasks."""
     tasks_root: str = ""
@@ -102,8 +104,10 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     for line in missing:
         say(f"left out: {line}\n")
     started = time.perf_counter()
-    outcomes: list[Outcome] = []
+    jobs, outcomes = _prepared(jobs, record, storage.resolve(config.out), say)
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
+        for outcome in outcomes:
+            logbook.add(outcome)
         for outcome in tqdm(_outcomes(config, jobs, map_tasks, train), total=len(jobs), desc="tasks", unit="task"):
             outcomes.append(outcome)
             logbook.add(outcome)
@@ -115,6 +119,19 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
         sys.stderr.write(f"not tracked: {problem}; the results are in {storage.resolve(config.out)}\n")
     _show(config, record.uri, outcomes, time.perf_counter() - started, say)
     return 1 if any(outcome.failures for outcome in outcomes) else 0
+
+
+def _prepared(
+    jobs: list[Job], record: Checkpoint, out: str, say: Callable[[str], object]
+) -> tuple[list[Job], list[Outcome]]:
+    """The jobs, each on shards; and the outcomes of those whose images could not be prepared."""
+    ready, failed = [], []
+    for job in jobs:
+        try:
+            ready.append(dataclasses.replace(job, task=prepared(job.task, record, out, say)))
+        except (UsageError, DataError) as error:
+            failed.append(Outcome(task=job.task, failures=[f"{job.task.name}: {error}"]))
+    return ready, failed
 
 
 def _outcomes(config: TransferConfig, jobs: list[Job], map_tasks: MapTasks, train: Train) -> Iterator[Outcome]:

@@ -1,14 +1,21 @@
 """The table of known tasks, suites as data, and what a suite does with what is prepared."""
 
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 from testkit.tiny_checkpoint import make_checkpoint
-from testkit.tiny_shards import make_dataset
+from testkit.tiny_shards import CLASSES, make_dataset
 
+from focusvit.checkpoint import load_checkpoint
+from pipeline.dataset import open_dataset
+from pipeline.embedded import draw_shape
 from pipeline.errors import UsageError
 from transfer.hold_out import draw_parts
 from transfer.jobs import Job
 from transfer.known_tasks import DOCUMENTED, KNOWN_TASKS, VERIFIED, known, markdown
+from transfer.prepare import prepared, raw_splits
 from transfer.suites import SUITES, group_of, protocols_of, tasks_of
 from transfer.tasks import Task, parse_task
 from transfer.work import run_task
@@ -75,3 +82,24 @@ def test_vtab_draws_are_disjoint_and_too_few_images_are_a_listed_failure(tmp_pat
     small = run_task(Job(task=Task(name="t", uri=data).as_vtab((16, 8)), **values))
     assert small.failures == [] and {row.num_train for row in small.rows} == {24}
     assert np.isfinite([row.value for row in small.rows]).all()
+
+
+def test_an_image_folder_is_a_task_with_the_checkpoints_superpixels(tmp_path):
+    images = tmp_path / "images"
+    for split, count in (("train", 6), ("val", 3)):
+        for class_id, name in enumerate(CLASSES):
+            (images / split / name).mkdir(parents=True)
+            for number in range(count):
+                rgb, _ = draw_shape(np.random.default_rng([class_id, number, count]), class_id, 40)
+                cv2.imwrite(str(images / split / name / f"{number}.png"), rgb[:, :, ::-1])
+    checkpoint = make_checkpoint(tmp_path / "ckpt")
+    record = load_checkpoint(checkpoint)
+    said: list[str] = []
+    task = prepared(Task(name="mine", uri=str(images)), record, str(tmp_path / "out"), said.append)
+    data = open_dataset(task.uri)
+    assert {name: split.num_samples for name, split in data.splits.items()} == {"train": 24, "val": 12}
+    assert dataclasses.asdict(data.superpixels) == record.superpixels and len(said) == 2
+    assert prepared(task, record, str(tmp_path / "out"), said.append) == task and len(said) == 2
+    values = {"out": str(tmp_path / "results"), "features_folder": str(tmp_path / "features"), "baselines": False}
+    assert run_task(Job(task=task, checkpoint=checkpoint, suite="quick", **values)).failures == []
+    assert raw_splits(str(images / "train")) == []  # class folders alone: nothing to test on
