@@ -53,7 +53,7 @@ def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | No
     at_a_time = min(at_a_time, -(-config.global_batch // workers))
     total = config.num_steps(num_samples) * config.global_batch
     budgets = config.token_budgets or (config.model.tokens,)
-    flops = step_flops(config.model, budgets)
+    flops = step_flops(model, budgets)
     a_sample = sum(flops.values()) / len(flops)  # budgets are drawn equally often
     tokens = sum(k or config.model.num_patches for k in budgets) / len(budgets)
     hours = ", ".join(f"{r:g} img/s: {total / r / 3600:.1f} h" for r in ((rate,) if rate else (100, 1000, 10000)))

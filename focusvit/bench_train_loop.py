@@ -107,7 +107,12 @@ _PARTS = {
     "moving average": [("focusvit/learner.py", "stepped", "")],
     "points of the curves": [("focusvit/meters.py", "point", ""), ("focusvit/run.py", "append", "")],
 }
-_OUTSIDE = [("focusvit/session.py", "open_session"), ("focusvit/train.py", "_score"), ("focusvit/train.py", "_save")]
+_OUTSIDE = [
+    ("focusvit/session.py", "open_session"),
+    ("focusvit/train.py", "_score"),
+    ("focusvit/train.py", "_save"),
+    ("focusvit/checkpoint_writer.py", "wait", "train"),  # the end waits for the last file
+]
 
 
 def loop_tables(config: "BenchTrainConfig") -> list[Table]:

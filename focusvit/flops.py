@@ -3,27 +3,32 @@
 import dataclasses
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
-from .model_config import FocusViTConfig
+if TYPE_CHECKING:
+    from .model import FocusViT
 
 # Dense bf16 rates of data sheets, in 1e12 operations a second.
 _DATA_SHEETS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125}
 
 
-def step_flops(config: FocusViTConfig, token_counts: Iterable[int | None]) -> dict[int | None, float]:
+def step_flops(model: "FocusViT", token_counts: Iterable[int | None]) -> dict[int | None, float]:
     """Operations of one image in a training step, for each number of tokens: forward, and twice that for backward.
 
-    Only matrix products and convolutions count; a teacher and recomputed blocks do not (they are no progress).
+    Only matrix products and convolutions count; a teacher and recomputed blocks do not (they are no progress). The
+    model is left as it was.
     """
-    from .model import FocusViT
     from .profile import count_multiply_adds, example_inputs
 
-    flops = {}
+    device, training, flops = str(next(model.parameters()).device), model.training, {}
     for tokens in token_counts:
-        shaped = config if tokens is None else dataclasses.replace(config, tokens=tokens)
-        flops[tokens] = 3 * 2.0 * count_multiply_adds(FocusViT(shaped), *example_inputs(shaped, 1))
+        shaped = model.config if tokens is None else dataclasses.replace(model.config, tokens=tokens)
+        images, maps = example_inputs(shaped, 1, device=device)
+        counted = (images,) if maps is None else (images, maps, tokens)
+        flops[tokens] = 3 * 2.0 * count_multiply_adds(model, *counted)  # type: ignore[arg-type]
+    model.train(training)
     return flops
 
 

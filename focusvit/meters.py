@@ -12,6 +12,7 @@ from . import ranks
 from .batch import Batch
 from .flops import peak_flops, step_flops
 from .guard import Guard
+from .model import FocusViT
 from .system_metrics import SystemMetrics
 from .train_config import TrainConfig
 from .train_step import MovingAverage, StepSums
@@ -20,12 +21,16 @@ from .train_step import MovingAverage, StepSums
 class Meters:
     """Sums stay on the device until a point is taken; scoring and saving do not count as training time."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, model: FocusViT, device: torch.device) -> None:
         self._config, self._device = config, device
         self.num_replaced = 0
         self._system = SystemMetrics(device)
-        self._flops_of = step_flops(config.model, config.token_budgets or (config.model.tokens,))
-        self._peak_flops = peak_flops(device, config.bf16(device.type))
+        self._counts = ranks.rank() == 0  # all ranks do the same work at the same time: one counts it
+        self._flops_of: dict[int | None, float] = {}
+        self._peak_flops = 0.0
+        if self._counts:
+            self._flops_of = step_flops(model, config.token_budgets or (config.model.tokens,))
+            self._peak_flops = peak_flops(device, config.bf16(device.type))
         self._blocked_ms = 0.0
         self._clear()
 
@@ -76,7 +81,7 @@ class Meters:
         self._replaced += batch.num_replaced
         self._tokens += (batch.num_tokens or self._config.model.tokens or self._config.model.num_patches) * len(batch)
         shape = batch.num_tokens if self._config.token_budgets else self._config.model.tokens
-        self._flops += self._flops_of[shape] * len(batch)
+        self._flops += self._flops_of[shape] * self._config.global_batch if self._counts else 0.0
 
     def point(self, lr: float, epoch: float, guard: Guard, ema: MovingAverage | None = None) -> dict[str, float]:
         """The values since the last point, over all ranks (every rank must call this at the same step)."""
@@ -102,7 +107,7 @@ class Meters:
             "perf/tokens_per_s": tokens / seconds,
             "perf/step_ms": 1000 * seconds / self._steps,
             "perf/data_wait_share": min(1.0, wait_s / elapsed_s),
-            "perf/mfu": flops / seconds / peak,
+            "perf/mfu": flops / seconds / (peak * num_ranks),
             "perf/memory_gb": self._memory_bytes() / 1e9,
             "perf/checkpoint_blocked_ms": self._blocked_ms,
             "perf/workers": num_ranks,
