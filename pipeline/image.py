@@ -1,6 +1,7 @@
 """Encoded images in, encoded images of bounded size out. What cannot be decoded is a `BadImage` with a reason."""
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -54,7 +55,7 @@ def read_header(data: bytes) -> Header:
     if not data:
         raise BadImage("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True
             eight_bit = image.format != "PNG" or data[24] == 8
             plain = upright and eight_bit and image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from . import storage
 from .columns import SCHEMA, Columns
 from .errors import DataError, UsageError
+from .scan import ObjectFile
 from .sources.folder import shorten
 from .sources.row import Source
 
@@ -143,10 +144,12 @@ def save_plan(uri: str, plan: Plan, description: dict[str, Any]) -> None:
     }
     buffer = io.BytesIO()
     schema = SCHEMA.with_metadata({"focusvit": json.dumps(content), "split": plan.split})
-    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+    # Names and keys all differ, so a dictionary of them, and their extremes in the footer, would double the file.
+    few = ["label_file", "sha256", "class_id"]
+    with pq.ParquetWriter(buffer, schema, compression="zstd", use_dictionary=few, write_statistics=False) as writer:
         for start, stop in zip(plan.bounds[:-1].tolist(), plan.bounds[1:].tolist()):
             writer.write_table(plan.table.slice(start, stop - start).replace_schema_metadata(schema.metadata))
-    storage.put(uri, buffer.getvalue())
+    storage.put(uri, buffer.getbuffer())
 
 
 def relocate(plan: Plan, source: Source) -> Plan:
@@ -196,8 +199,8 @@ def read_shard_rows(uri: str, shard: int) -> list[dict[str, Any]]:
     try:
         if storage.is_local(uri):
             return pq.ParquetFile(uri).read_row_group(shard).to_pylist()
-        with storage.open_object(uri) as file:  # the footer and one row group, not the plan of a million rows
-            return pq.ParquetFile(file, pre_buffer=True).read_row_group(shard).to_pylist()
+        # The footer and one row group, not the plan of a million rows. One thread: they would share the file's place.
+        return pq.ParquetFile(ObjectFile(uri)).read_row_group(shard, use_threads=False).to_pylist()
     except _DAMAGE as error:
         if isinstance(error, OSError) and (error.errno is not None or isinstance(error, storage.StoreError)):
             raise  # of the disk or the store; Arrow's own have no number

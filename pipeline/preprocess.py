@@ -20,6 +20,7 @@ from .errors import DataError
 from .image import ImageConfig
 from .plan import Plan, make_plan, save_plan
 from .probe import probe
+from .scan import in_parallel
 from .sources import Source, detect, resolve_source
 from .sources.ilsvrc import diagnosis
 from .superpixels import SuperpixelConfig
@@ -127,7 +128,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     clear_leftovers(out, plan.split)
     started = time.perf_counter()
     todo = [task for task in tasks if task.shard not in finished]
-    bad = [sample for sidecar in finished.values() for sample in sidecar["skipped"]]
+    bad = [sample for skipped in finished.values() for sample in skipped]
     num_new = _build(config, plan, todo, bad)
     _settle_errors(config, out, plan.split, bad)
     info = finish_split(out, plan, description, tasks)
@@ -170,11 +171,12 @@ def _tasks(
         )
 
 
-def _finished(tasks: list[ShardTask], out: str) -> dict[int, dict[str, Any]]:
-    """Sidecars of the shards that need no work, by shard."""
+def _finished(tasks: list[ShardTask], out: str) -> dict[int, list[dict[str, Any]]]:
+    """The skipped samples of each shard that needs no work."""
     present = set(storage.list_names(storage.join(out, STATE_FOLDER, "shards")))
-    found = {task.shard: read_sidecar(task) for task in tasks if task.name.replace(".tar", ".json") in present}
-    return {shard: sidecar for shard, sidecar in found.items() if sidecar}
+    known = [task for task in tasks if task.name.replace(".tar", ".json") in present]
+    sidecars = in_parallel(read_sidecar, known)
+    return {task.shard: sidecar["skipped"] for task, sidecar in zip(known, sidecars) if sidecar}
 
 
 def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from .errors import DataError, UsageError
 
@@ -142,13 +142,6 @@ def walk(uri: str) -> Iterator[str]:
                     yield f"{prefix}{entry.name}"
 
 
-def open_object(uri: str) -> BinaryIO:
-    """An object as a seekable file that asks for what is read and no more. The caller closes it."""
-    store, path = _open_store(uri)
-    # The default cache of fsspec would fetch 5 to 50 MB for each footer and row group.
-    return _retry(lambda: store.open(path, "rb", cache_type="none"), uri)
-
-
 def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
     """The whole file, or `length` bytes from `start`. Fewer bytes come back only where the file ends."""
     if is_local(uri):
@@ -162,14 +155,14 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
     return _retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
 
 
-def put(uri: str, data: bytes) -> None:
+def put(uri: str, data: bytes | memoryview) -> None:
     """Write a whole file under its final name, or leave what was there. Folders are made as needed.
 
     Raises StoreError, which is both an OSError (worth another try) and a DataError (one paragraph for the user).
     """
     if not is_local(uri):
         store, path = _open_store(uri)
-        _retry(lambda: store.pipe_file(path, data), uri)
+        _retry(lambda: store.pipe_file(path, bytes(data)), uri)
         return
     final = Path(uri)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import DataError, UsageError
+from pipeline.scan import ObjectFile
 
 from .readers import FileReader
 from .row import Row
@@ -32,7 +33,11 @@ class HuggingFaceParquet:
                 num_rows = table.metadata.row_group(group).num_rows
                 labels: list[int | None] = [None] * num_rows
                 if self.label_column:
-                    labels = table.read_row_group(group, columns=[self.label_column]).column(0).to_pylist()
+                    labels = (
+                        table.read_row_group(group, columns=[self.label_column], use_threads=False)
+                        .column(0)
+                        .to_pylist()
+                    )
                 for number, label in enumerate(labels):
                     yield Row(
                         source=f"{stem}_{start + number:07d}",
@@ -129,7 +134,7 @@ def _open(place: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(place if storage.is_local(place) else storage.open_object(place), pre_buffer=True)
+        return pq.ParquetFile(place if storage.is_local(place) else ObjectFile(place))
     except pa.ArrowInvalid as error:
         raise UsageError(f"{place} is not a whole parquet file ({error}). Fetch it again.") from None
 
@@ -147,4 +152,4 @@ def _row_group_of(place: str, row: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=2)
 def _images(place: str, group: int, column: str) -> Any:
-    return _open(place).read_row_group(group, columns=[column]).column(0)
+    return _open(place).read_row_group(group, columns=[column], use_threads=False).column(0)
