@@ -72,8 +72,10 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
                 try:
                     yield ray.get(ready)
                 except ray.exceptions.RayError as error:
-                    reason = str(error).strip().splitlines()[0]
-                    yield Outcome(task=job.task, failures=[f"{job.task.name}: its Ray worker died ({reason})"])
+                    lines = str(error).strip().splitlines()
+                    said = isinstance(error, ray.exceptions.RayTaskError)  # an error of the work, its text comes last
+                    reason = f"failed on Ray: {lines[-1]}" if said else f"its Ray worker died ({lines[0]})"
+                    yield Outcome(task=job.task, failures=[f"{job.task.name}: {reason}"])
 
     return map_tasks
 
