@@ -22,7 +22,7 @@ def make_checkpoint(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = C
     model = FocusViTConfig(**{**values, **model_changes})
     torch.manual_seed(seed)
     record = Checkpoint(
-        config={"data": to_json(DataConfig(image_px=32, eval_crop_fraction=1.0))},
+        config={"data": to_json(DataConfig(image_px=model.image_size[0], eval_crop_fraction=1.0))},
         model=to_json(model),
         classes=classes,
         samples_seen=1000,

@@ -3,6 +3,8 @@
 import functools
 import http.server
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -14,6 +16,7 @@ import fsspec
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
@@ -200,8 +203,6 @@ def test_a_checkpoint_of_another_width_is_named(road, tmp_path, capsys):
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(verb, argv, words, capsys):
-    import re
-
     with pytest.raises(SystemExit) as stopped:
         verb.main(argv)
     assert stopped.value.code == 2 and re.search(words, " ".join(capsys.readouterr().err.split()))
@@ -211,3 +212,28 @@ def test_a_coarse_start_cannot_be_predicted_from_one_map(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "ckpt", depth=3, trunk="latent", latent_start="coarse", num_latents=4)
     with pytest.raises(UsageError, match="second, coarser map"):
         export.main(["--checkpoint", checkpoint, "--out", str(tmp_path / "x.onnx")])
+
+
+@pytest.mark.soak
+@pytest.mark.skipif("FOCUSVIT_DATA" not in os.environ, reason="needs $FOCUSVIT_DATA")
+@pytest.mark.timeout(1800)
+def test_an_exported_focusvit_s_gives_eager_answers_on_every_real_photo(tmp_path, capsys):
+    photos = os.environ["FOCUSVIT_DATA"] + "/imagenet-sample"
+    classes = tuple(f"class {i}" for i in range(1000))
+    shape = {"image_px": 224, "patch_px": 16, "width": 384, "depth": 12, "heads": 6, "tokens": 64}
+    checkpoint = make_checkpoint(tmp_path / "ckpt", classes=classes, **shape)
+    weights = safetensors.torch.load_file(f"{checkpoint}/model.safetensors")
+    weights["head.weight"].normal_(0, 1)  # so that photos get different answers
+    safetensors.torch.save_file(weights, f"{checkpoint}/model.safetensors")
+    argv = ["--checkpoint", checkpoint, "--images", photos, "--num-images", "1000"]
+    for option, least in (([], 1.0), (["--int8"], 0.9)):
+        file = str(tmp_path / "model.onnx")
+        assert export.main([*argv, "--out", file, *option]) == 0
+        report = capsys.readouterr().out
+        print(report)
+        assert "on 320 images" in report
+        share = float(re.search(r"same for ([\d.]+)%", report).group(1)) / 100
+        assert share >= least
+    assert predict.main(["--onnx", file, photos, "--json"]) == 0
+    answers = {json.loads(line)["top"][0]["class"] for line in capsys.readouterr().out.splitlines()}
+    assert len(answers) > 10
