@@ -115,6 +115,21 @@ def test_features_tell_neighbouring_patches_apart_and_are_bounded() -> None:
     assert RegionFeatures(config)(tiny_region).abs().max() < 10
 
 
+def test_features_follow_their_formula() -> None:
+    """Cycles from 1/4 to 16 in equal ratios along y, then x: sines, cosines; log area in patches; shape over a square."""
+    config = reference.tiny_config()
+    regions = measure_regions(reference.maps(1, config, 7), 7)
+    found = RegionFeatures(config)(regions)[0]
+    cycles = [0.25 * 64 ** (i / 7) for i in range(8)]
+    for k in range(7):
+        area, (y, x) = float(regions.area[0, k]), regions.centre[0, k].tolist()
+        waves = [[f(2 * np.pi * c * place) for f in (np.sin, np.cos) for c in cycles] for place in (y, x)]
+        square = area / 12 * np.array([24 / 16, 16 / 24, 1.0])  # variances of a square, in units of the image's sides
+        shape = np.arcsinh(regions.covariance[0, k].numpy() / square)
+        expected = [*waves[0], *waves[1], np.log(24 * area), *shape]
+        np.testing.assert_allclose(found[k], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_square_patch_has_shape_one_at_any_size() -> None:
     config = reference.tiny_config()
     shape = RegionFeatures(config)(patch_regions(config.grid))[..., -3:].sinh()
