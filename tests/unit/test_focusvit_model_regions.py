@@ -116,7 +116,7 @@ def test_features_tell_neighbouring_patches_apart_and_are_bounded() -> None:
 
 
 def test_features_follow_their_formula() -> None:
-    """Cycles from 1/4 to 16 in equal ratios along y, then x: sines, cosines; log area in patches; shape over a square."""
+    """Cycles from 1/4 to 16 in equal ratios along y, then x: sines, cosines; log area in patches; shape by a square."""
     config = reference.tiny_config()
     regions = measure_regions(reference.maps(1, config, 7), 7)
     found = RegionFeatures(config)(regions)[0]
