@@ -104,7 +104,7 @@ def export_all(config: EdgeConfig, folder: Path) -> list[Exported]:
     """A plain ViT/16 and FocusViT of the size, fp32 and int8, one file for each batch size."""
     letter = config.size[0].upper()
     models = {f"ViT-{letter}/16": vit(config.size), f"FocusViT-{letter}": focusvit(config.size, tokens=TOKENS)}
-    made = []
+    made: list[Exported] = []
     for name, model_config in models.items():
         torch.manual_seed(0)
         model = FixedBudget(FocusViT(model_config).eval(), model_config.tokens)
