@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ACTIONS = ("list", "status", "logs", "stop")
 USAGE = "usage: focusvit jobs list | status JOB | logs JOB [--follow] | stop JOB  [--jobs-address http://HEAD:8265]"
+RETRIED = " is tried again ("  # so the executors say it (pipeline/executors.py)
 STOP_WAIT_S = 45.0  # a job has 30 s to close its run
 
 
@@ -78,6 +79,7 @@ def status_of(client: "JobSubmissionClient", job: str) -> dict[str, Any]:
     row = _row(client.get_job_info(job))
     row["progress"] = str(bar) if bar else ""
     row["bar"] = asdict(bar) if bar else None
+    row["retries"] = log.count(RETRIED)
     return row
 
 
@@ -106,7 +108,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _status_text(row: dict[str, Any]) -> str:
-    shown = ("job", "status", "exit_code", "started", "duration_s", "command", "progress")
+    shown = ("job", "status", "exit_code", "started", "duration_s", "command", "progress", "retries")
     return "".join(f"{name:<10} {row[name]}\n" for name in shown if row[name] not in (None, ""))
 
 

@@ -12,6 +12,8 @@ import socket
 import sys
 from typing import Any
 
+from tqdm import tqdm
+
 from .job_environment import JOB_VARIABLE, load_secrets
 from .package import PACKAGES
 
@@ -22,6 +24,9 @@ METRICS: dict[str, dict[str, tuple[str, str | None, str]]] = {
         "focusvit_images": ("counter", "num_samples", "images in these shards"),
         "focusvit_bad_images": ("counter", "num_bad", "images that could not be prepared"),
     },
+    "shard tried again": {
+        "focusvit_shard_retries": ("counter", None, "shards begun again after their worker or a store failed"),
+    },
     "point": {
         "focusvit_train_samples": ("gauge", "samples", "samples seen by the training"),
         "focusvit_train_images_per_s": ("gauge", "perf/img_per_s", "throughput of the training"),
@@ -31,6 +36,11 @@ METRICS: dict[str, dict[str, tuple[str, str | None, str]]] = {
 }
 
 
+def event_of(record: logging.LogRecord) -> str:
+    """The name of what happened, when the message is a sentence for people; else the message."""
+    return getattr(record, "event", "") or record.getMessage()
+
+
 class JsonLines(logging.Formatter):
     """time (s since 1970), level, event, job, node, pid, and the facts of the event: run, shard, rank, ..."""
 
@@ -38,7 +48,7 @@ class JsonLines(logging.Formatter):
         told: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": event_of(record),
             "job": os.environ.get(JOB_VARIABLE, ""),
             "node": socket.gethostname(),
             "pid": record.process,
@@ -59,7 +69,7 @@ class RayMetrics(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         facts: dict[str, Any] = getattr(record, "facts", {})
         tags = {"job": os.environ.get(JOB_VARIABLE, "")}
-        for name, (kind, fact, description) in METRICS.get(record.getMessage(), {}).items():
+        for name, (kind, fact, description) in METRICS.get(event_of(record), {}).items():
             value = 1 if fact is None else facts.get(fact)
             if value is None or (kind == "counter" and not value):  # Ray refuses to add 0
                 continue
@@ -83,11 +93,16 @@ def start_worker() -> None:
     _listen(lines, RayMetrics())
 
 
+class BesideBars(logging.Handler):
+    """Text on a line of its own, although a progress bar may stand on the last one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def start_driver() -> None:
     """The driver's log is for people: warnings as text, no lines for machines; and metrics."""
-    text = logging.StreamHandler(sys.stderr)
-    text.setLevel(logging.WARNING)
-    _listen(text, RayMetrics())
+    _listen(BesideBars(logging.WARNING), RayMetrics())
 
 
 def _listen(*handlers: logging.Handler) -> None:

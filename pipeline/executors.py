@@ -4,6 +4,7 @@ Both keep the same promises. A task whose worker dies is tried again, then run w
 An OSError (a disk, a store) or a MemoryError is tried again a few times. Any other exception ends the run.
 """
 
+import logging
 import multiprocessing
 import os
 from collections import deque
@@ -18,6 +19,7 @@ from .errors import DataError, UsageError
 from .sample import FORMAT_VERSION
 
 Work = Callable[[ShardTask], dict[str, Any]]
+log = logging.getLogger(__name__)
 _TRIES = 3
 _PASSING = (OSError, MemoryError)  # of this moment or place, so worth another try
 _OBJECT_STORE_BYTES = 100 * 2**20  # only task descriptions pass through it
@@ -38,6 +40,10 @@ class _Attempts:
                 f"the shard {task.name} failed {count} times; the last time: {reason}. The shards before it are "
                 f"finished and kept: correct the cause (space, memory, access), then run the same command again."
             )
+        log.warning(
+            "%s is tried again (%d of %d): %s", task.name, count + 1, _TRIES, reason,
+            extra={"event": "shard tried again", "facts": {"shard": task.name, "tries": count + 1, "reason": reason}},
+        )  # fmt: skip
         # One death may be an accident (out of memory, a lost node): the second one is looked at sample by sample.
         return replace(task, isolated=crashed and count == _TRIES - 1) if crashed else task
 

@@ -100,6 +100,7 @@ def test_a_node_killed_while_preprocessing_costs_nothing(cluster, images, tmp_pa
     failed = [row for row in tasks if row["state"] == "FAILED"]
     assert failed and {row["node_id"] for row in failed} == {lost}, "no shard was lost with the node"
     assert len(tasks) == submitted.info.num_shards + len(failed), "each lost shard was made once more, no other"
+    assert status["retries"] == len(failed), "and `jobs status` says so"
     logged = {line["shard"] for line in cluster.log_lines("shard finished", job)}
     assert logged == {path.name for path in out.glob("train-*.tar")}
 

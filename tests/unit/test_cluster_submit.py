@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import types
 
 import pytest
@@ -362,13 +363,17 @@ def run_jobs(monkeypatch, client, *argv):
 
 
 def test_jobs_list_status_logs_stop(monkeypatch, capsys):
-    client = FakeClient(log=("hello\n", BAR + "\n"))
+    client = FakeClient(log=("hello\n", "train-3.tar is tried again (2 of 3): its worker died\n", BAR + "\n"))
     assert run_jobs(monkeypatch, client, "list") == 0
     assert "info /x" in capsys.readouterr().out
     assert run_jobs(monkeypatch, client, "list", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["duration_s"] == 60
     assert run_jobs(monkeypatch, client, "status", "one") == 0
-    assert "5/12 (42 %), 2.00 shard/s, 00:14 left, failures=0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "5/12 (42 %), 2.00 shard/s, 00:14 left, failures=0" in shown and re.search(r"^retries +1$", shown, re.M)
+    assert run_jobs(monkeypatch, client, "status", "one", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["retries"], row["bar"]["done"], row["bar"]["left"]) == (1, "5", "00:14")
     assert run_jobs(monkeypatch, client, "logs", "one") == 0
     assert capsys.readouterr().out.startswith("hello\n")
     assert run_jobs(monkeypatch, client, "stop", "one") == 0

@@ -2,12 +2,19 @@
 
 import json
 import logging
+import re
+import sys
+import types
 from typing import ClassVar
 
 import pytest
+from tqdm import tqdm
 
-from cluster import worker_log
+from cluster import jobs, worker_log
+from cluster.job import ProgressLog
 from cluster.package import PACKAGES
+from cluster.progress_lines import read_bar
+from pipeline.executors import _Attempts
 
 
 class Metric:
@@ -75,6 +82,26 @@ def test_the_driver_writes_warnings_for_people_and_shows_the_training(heard):
     assert heard() == "the store is away\n"
     shown = {name: metric.value for name, metric in Metric.made.items()}
     assert shown == {"focusvit_train_samples": 64, "focusvit_train_images_per_s": 300, "focusvit_train_loss": 2.5}
+
+
+def test_a_warning_beside_a_bar_is_a_line_of_its_own(heard, monkeypatch):
+    """`jobs logs --follow` overwrites bars: a sentence on the line of one would be lost."""
+    monkeypatch.setattr(sys, "stderr", ProgressLog(sys.stderr))  # as cluster.job does
+    worker_log.start_driver()
+    with tqdm(total=10, desc="preprocess train") as bar:
+        bar.update(3)
+        logging.getLogger("pipeline.executors").warning("train-3 is tried again")
+    lines = re.split(r"[\r\n]+", heard())
+    assert "train-3 is tried again" in lines and read_bar(lines[-2])
+
+
+def test_a_retry_is_a_sentence_in_the_log_and_a_count_for_machines(heard):
+    worker_log.start_driver()
+    task = types.SimpleNamespace(shard=3, name="train-000003.tar")
+    _Attempts().after(task, "no space left", crashed=False)
+    text = heard()
+    assert text == "train-000003.tar is tried again (2 of 3): no space left\n" and jobs.RETRIED in text
+    assert Metric.made["focusvit_shard_retries"].value == 1
 
 
 def test_without_a_job_our_packages_are_silent(capfd):
