@@ -22,9 +22,10 @@ from .pictures import density_overlay, draw_regions, enlarge, labelled_sheet, pa
 from .predict import image_places
 from .predictor import view_config
 
-_MAX_LATENTS = 24  # cells of one sheet; more latents are shown evenly spread
+_MAX_LATENTS = 35  # cells of one sheet; more latents are shown evenly spread
 BUDGETS = (16, 36, 64, 100, 196)
-_NOTE = "colour: attention per pixel; yellow is the number below the picture, as a multiple of an even look"
+_PALEST = 3.0
+_NOTE = "colour: attention per pixel, as a multiple of an even look over the image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class LookConfig:
     checkpoint: str
     """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
     out: str
-    """Folder for the pictures: up to three per image."""
+    """Folder for the pictures: up to four per image."""
     tokens: str = ""
     """Token budget of the attention pictures; empty = the checkpoint's own."""
     budgets: str = ",".join(map(str, BUDGETS))
@@ -105,7 +106,7 @@ class Eye:
     def pictures(
         self, data: bytes, title: str, tokens: int | None, budgets: Sequence[int]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """(kind, uint8 RGB): budgets (models that take maps), attention, latents (models that have them)."""
+        """(kind, uint8 RGB): budgets (models that take maps), attention, latents and reads (models that have them)."""
         view = self.view(data, tokens)
         seen = self.seen(view, tokens)
         if self.model.config.needs_maps:
@@ -119,10 +120,17 @@ class Eye:
         note = f"attention of {what}; {_NOTE}"
         head = f"{title}: {self.answer(seen)}, {self.words(tokens)}"
         yield "attention", labelled_sheet(self.attention(view, seen), head, columns=7, note=note)
-        latents = self.latents(view, seen)
-        if latents:
-            note = f"which regions each latent is pooled from, and what it reads; {_NOTE}"
-            yield "latents", labelled_sheet(latents, f"{head}, latents", columns=8, note=note)
+        for kind, text, shares in (
+            ("latents", "which regions each latent is pooled from", looking.latent_shares(seen)),
+            (
+                "reads",
+                "which regions each latent reads in the last cross-attention",
+                looking.read_shares(self.model, seen),
+            ),
+        ):
+            if shares is not None:
+                cells = self.latents(view, seen, shares)
+                yield kind, labelled_sheet(cells, f"{head}, {len(shares)} latents", columns=9, note=f"{text}; {_NOTE}")
 
     def budget(self, data: bytes, tokens: int) -> tuple[np.ndarray, str]:
         """Borders above mean colours for one budget, and the answer that the model gives with it."""
@@ -141,20 +149,16 @@ class Eye:
             cells.append(self._painted(view, seen, looking.Layer(name="rollout", shares=shares, over="patches")))
         return cells
 
-    def latents(self, view: View, seen: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
-        shares = looking.latent_shares(seen)
-        if shares is None:
-            return []
-        reads = looking.read_shares(self.model, seen)
+    def latents(self, view: View, seen: dict[str, Any], shares: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """(name and peak, picture) of the input and of every row of `shares` (M, K), which are made to sum to 1."""
         over: looking.Place = "regions" if "overlap" in seen else "patches"
         shown = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), _MAX_LATENTS)).round().astype(int))
-        cells = [self._input(view)]
-        for latent in shown:
-            names = {f"latent {latent + 1}": shares[latent]}
-            if reads is not None:
-                names[f"latent {latent + 1} reads"] = reads[latent] / reads[latent].sum()
-            cells += [self._painted(view, seen, looking.Layer(name=n, shares=s, over=over)) for n, s in names.items()]
-        return cells
+        return [self._input(view)] + [
+            self._painted(
+                view, seen, looking.Layer(name=f"latent {i + 1}", shares=shares[i] / shares[i].sum(), over=over)
+            )
+            for i in shown
+        ]
 
     def _input(self, view: View) -> tuple[str, np.ndarray]:
         image, regions = enlarge(view.image, view.map if view.map is not None else self._patches())
@@ -168,8 +172,9 @@ class Eye:
             shares, regions = shares @ (overlap / overlap.sum(1, keepdims=True).clip(1e-12)), self._patches()
         area = np.bincount(regions.ravel(), minlength=len(shares)) / regions.size
         density = shares / area.clip(1e-9)
-        top = float(np.quantile(density[regions], 0.98))  # of pixels: a sliver of a region does not set the scale
-        return f"{layer.name}: {top:.1f}x", density_overlay(view.image, regions, density, top)
+        # 98 % of the pixels, so that a sliver of a region does not set the scale; and an even look stays pale.
+        top = max(float(np.quantile(density[regions], 0.98)), _PALEST)
+        return f"{layer.name} (yellow: {top:.1f}x)", density_overlay(view.image, regions, density, top)
 
     def _patches(self) -> np.ndarray:
         rows, columns = self.model.config.grid
@@ -191,5 +196,5 @@ def slider_frames(
     views = [eye.view(data, tokens) for data in images]
     layers = list(zip(*(eye.attention(view, eye.seen(view, tokens)) for view in views)))
     for number, cells_of_layer in enumerate(layers):
-        title = cells_of_layer[0][0].split(":")[0]
+        title = cells_of_layer[0][0].split(" (")[0]
         yield "look_attention", number, labelled_sheet(list(cells_of_layer), title, columns=len(images), note=_NOTE)

@@ -78,10 +78,10 @@ def paint_means(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
 def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarray, top: float) -> np.ndarray:
     """`density` (K,) >= 0 painted over the grey image: clear at 0, then purple, orange, and yellow from `top` on.
 
-    Colour follows the square root, so that what is looked at a little is still seen beside a peak.
+    Colour follows the power 3/4, so that what is looked at a little is still seen beside a peak.
     """
     image, region_map = enlarge(image, region_map)
-    heat = paint_regions(np.sqrt(np.clip(density / max(top, 1e-12), 0, 1)), region_map)[:, :, None]
+    heat = paint_regions(np.clip(density / max(top, 1e-12), 0, 1) ** 0.75, region_map)[:, :, None]
     steps = (70 + 185 * heat).astype(np.uint8)  # inferno without its black, which would hide the image
     colour = cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[:, :, ::-1].astype(np.float32)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]

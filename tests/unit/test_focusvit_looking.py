@@ -98,8 +98,8 @@ def _look(tmp_path, photos, *more, **model):
 
 def test_the_verb_writes_what_the_model_has(tmp_path, photos, capsys):
     code, names = _look(tmp_path, photos, "--budgets", "4,9", trunk="hybrid", num_latents=4, depth=4)
-    assert code == 0 and len(names) == 6
-    assert {name.rsplit("-", 1)[1] for name in names} == {"budgets.png", "attention.png", "latents.png"}
+    assert code == 0 and len(names) == 8
+    assert {name.rsplit("-", 1)[1] for name in names} == {"budgets.png", "attention.png", "latents.png", "reads.png"}
     sheet = pictures.read_png(str(tmp_path / "out" / "000-0-attention.png"))
     assert sheet.shape[1] > 700 and (sheet[:4] == 255).all()
     assert "9 superpixel tokens" in capsys.readouterr().out
