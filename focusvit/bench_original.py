@@ -115,4 +115,4 @@ def row_picture(row: Row, images: np.ndarray, weights: str, name: str) -> np.nda
     looks = token_attention(model, seen).numpy()
     heats = tile([heat_overlay(*one) for one in zip(images, maps, looks)], columns=len(images))
     tokens = superpixel_overlay(images, maps, columns=len(images))
-    return captioned(tile([tokens, heats], columns=1), [f"{name}: {row.about}", f"attention with {source}"])
+    return captioned(np.concatenate([tokens, heats]), [f"{name}: {row.about}", f"attention with {source}"])
