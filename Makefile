@@ -50,6 +50,7 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench superpixels
 	$(BIN)/focusvit bench scale
 	$(BIN)/focusvit bench model
+	$(BIN)/focusvit bench original
 	$(BIN)/focusvit bench train
 	$(BIN)/focusvit bench transfer
 	$(BIN)/focusvit bench loader
