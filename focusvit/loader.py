@@ -4,6 +4,7 @@ The main process decides which samples make a batch (`order`), worker processes 
 position is counted where batches are handed out, and nothing that workers have prefetched can be lost or repeated.
 """
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,13 +15,16 @@ from torch.utils.data import DataLoader
 
 from pipeline import storage
 from pipeline.dataset import Split
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .batch import Batch
 from .data_config import DataConfig
 from .order import Order, key_of, rank_slice
 from .reader import SampleReader, Task
 from .shard_cache import check_cache
+
+# What a loader worker needs, loaded once in the server that all of them are forked from: seconds for each of them.
+_PRELOAD = ["focusvit.reader", "albumentations"]
 
 __all__ = ["DataConfig", "EvalLoader", "TrainLoader", "eval_loader", "train_loader"]
 
@@ -91,7 +95,7 @@ class TrainLoader:
         return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in _loader(self._reader, self._tasks(), self._data, self._pin):
+        for batch in _watched(_loader(self._reader, self._tasks(), self._data, self._pin)):
             self.samples_seen += self.global_batch
             yield batch
 
@@ -154,7 +158,7 @@ class EvalLoader:
         return len(self._tasks)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        return _watched(self._loader)
 
 
 def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
@@ -162,12 +166,27 @@ def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
     return EvalLoader(split, data, **options)
 
 
+def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; `DataError` in words when a loader worker dies."""
+    try:
+        yield from batches
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A loader worker died ({error}). Most often memory was full: use fewer data.loader_workers or a smaller "
+            "data.prefetch, then start again, the run goes on from its last checkpoint."
+        ) from error
+
+
 def _loader(reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool) -> Iterable[Batch]:
     """torch's DataLoader over whole batches; workers start from a clean server process, never by forking threads."""
     cv2.setNumThreads(0)
     many: dict[str, Any] = {}
     if data.loader_workers:
-        many = {"multiprocessing_context": "forkserver", "prefetch_factor": data.prefetch, "persistent_workers": True}
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOAD)
+        many = {"multiprocessing_context": context, "prefetch_factor": data.prefetch, "persistent_workers": True}
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,

@@ -4,6 +4,7 @@
 decoder and crop, as in its ImageNet example; image only.
 """
 
+import io
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
 from ffcv.writer import DatasetWriter
 from loader_parts import BATCH, IMAGE_PX, MEAN, STD, SameWork, samples, serve
+from PIL import Image
 
 mode, data, folder = sys.argv[1:4]
 place = f"{folder}/ffcv-{mode}.beton"
@@ -36,9 +38,7 @@ class Rows:
             lengths = np.array([len(row["jpg"]), len(row["map"]), len(row["merges"])], np.int64).tobytes()
             blob = lengths + row["jpg"] + row["map"] + row["merges"]
             return np.frombuffer(blob, np.uint8), row["cls"]
-        from PIL import Image
-
-        return Image.open(__import__("io").BytesIO(row["jpg"])).convert("RGB"), row["cls"]
+        return Image.open(io.BytesIO(row["jpg"])).convert("RGB"), row["cls"]
 
 
 first = BytesField() if mode == "same" else RGBImageField(write_mode="jpg", jpeg_quality=92)
@@ -49,7 +49,7 @@ else:
     crop = RandomResizedCropRGBImageDecoder((IMAGE_PX, IMAGE_PX))
     mean, std = np.array(MEAN) * 255, np.array(STD) * 255
     pipelines = {
-        "sample": [crop, RandomHorizontalFlip(), ToTensor(), ToTorchImage(), NormalizeImage(mean, std, np.float32)],
+        "sample": [crop, RandomHorizontalFlip(), NormalizeImage(mean, std, np.float32), ToTensor(), ToTorchImage()],
         "cls": [IntDecoder(), ToTensor()],
     }
 loader = Loader(place, batch_size=BATCH, num_workers=1, order=OrderOption.RANDOM, drop_last=False, pipelines=pipelines)
