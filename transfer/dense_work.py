@@ -58,6 +58,7 @@ class DenseTaskRun:
         self.config = self._dense_config(model)
         self.store, self.results = FeatureStore(Path(job.features_folder)), ResultStore(job.out)
         self.features_s, self.num_skipped = 0.0, 0
+        self.opened: set[str] = set()
 
     def run(self) -> tuple[list[Result], list[str]]:
         """(rows, failures): protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
@@ -105,7 +106,7 @@ class DenseTaskRun:
         started = time.perf_counter()
         fitted = protocol.fit(train.images(np.sort(order[count:])), train.images(np.sort(order[:count])))
         fit_s = time.perf_counter() - started
-        answers = SealedTest(test.values, test.histograms).open_once(f"{features} {protocol.name}")
+        answers = SealedTest(test.values, test.histograms, self.opened).open_once(f"{features} {protocol.name}")
         # From here on nothing is chosen: test labels are only counted.
         row = self._scored(fitted, answers.values, answers.truth, features=features, protocol=protocol.name)
         row = dataclasses.replace(row, fit_s=fit_s, pictures=self._painted(fitted[0], answers.values, row))

@@ -210,7 +210,7 @@ class _FineTuneRun:
         fitted = [Fitted(predict=partial(_of_seed, seed), chosen=chosen) for seed in range(settings.seeds)]
         num_train = sum(self.task.num_rows or (len(of.truth[self.task.train]),))
         num_train += len(of.truth[self.task.held_out]) if self.task.held_out else 0
-        answers = SealedTest(logits, of.truth[self.task.test]).open_once("checkpoint finetune")
+        answers = SealedTest(logits, of.truth[self.task.test], of.opened).open_once("checkpoint finetune")
         return score(
             fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=of.dataset.classes,
             num_train=num_train, fit_s=fit_s,

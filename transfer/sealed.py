@@ -20,11 +20,12 @@ class Answers:
 class SealedTest:
     """Holds test features and labels. Protocols get training data only; the suite opens this after they have fitted."""
 
-    def __init__(self, values: np.ndarray, truth: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, truth: np.ndarray, opened: set[str] | None = None) -> None:
+        """`opened`: what was opened so far, shared by all seals of one task: features differ, labels do not."""
         if len(values) != len(truth):
             raise ValueError(f"{len(values)} test features and {len(truth)} test labels do not belong together")
         self._values, self._truth = values, truth
-        self._opened: set[str] = set()
+        self._opened = set() if opened is None else opened
 
     def __len__(self) -> int:
         return len(self._truth)

@@ -95,6 +95,7 @@ class TaskRun:
         self.outcome = Outcome(task=self.task, notes=self._notes(), data_identity=self.splits[self.task.test].identity)
         self.features_s = 0.0
         self.num_skipped = 0
+        self.opened: set[str] = set()
 
     def run(self) -> Outcome:
         """Every source of features through every protocol that suits it."""
@@ -175,7 +176,7 @@ class TaskRun:
                 return multilabel.Relevant(values=values[name], relevant=self.truth[name])
             return Labelled(values=values[name], class_ids=self.truth[name], num_classes=len(self.dataset.classes))
 
-        test = SealedTest(values[task.test], self.truth[task.test])
+        test = SealedTest(values[task.test], self.truth[task.test], self.opened)
         train = labelled(task.train)
         if task.held_out:
             return train, labelled(task.held_out), test

@@ -13,8 +13,10 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
 from transfer import work
 from transfer.jobs import Job
+from transfer.knn import Knn
 from transfer.report import main as report_main
 from transfer.results import Result, ResultStore
+from transfer.sealed import SecondLookError
 from transfer.table import csv_table, markdown_table, text_table
 from transfer.tasks import Task, parse_task
 from transfer.work import run_task
@@ -80,6 +82,15 @@ def test_protocols_never_get_the_test_set_before_they_have_chosen(road, tmp_path
     monkeypatch.setattr(work, "protocols_of", lambda *_: [dataclasses.make_dataclass("S", [], bases=(Spy,))()])
     assert "no variant could be measured" in run_task(job(road, tmp_path, baselines=False)).failures[0]
     assert seen == [60]
+
+
+def test_a_protocol_that_is_measured_twice_in_one_run_is_refused(road, tmp_path):
+    run = work.TaskRun(job(road, tmp_path, baselines=False))
+    assert run._measure("checkpoint", Knn())
+    for result in (tmp_path / "results").iterdir():
+        result.unlink()
+    with pytest.raises(SecondLookError, match="'checkpoint knn' asked for the test labels a second time"):
+        run._measure("checkpoint", Knn())
 
 
 @pytest.mark.parametrize(
