@@ -116,7 +116,7 @@ class RayHead:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-        _, alive = psutil.wait_procs(self.family(), timeout=20)
+        _, alive = psutil.wait_procs(self.family(), timeout=60)
         names = [with_nothing_to_say(lambda one=one: " ".join(one.cmdline())[:200]) for one in alive]
         for one in alive:  # ours by the token path in their environment, nothing else
             with_nothing_to_say(one.kill)
