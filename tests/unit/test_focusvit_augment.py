@@ -1,5 +1,7 @@
 """Views: image and map move together, views are keyed, and one transform's choice says nothing about another's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,17 +34,41 @@ def test_image_and_map_move_together() -> None:
     assert checked > 20
 
 
-def test_the_view_depends_on_the_key_alone() -> None:
+@pytest.mark.parametrize("colour", ["none", "3-augment", "randaugment"])
+def test_the_view_depends_on_the_key_alone(colour: Any) -> None:
+    """Whatever was made before, in whatever order: one loader worker or many, this run or a resumed one."""
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 255, (50, 70, 3)).astype(np.uint8)
     superpixels = segment_image(rgb, SuperpixelConfig(fine_regions=32))
-    first, second = TrainViews(image_px=32, map_px=32), TrainViews(image_px=32, map_px=32)
+    settings: dict[str, Any] = {"colour": colour, "colour_jitter": 0.3, "erase": 0.5, "image_px": 32, "map_px": 32}
+    first, second = TrainViews(**settings), TrainViews(**settings)
     expected = {key: first(rgb, superpixels, 9, (1, 2, key)) for key in range(6)}
-    for key in (5, 1, 3):
+    for key in (5, 1, 3, 0, 5):
         view = second(rgb, superpixels, 9, (1, 2, key))
         assert np.array_equal(view.image, expected[key].image) and np.array_equal(view.map, expected[key].map)
     images = [view.image.tobytes() for view in expected.values()]
     assert len(set(images)) == len(images)
+
+
+def test_the_choices_of_an_augmentation_are_all_made_and_erasing_erases() -> None:
+    rng = np.random.default_rng(0)
+    rgb = np.kron(rng.integers(40, 200, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    plain = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0)
+    three = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, colour="3-augment")
+    kinds = {"grey": 0, "solarized": 0, "blurred": 0}
+    for key in range(60):
+        image = three(rgb, None, None, (key,)).image.astype(int)
+        grey = (np.ptp(image, 2) == 0).all()
+        changed = (image != rgb).any(2).mean()
+        inverted = (image == 255 - rgb).all(2).mean()
+        kinds["grey" if grey else "solarized" if inverted > 0 and changed < 1 and inverted > 0.05 else "blurred"] += 1
+    assert all(10 <= count <= 30 for count in kinds.values()), kinds  # each a third of the time
+    erased = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, erase=1.0)
+    for key in range(10):
+        before, after = plain(rgb, None, None, (key,)).image, erased(rgb, None, None, (key,)).image
+        rows, columns = np.nonzero((before != after).any(2))
+        box = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+        assert 0.01 < box / 64**2 < 0.45 and len(rows) > 0.9 * box  # one full box, and nothing outside it
 
 
 def test_the_flip_is_independent_of_the_crop() -> None:

@@ -14,7 +14,7 @@ from testkit.tiny_shards import make_dataset
 from focusvit.augment import FineView, TrainViews
 from focusvit.data_config import DataConfig
 from focusvit.loader import TrainLoader
-from focusvit.mixing import MixConfig, mix, paste
+from focusvit.mixing import MixConfig, _superpixel_mask, mix, paste
 from pipeline.dataset import open_dataset
 from pipeline.superpixels import SuperpixelConfig, segment_image
 
@@ -50,6 +50,38 @@ def test_paste_laws(y: int, x: int, height: int, width: int, tokens: int) -> Non
         assert not set(np.unique(mixed.map[mask])) & set(np.unique(mixed.map[~mask]))  # no region on both sides
         bright = mixed.image[::2, ::2, 0] == 255
         assert np.array_equal(bright, mask)  # image and map were pasted alike
+
+
+@given(st.integers(0, 2**32), st.floats(0, 1), st.integers(2, 60))
+@settings(max_examples=60, deadline=None)
+def test_superpixel_masks_obey_the_paste_laws(seed: int, share: float, tokens: int) -> None:
+    """Whole regions of the guest, as many as fit: and then every law of a paste."""
+    mask = _superpixel_mask(GUEST, share, random.Random(seed))
+    regions = GUEST.fit(32).map
+    assert regions is not None
+    assert all(mask[regions == region].all() or not mask[regions == region].any() for region in range(32))
+    assert mask.mean() <= share + 1e-9
+    mixed, host_share = paste(HOST, GUEST, mask, tokens)
+    assert mixed.map is not None
+    counts = np.bincount(mixed.map.ravel(), minlength=tokens)
+    assert len(counts) == tokens and counts.min() >= 1 and counts.sum() == SIDE * SIDE
+    assert host_share == pytest.approx(1 - (mixed.image[:, :, 0] == 255).mean())
+    if host_share < 1:
+        assert not set(np.unique(mixed.map[mask])) & set(np.unique(mixed.map[~mask]))
+        assert np.array_equal(mixed.image[::2, ::2, 0] == 255, mask)
+        guests = len(np.unique(mixed.map[mask]))  # tokens are shared out by area
+        assert abs(guests - tokens * mask.mean()) <= 1
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["box", "superpixels"]), st.integers(2, 40), st.floats(0.2, 2))
+@settings(max_examples=60, deadline=None)
+def test_any_mix_gives_exactly_k_regions(seed: int, shape: Any, tokens: int, alpha: float) -> None:
+    config = MixConfig(mixup=alpha, cutmix=alpha, cutmix_shape=shape, probability=0.9)
+    mixed, share = mix(HOST, GUEST, tokens, config, random.Random(seed))
+    again, same_share = mix(HOST, GUEST, tokens, config, random.Random(seed))
+    assert mixed.map is not None and again.map is not None and share == same_share
+    assert np.array_equal(mixed.map, again.map) and np.array_equal(mixed.image, again.image)
+    assert np.array_equal(np.unique(mixed.map), np.arange(tokens)) and 0 <= share <= 1
 
 
 @pytest.mark.parametrize("shape", ["box", "superpixels"])
