@@ -59,7 +59,8 @@ def test_a_server_that_is_away_for_a_while_gets_every_point(uri: str, tmp_path: 
         command = [
             sys.executable, "-m", "focusvit.cli", "pretrain", "debug",
             "--data", uri, "--run-dir", str(tmp_path / "run"),
-            "--tracking-uri", server.url, "--local", "--epochs", "4000", "--eval-every-epochs", "500", "--json",
+            "--tracking-uri", server.url, "--local", "--json",
+            "--epochs", "12000", "--eval-every-epochs", "2000", "--log-every-steps", "50",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         metrics = tmp_path / "run" / "metrics.jsonl"
