@@ -14,6 +14,7 @@ from testkit.mlflow_server import MlflowServer
 from testkit.on_cluster import Cluster
 from testkit.ray_head import BIN, RayHead
 from testkit.terminal import Terminal
+from testkit.tiny_shards import make_dataset
 
 from cluster.job_environment import SECRETS_FILE
 from pipeline.dataset import open_dataset
@@ -57,6 +58,12 @@ def shards(cluster, images):
         said = cluster.submit(*preprocess(images, out, split, "--max-samples", count, *SHARDS))
         assert "2 nodes run code" in said
     return out
+
+
+@pytest.fixture(scope="module")
+def tiny(cluster) -> str:
+    """A data set for the tests that are about training only."""
+    return make_dataset(cluster.folder / "tiny", splits=NUM)
 
 
 def preprocess(source, out, split, *more):
@@ -128,11 +135,11 @@ def test_the_road_logs_into_the_server(cluster, shards):
     assert len(cluster.runs("transfer")) >= 2  # the suite and its tasks
 
 
-def test_a_node_killed_while_training_costs_the_steps_since_the_checkpoint(cluster, shards):
+def test_a_node_killed_while_training_costs_the_steps_since_the_checkpoint(cluster, tiny):
     extra = cluster.head.add_node(num_cpus=1)
     lost, kept, run_dir = cluster.head.node_id(extra), cluster.node_ids(), cluster.folder / "runs" / "killed"
     job = cluster.start(
-        "pretrain", "debug", "--data", shards, "--run-dir", run_dir, "--workers", "1-3", "--device", "cpu",
+        "pretrain", "debug", "--data", tiny, "--run-dir", run_dir, "--workers", "1-3", "--device", "cpu",
         "--cpus-per-worker", 1, "--epochs", 40, "--checkpoint-every-epochs", 2, "--eval-every-epochs", 10,
     )  # fmt: skip
     wait_until(lambda: len(list(run_dir.glob("checkpoints/*/checkpoint.json"))) >= 2, 240, "the second checkpoint")
@@ -150,10 +157,10 @@ def test_a_node_killed_while_training_costs_the_steps_since_the_checkpoint(clust
     assert [run["info"]["run_id"] for run in cluster.runs()].count(info["run_id"]) == 1
 
 
-def test_an_outage_of_the_server_loses_no_point(cluster, shards):
+def test_an_outage_of_the_server_loses_no_point(cluster, tiny):
     run_dir = cluster.folder / "runs" / "outage"
     job = cluster.start(
-        "pretrain", "debug", "--data", shards, "--run-dir", run_dir, "--workers", 2, "--device", "cpu",
+        "pretrain", "debug", "--data", tiny, "--run-dir", run_dir, "--workers", 2, "--device", "cpu",
         "--cpus-per-worker", 1, "--epochs", 20_000, "--checkpoint-every-epochs", 50, "--eval-every-epochs", 100,
         "--log-every-steps", 6,
     )  # fmt: skip
@@ -187,10 +194,10 @@ def has(cluster, run_id: str) -> list[int]:
     return [step for step, _ in cluster.points(run_id, "train/loss")]
 
 
-def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, shards):
+def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, tiny):
     run_dir = cluster.folder / "runs" / "stopped"
     command = (
-        "submit", "--name", "to-be-stopped", "--", "pretrain", "debug", "--data", shards, "--run-dir", run_dir,
+        "submit", "--name", "to-be-stopped", "--", "pretrain", "debug", "--data", tiny, "--run-dir", run_dir,
         "--workers", 2, "--device", "cpu", "--cpus-per-worker", 1, "--epochs", 20_000,
     )  # fmt: skip
     with Terminal([BIN / "focusvit", *command], cluster.environment) as terminal:
@@ -210,7 +217,7 @@ def test_ctrl_c_asks_and_stopping_closes_the_run(cluster, shards):
     assert status in ("KILLED", "FAILED")
 
 
-def test_no_secret_is_in_anything_that_was_written(cluster, shards):
+def test_no_secret_is_in_anything_that_was_written(cluster):
     """Shards, runs, the MLflow store, Ray's logs, what the commands said; the one file that Ray unpacks apart."""
     files = [path for place in (cluster.folder, cluster.head.folder) for path in place.rglob("*") if path.is_file()]
     held = {path.name for path in files if cluster.secret.encode() in path.read_bytes()}
