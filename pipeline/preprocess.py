@@ -181,8 +181,10 @@ def _finished(tasks: list[ShardTask], out: str) -> dict[int, list[dict[str, Any]
 
 def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
     num_shards = plan.num_shards
-    say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes")
-    note = diagnosis(plan.split, plan.class_counts()) if config.max_samples is None else None
+    counts = plan.class_counts()
+    of_each = f" ({min(counts.values())} to {max(counts.values())} of each)" if any(counts.values()) else ""
+    say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes{of_each}")
+    note = diagnosis(plan.split, counts) if config.max_samples is None else None
     if note:
         say(f"note     {note}")
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")

@@ -15,6 +15,7 @@ from .row import Row
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}
 NUM_CLASSES = 1000
+_WHOLE_ENOUGH = 900
 _KAGGLE_LIST = "LOC_val_solution.csv"
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
@@ -99,10 +100,22 @@ class IlsvrcVal:
 
 
 def diagnosis(split: str, class_counts: dict[str, int]) -> str | None:
-    """What is off with the counts of an ILSVRC2012 source; None when nothing is, or when it is another collection."""
-    wnids = [name for name in class_counts if len(name) == 9 and name[0] == "n" and name[1:].isdigit()]
+    """What is off with the classes or counts of an ILSVRC2012 source; None when nothing is, or when it is another
+    collection: fewer than 900 wnids are a subset that somebody chose.
+    """
+    wnids = {name for name in class_counts if len(name) == 9 and name[0] == "n" and name[1:].isdigit()}
     expected, found = NUM_IMAGES.get(split), sum(class_counts.values())
-    if len(wnids) < len(class_counts) or len(wnids) != NUM_CLASSES or expected is None or found == expected:
+    if len(wnids) < _WHOLE_ENOUGH or expected is None:
+        return None
+    others = sorted(class_counts.keys() - wnids)
+    if len(wnids) != NUM_CLASSES or others:
+        more = f" and {len(others)} that are no wnid ({shorten(others)})" if others else ""
+        return (
+            f"ILSVRC2012 has {NUM_CLASSES} classes, this source {len(wnids)}{more}. Was the download or extraction cut "
+            f"short, or are folders of something else among the classes? A class id is the rank of the sorted name, so "
+            f"all ids after a missing one would be shifted."
+        )
+    if found == expected:
         return None
     fewest = sorted(class_counts.items(), key=lambda item: item[1])[:3]
     return (

@@ -83,6 +83,9 @@ def test_counts_of_ilsvrc_are_known() -> None:
     counts = {f"n{i:08d}": 1281 for i in range(1000)}
     assert "ILSVRC2012 train has 1281167 images, this source 1281000" in (diagnosis("train", counts) or "")
     assert diagnosis("train", {**counts, "n00000000": 1281 + 167}) is None
+    fewer = dict.fromkeys(list(counts)[2:], 1281)
+    assert "has 1000 classes, this source 998. Was the download" in (diagnosis("train", fewer) or "")
+    assert "1000 and 1 that are no wnid (lost+found)" in (diagnosis("val", {**counts, "lost+found": 1}) or "")
     assert diagnosis("train", {"cat": 5}) is None and diagnosis("train", dict(list(counts.items())[:40])) is None
 
 
