@@ -4,8 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from pipeline import storage
@@ -34,23 +38,36 @@ class LoadReport:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A safetensors file, or a file of torch.save that holds tensors only (nothing in it is executed); path or URI.
+    """A safetensors file, a folder of them (a model in several files), or a file of torch.save that holds tensors only
+    (nothing in it is executed); path or URI.
 
     Raises:
-        ValueError: the file holds no table of tensors.
+        ValueError: the place holds no table of tensors, or is damaged.
     """
-    data = storage.read_bytes(str(path))
-    if str(path).endswith(".safetensors"):
-        from safetensors.torch import load
-
-        return load(data)
-    content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    place = str(path)
+    if storage.is_folder(place):
+        names = sorted(name for name in storage.list_names(place) if name.endswith(".safetensors"))
+        if not names:
+            raise ValueError(f"the folder {place} holds no .safetensors file; name a file of weights")
+        return {key: value for name in names for key, value in read_weights(storage.join(place, name)).items()}
+    data = storage.read_bytes(place)
+    try:
+        content = _unpacked(place, data)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{place} cannot be read as weights ({reason}); copy it again, or save it anew") from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} does not hold a table of tensors; save `model.state_dict()`, or use safetensors")
+        raise ValueError(f"{place} does not hold a table of tensors; save `model.state_dict()`, or use safetensors")
     return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _unpacked(place: str, data: bytes) -> Any:
+    if place.endswith(".safetensors"):
+        return load(data)
+    return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def load_pretrained(
