@@ -21,6 +21,7 @@ from focusvit.optim import OptimConfig
 from focusvit.run import MetricsLog, RunDir
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: a second thread only waits
 CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1), epochs=40)
 
 
@@ -62,7 +63,7 @@ def test_a_server_that_is_away_for_a_while_gets_every_point(uri: str, tmp_path: 
             "--tracking-uri", server.url, "--local", "--json",
             "--epochs", "12000", "--eval-every-epochs", "2000", "--log-every-steps", "50",
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ONE_THREAD)
         metrics = tmp_path / "run" / "metrics.jsonl"
         while not metrics.exists() or metrics.read_bytes().count(b"\n") < 20:
             assert process.poll() is None
@@ -89,7 +90,7 @@ def test_a_driver_that_is_ended_marks_its_run_and_can_go_on(
             "--data", uri, "--run-dir", str(tmp_path / "run"),
         "--tracking-uri", f"sqlite:///{store}", "--local", "--epochs", "300", "--eval-every-epochs", "20", "--json",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ONE_THREAD)
     checkpoints = tmp_path / "run" / "checkpoints"
     while not checkpoints.exists() or not list(checkpoints.glob("*/checkpoint.json")):
         assert process.poll() is None
@@ -109,7 +110,7 @@ def test_a_driver_that_is_ended_marks_its_run_and_can_go_on(
     while seen() != [(status,)] and time.monotonic() < deadline:
         time.sleep(0.5)
     assert seen() == [(status,)]
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=ONE_THREAD, check=False).returncode == 0
     assert seen() == [("FINISHED",)]
 
 
