@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from .bench_dropin_trainer import PX, labelled_images, normalised, train_with_trainer
 from .bench_model import photos_or_drawn, superpixels
 from .bench_variants import hugging_face_vit
-from .patching import patch
+from .patching import Segmenter, patch
 from .profile import inference_peak, time_calls, training_loss
 
 PLAIN = "as it is"
@@ -87,15 +87,22 @@ def main(argv: list[str]) -> int:
 def variants(config: BenchDropInConfig, labels: int) -> dict[str, tuple[nn.Module, bool]]:
     """Models of the same weights by name, and whether a call gets maps."""
 
-    def make(latents: int | None = None) -> nn.Module:
-        return patch(_vit(config, labels), config.tokens, config.grid_depth, latents=latents)
+    def make(latents: int | None = None, segmenter: Segmenter | None = None) -> nn.Module:
+        return patch(_vit(config, labels), config.tokens, config.grid_depth, latents=latents, segmenter=segmenter)
 
     return {
         PLAIN: (_vit(config, labels), False),
         "patched, maps given": (make(), True),
         "patched, superpixels by torch SLIC": (make(), False),
+        "patched, superpixels by fast-slic": (make(segmenter=_fast_slic), False),
         f"patched, {config.latents} latents, maps given": (make(config.latents), True),
     }
+
+
+def _fast_slic(pixels: Tensor, tokens: int) -> Tensor:
+    """The segmenter of the shards, an image at a time on the host."""
+    images = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.from_numpy(np.stack([superpixels(image, tokens) for image in images]))
 
 
 def _vit(config: BenchDropInConfig, labels: int) -> nn.Module:

@@ -14,4 +14,5 @@ $python -m venv "$folder"
   pytest-timeout
 cd "$root"
 "$folder/bin/python" -m pytest -rs -p no:cacheprovider tests/unit/test_focusvit_patching.py \
-  tests/unit/test_focusvit_patching_use.py tests/unit/test_focusvit_model_pretrained.py
+  tests/unit/test_focusvit_patching_use.py tests/unit/test_focusvit_model_pretrained.py \
+  tests/unit/test_focusvit_pretrained_files.py
