@@ -108,7 +108,12 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
         for outcome in outcomes:
             logbook.add(outcome)
-        for outcome in tqdm(_outcomes(config, jobs, map_tasks, train), total=len(jobs), desc="tasks", unit="task"):
+        for outcome in tqdm(
+            _outcomes(config, jobs, map_tasks, train),
+            total=len(jobs) * (1 + config.finetune),
+            desc="tasks",
+            unit="task",
+        ):
             outcomes.append(outcome)
             logbook.add(outcome)
         _write_tables(config, record.uri, outcomes)
