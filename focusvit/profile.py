@@ -153,8 +153,9 @@ def training_loss(model: nn.Module, *inputs: Tensor | None) -> Tensor:
 
 
 def profile_model(
-    config: FocusViTConfig, *, batch: int = 8, rounds: int = 5, device: str = "cpu", frozen: tuple[str, ...] = ()
-) -> ModelProfile:
+    config: FocusViTConfig, *, batch: int = 8, rounds: int = 5, device: str = "cpu", frozen: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> ModelProfile:  # fmt: skip
     """All costs of one config on random inputs of `batch` images. `frozen`: patterns of `groups.freeze`."""
     model = FocusViT(config).to(device)
     freeze(model, frozen)
@@ -166,7 +167,7 @@ def profile_model(
         with torch.no_grad():
             model(images, maps)
 
-    latency = statistics.median(time_calls({"forward": forward}, rounds, device)["forward"])
+    latency = statistics.median(time_calls({"forward": forward}, rounds, device, clock)["forward"])
     return ModelProfile(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
