@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import math
+import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from testkit.gloo_ranks import run_ranks
@@ -23,6 +25,7 @@ from focusvit.data_config import DataConfig
 from focusvit.distill import DistillConfig, teacher_losses
 from focusvit.optim import OptimConfig, build_optimizer
 from focusvit.run import RunDir, parse_metrics
+from focusvit.system_metrics import SystemMetrics
 from focusvit.train import train
 from focusvit.train_config import TrainConfig
 from focusvit.train_step import sample_losses, train_step
@@ -213,6 +216,21 @@ def test_the_metric_set(uri: str, tmp_path: Path) -> None:
     assert all(math.isfinite(names[name]) for name in wanted)
     assert names["perf/mfu"] > 0 and 0 <= names["perf/data_wait_share"] <= 1
     assert names["perf/tokens_per_image"] == 8 and names["perf/workers"] == 1
+
+
+def seen_on_hosts(rank: int, world_size: int, hosts: list[str]) -> dict[str, float]:
+    socket.gethostname = lambda: hosts[rank]
+    system = SystemMetrics(torch.device("cpu"))
+    return system.values()
+
+
+@pytest.mark.parametrize(("hosts", "nodes"), [(["a", "a"], ["node_0"]), (["a", "b"], ["node_0", "node_1"])])
+def test_each_machine_is_measured_once(tmp_path: Path, hosts: list[str], nodes: list[str]) -> None:
+    first, second = run_ranks(seen_on_hosts, 2, tmp_path, hosts)
+    assert first == second
+    assert sorted({name.split("/")[1] for name in first}) == nodes
+    used = psutil.virtual_memory().total / 1e6
+    assert all(0 < first[f"system/{node}/system_memory_usage_megabytes"] < used for node in nodes)
 
 
 def test_a_stop_file_makes_a_checkpoint_and_the_rest_is_the_same(uri: str, tmp_path: Path) -> None:
