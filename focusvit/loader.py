@@ -95,7 +95,7 @@ class TrainLoader:
         return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in _watched(_loader(self._reader, self._tasks(), self._data, self._pin)):
+        for batch in batches_of(self._reader, self._tasks(), self._data, self._pin):
             self.samples_seen += self.global_batch
             yield batch
 
@@ -164,6 +164,13 @@ class EvalLoader:
 def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
     """An `EvalLoader`: options are batch_size, rank, world_size, tokens, with_maps, pad."""
     return EvalLoader(split, data, **options)
+
+
+def batches_of(
+    reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches of `tasks`, made by `data.loader_workers` processes."""
+    return _watched(_loader(reader, tasks, data, pin_memory))
 
 
 def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
