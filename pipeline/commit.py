@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from . import storage
 from .build import ShardTask, read_sidecar
@@ -53,8 +54,8 @@ def describe(
     }
     identity = digest(content)
     content["versions"] = byte_versions()
-    checksums = plan.table.column("sha256").to_pylist()
-    content["checksums"] = digest(checksums) if any(checksums) else None
+    checksums = plan.table.column("sha256")
+    content["checksums"] = digest(checksums.to_pylist()) if pc.max(checksums).as_py() else None
     fingerprint = digest(content)
     origin = origin or {"kind": "images", "uri": "unknown"}
     return {**content, "identity": identity, "fingerprint": fingerprint, "origin": origin}

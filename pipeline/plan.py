@@ -83,6 +83,7 @@ def make_plan(
     parts = table.columns
     del table
     table = _take(parts, order)
+    pa.default_memory_pool().release_unused()
     num_shards = -(-len(order) // (samples_per_shard or default_shard_size(len(order))))
     bounds = np.arange(num_shards + 1, dtype=np.int64) * len(order) // num_shards
     return Plan(split=split, table=table, classes=classes, bounds=bounds, digest=_digest(table, classes, bounds))
@@ -142,14 +143,13 @@ def save_plan(uri: str, plan: Plan, description: dict[str, Any]) -> None:
         "bounds": plan.bounds.tolist(),
         "digest": plan.digest,
     }
-    buffer = io.BytesIO()
     schema = SCHEMA.with_metadata({"focusvit": json.dumps(content), "split": plan.split})
     # Names and keys all differ, so a dictionary of them, and their extremes in the footer, would double the file.
     few = ["label_file", "sha256", "class_id"]
-    with pq.ParquetWriter(buffer, schema, compression="zstd", use_dictionary=few, write_statistics=False) as writer:
+    options = {"compression": "zstd", "use_dictionary": few, "write_statistics": False}
+    with storage.writing(uri) as file, pq.ParquetWriter(file, schema, **options) as writer:
         for start, stop in zip(plan.bounds[:-1].tolist(), plan.bounds[1:].tolist()):
             writer.write_table(plan.table.slice(start, stop - start).replace_schema_metadata(schema.metadata))
-    storage.put(uri, buffer.getbuffer())
 
 
 def relocate(plan: Plan, source: Source) -> Plan:

@@ -8,12 +8,13 @@ import contextlib
 import json
 import os
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from .errors import DataError, UsageError
 
@@ -155,31 +156,47 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
     return _retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
 
 
-def put(uri: str, data: bytes | memoryview) -> None:
+def put(uri: str, data: bytes) -> None:
     """Write a whole file under its final name, or leave what was there. Folders are made as needed.
 
     Raises StoreError, which is both an OSError (worth another try) and a DataError (one paragraph for the user).
     """
-    if not is_local(uri):
-        store, path = _open_store(uri)
-        _retry(lambda: store.pipe_file(path, bytes(data)), uri)
+    if is_local(uri):
+        with writing(uri) as file:
+            file.write(data)
         return
-    final = Path(uri)
+    store, path = _open_store(uri)
+    _retry(lambda: store.pipe_file(path, data), uri)
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """As `put`, for what is too large to be held at once: a file that gets its final name when the block ended well.
+    An object is written to this machine's temporary folder first, and sent finished.
+    """
+    final = Path(uri) if is_local(uri) else Path(tempfile.gettempdir(), name_of(uri))
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(final)
+        if is_local(uri):
+            temporary.replace(final)
+            return
+        store, path = _open_store(uri)
+        _retry(lambda: store.put_file(str(temporary), path), uri)
+    except StoreError:
+        raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {uri}: {error.strerror or error}. What was there before is unharmed; make room or correct "
             f"the access, then run again."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove(uri: str) -> None:
