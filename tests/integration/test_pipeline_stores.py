@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from testkit.image_sources import class_images, write_folder
+from testkit.s3_server import s3_bucket
 
 from focusvit.cli import main
 from pipeline import storage
@@ -16,29 +17,8 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-    import s3fs
-
-    storage._store.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
-    yield "s3://bucket"
-    storage._store.cache_clear()
-    server.stop()
+    with s3_bucket(monkeypatch) as uri:
+        yield uri
 
 
 def _run(source: str, out: str, workers: int) -> Summary:

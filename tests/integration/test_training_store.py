@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from testkit.s3_server import s3_bucket
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import final_tensors, run_with_stops, small, values_of
 
@@ -21,29 +22,8 @@ CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1))
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-    import s3fs
-
-    storage._store.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
-    yield "s3://bucket"
-    storage._store.cache_clear()
-    server.stop()
+    with s3_bucket(monkeypatch) as uri:
+        yield uri
 
 
 def shards(bucket: str, folder: Path) -> tuple[str, str]:
