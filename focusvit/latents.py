@@ -10,7 +10,7 @@ from .attention import Trace, attend
 from .model_config import FocusViTConfig
 from .partitions import static_partition
 from .position import NUM_FEATURES, RegionFeatures
-from .regions import Regions
+from .regions import Regions, one_hot
 
 
 def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
@@ -84,11 +84,8 @@ class LatentStart(nn.Module):
     def coarse_share(self, maps: Tensor, coarse_maps: Tensor, num_tokens: int) -> Tensor:
         """(B, M, K): the share of each region of `maps` that lies in each region of the coarser cut."""
         if torch.compiler.is_exporting():  # without a scatter, as in `regions`
-            one_hot = [
-                (ids.flatten(1)[:, None] == torch.arange(n, device=ids.device, dtype=ids.dtype)[:, None]).float()
-                for ids, n in ((coarse_maps, self.num_latents), (maps, num_tokens))
-            ]
-            count = one_hot[0] @ one_hot[1].transpose(1, 2)
+            coarse = one_hot(coarse_maps, self.num_latents).flatten(2).float()
+            count = coarse @ one_hot(maps, num_tokens).flatten(2).float().transpose(1, 2)
             return count / count.sum(1, keepdim=True).clamp(min=1)
         joint = coarse_maps.long() * num_tokens + maps.long()
         count = torch.zeros(maps.shape[0], self.num_latents * num_tokens, device=maps.device)

@@ -104,8 +104,15 @@ def _moments_without_scatter(maps: Tensor, num_tokens: int) -> list[Tensor]:
 
 def membership_sums(maps: Tensor, num_tokens: int, values: Tensor) -> Tensor:
     """Sums of `values` (W, c) over the pixels of each region in each row of (B, H, W) maps: (B, K, H, c)."""
-    ids = torch.arange(num_tokens, device=maps.device, dtype=maps.dtype)
-    return (maps[:, None] == ids[:, None, None]).to(values.dtype) @ values
+    return one_hot(maps, num_tokens).to(values.dtype) @ values
+
+
+def one_hot(maps: Tensor, num_tokens: int) -> Tensor:
+    """Whether each pixel of (B, H, W) maps belongs to each region: bool (B, K, H, W)."""
+    # In the maps' own type, which is the fastest to compare, unless it cannot count so far.
+    dtype = maps.dtype if num_tokens - 1 <= torch.iinfo(maps.dtype).max else torch.long
+    ids = torch.arange(num_tokens, device=maps.device, dtype=dtype)
+    return maps[:, None] == ids[:, None, None]
 
 
 def harden(overlap: Tensor, centre: Tensor) -> Tensor:

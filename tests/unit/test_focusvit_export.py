@@ -67,18 +67,20 @@ def test_onnx_equals_eager_and_holds_no_scatter(name: str) -> None:
             assert difference(found, model(*given).numpy()) <= TOLERANCE
 
 
-@pytest.mark.parametrize("side", [32, 224, 448])
-def test_regions_counted_without_scatter_are_the_same_numbers(side: int) -> None:
-    """Bit for bit, at widths where float32 still holds the sums of squares and where it does not."""
+@pytest.mark.parametrize(("side", "tokens"), [(32, 5), (224, 5), (448, 5), (32, 300)])
+def test_regions_counted_without_scatter_are_the_same_numbers(side: int, tokens: int) -> None:
+    """Bit for bit, at widths where float32 still holds the sums of squares and where it does not, and with more tokens
+    than the bytes of a map can tell apart.
+    """
     from focusvit.regions import measure_regions, overlap_matrix
 
     class Counts(torch.nn.Module):
         def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (overlap_matrix(maps, (4, 4), 5), *measure_regions(maps, 5))
+            return (overlap_matrix(maps, (4, 4), tokens), *measure_regions(maps, tokens))
 
     generator = torch.Generator().manual_seed(0)
     maps = torch.randint(0, 4, (2, side // 16, side // 16), generator=generator, dtype=torch.uint8)
-    maps = maps.repeat_interleave(16, 1).repeat_interleave(16, 2)  # large regions; id 4 is empty
+    maps = maps.repeat_interleave(16, 1).repeat_interleave(16, 2)  # large regions; ids from 4 on are empty
     program = export_program(Counts(), maps)
     assert "scatter" not in str(program.graph)
     for found, wanted in zip(program.module()(maps), Counts()(maps)):
