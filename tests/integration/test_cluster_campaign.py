@@ -96,7 +96,9 @@ def test_a_node_killed_while_preprocessing_costs_nothing(cluster, images, tmp_pa
 
     wait_until(lambda: len(list(out.glob("train-*.tar"))) >= 2 and works(), 240, "a shard begun on the third node")
     cluster.head.kill(extra)
-    wait_until(lambda: (cluster.metric("focusvit_images", job) or 0) >= 20, 60, "a count of images for Prometheus")
+    wait_until(
+        lambda: (cluster.metric("focusvit_images_total", job) or 0) >= 20, 60, "a count of images for Prometheus"
+    )
     cluster.finish(job)
     status = cluster.status(job)
     assert status["status"] == "SUCCEEDED" and status["bar"]["more"] == "shards=16/16, bad=0"

@@ -1,7 +1,6 @@
 """A head, an MLflow server and a disk that both see, driven through the console command as a user would."""
 
 import json
-import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -67,7 +66,7 @@ class Cluster:
 
     def metric(self, name: str, job: str) -> float | None:
         """The sum over the nodes of a metric of ours as Prometheus reads it; None when no node shows it."""
-        lines = [line for line in self.head.metrics().splitlines() if re.match(rf"ray_{name}(_total)?{{", line)]
+        lines = [line for line in self.head.metrics().splitlines() if line.startswith(f"ray_{name}{{")]
         values = [float(line.rsplit(" ", 1)[1]) for line in lines if f'job="{job}"' in line]
         return sum(values) if values else None
 
