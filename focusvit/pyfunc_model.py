@@ -5,7 +5,6 @@ And the registry: a model under a name, and an alias for the best one. With `tra
 
 import importlib.metadata
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,20 @@ BEST = "best"
 """The alias of the version with the highest score."""
 _PACKAGES = ("torch", "numpy", "mlflow", "opencv-python-headless", "fast-slic", "numba", "safetensors", "fsspec")
 _CODE = """
+import warnings
+
 import mlflow
 from focusvit.predictor import Predictor
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow asks for type hints, which would refuse bytes beside paths
 
-class ImageClassifier(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        self.predictor = Predictor(context.artifacts["checkpoint"])
+    class ImageClassifier(mlflow.pyfunc.PythonModel):
+        def load_context(self, context):
+            self.predictor = Predictor(context.artifacts["checkpoint"])
 
-    def predict(self, context, model_input, params=None):
-        return self.predictor.table(model_input)
+        def predict(self, context, model_input, params=None):
+            return self.predictor.table(model_input)
 
 
 mlflow.models.set_model(ImageClassifier())
@@ -46,8 +49,7 @@ def log_model(tracker: Tracker, checkpoint_uri: str) -> str:
         code = Path(folder, "focusvit_model.py")
         code.write_text(_CODE)
         # The run is closed at the end of this block and set to its real state by `finish`.
-        with mlflow.start_run(run_id=tracker.run_id), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it asks for type hints that a code model need not have
+        with mlflow.start_run(run_id=tracker.run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),

@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from focusvit.config_json import flatten
@@ -83,7 +84,7 @@ def write_report(
         save_png(storage.join(out, "curves.png"), figure_pixels(curves_figure(trainings)))
     for run in transfers:
         parts.append(
-            f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{run.checkpoint}`\n\n{markdown_table(run.rows)}"
+            f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{_shown(run.checkpoint)}`\n\n{markdown_table(run.rows)}"
         )
         listed = [f"- failed: {line}" for line in run.failures] + [f"- {line}" for line in run.notes]
         parts += ["\n".join(listed) + "\n"] if listed else []
@@ -97,6 +98,12 @@ def write_report(
     text = "\n".join(parts)
     storage.put(storage.join(out, "report.md"), text.encode())
     return text
+
+
+def _shown(uri: str) -> str:
+    """A place as a reader elsewhere can use it: below the current folder without that folder's own path."""
+    here = f"{Path.cwd()}/"
+    return uri.removeprefix(here) if storage.is_local(uri) else uri
 
 
 def _across(out: str, transfers: list[TransferRun]) -> list[str]:

@@ -53,6 +53,7 @@ def test_tasks_side_by_side_give_the_rows_of_one_process_and_survive_a_dead_work
             assert [row.value for row in mine.rows] == pytest.approx([row.value for row in expected.rows], abs=1e-6)
 
 
+@pytest.mark.soak
 def test_the_command_fine_tunes_on_two_workers_and_lists_what_failed(tmp_path, capsys):
     checkpoint = make_checkpoint(tmp_path / "ckpt")
     data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 12})
@@ -80,6 +81,7 @@ def test_checkpoints_that_stand_are_scored_once_and_in_order(tmp_path):
     assert points[1]["values"] == pytest.approx(expected)
 
 
+@pytest.mark.soak
 def test_every_checkpoint_of_a_training_is_scored_beside_it_and_tracked(tmp_path, capsys):
     import mlflow
 
