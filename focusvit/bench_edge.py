@@ -1,6 +1,7 @@
 """`focusvit bench edge`: FocusViT and a plain ViT, exported the same way, in onnxruntime: latency, size, memory."""
 
 import functools
+import itertools
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from .presets import focusvit, vit
 from .profile import example_inputs, time_calls
 
 IMAGE_PX, MAP_PX, TOKENS = 224, 112, 64
+NUM_PHOTOS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +84,15 @@ def main(argv: list[str]) -> int:
         f"bench edge: size {config.size}, batches {config.batch_sizes}, threads {config.threads}, {config.rounds} "
         f"rounds, {config.clock} clock\n"
     )
-    images, what = photos_or_drawn(config.photos, max(config.batch_sizes))
+    found, what = photos_or_drawn(config.photos, NUM_PHOTOS)
+    images = list(itertools.islice(itertools.cycle(found), max(len(found), *config.batch_sizes)))
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(config, Path(folder))
         tables = [cost_table(files)]
         for batch in config.batch_sizes:
             for threads in config.threads:
                 chosen = [one for one in files if one.batch == batch]
-                tables.append(latency_table(config, chosen, threads, images[:batch]))
+                tables.append(latency_table(config, chosen, threads, images))
     facts = evidence(
         "focusvit bench edge " + " ".join(argv), ("onnxruntime", "onnx", "torch", "numpy", "fast-slic", "numba")
     ) | {"clock": config.clock, "segmenter": f"{SEGMENTER}, on {what}"}
@@ -155,14 +158,15 @@ def _memory(file: Path, what: str) -> int:
 
 
 def latency_table(config: EdgeConfig, files: list[Exported], threads: int, images: list[np.ndarray]) -> Table:
-    """One batch size and number of threads; models and superpixels take turns."""
+    """One batch size and number of threads. Models and superpixels take turns; each turn segments the next photos."""
     calls: dict[str, Callable[[], object]] = {}
+    batch, waiting = files[0].batch, itertools.cycle(images)
     segment_one = functools.partial(superpixels, tokens=TOKENS)
     with ThreadPoolExecutor(threads) as pool:
-        maps = list(pool.map(segment_one, images))
+        maps = list(pool.map(segment_one, images[:batch]))
         for one in files:
-            calls[one.name] = _call(one, threads, images, maps)
-        calls["superpixels"] = lambda: list(pool.map(segment_one, images))
+            calls[one.name] = _call(one, threads, images[:batch], maps)
+        calls["superpixels"] = lambda: list(pool.map(segment_one, itertools.islice(waiting, batch)))
         clock = time.process_time if config.clock == "cpu" else time.perf_counter
         seconds = time_calls(calls, config.rounds, clock=clock)
     segment, first = seconds["superpixels"], seconds[files[0].name]
@@ -175,7 +179,7 @@ def latency_table(config: EdgeConfig, files: list[Exported], threads: int, image
              f"{statistics.median(a / b for a, b in zip(first, whole)):.2f}x"]
         )  # fmt: skip
     columns = ("model", "precision", "model, ms", "superpixels, ms", "together, ms", "faster than the first")
-    title = f"Latency of a batch of {len(images)}, {threads} thread{'s' * (threads > 1)}, {config.clock} clock"
+    title = f"Latency of a batch of {batch}, {threads} thread{'s' * (threads > 1)}, {config.clock} clock"
     return Table(title=title, columns=columns, rows=rows, note="Decoding and cropping, the same for all, are left out.")
 
 

@@ -15,7 +15,7 @@ from focusvit.onnx_predictor import in_batches, open_session
 from focusvit.presets import focusvit_32px
 
 VARIANTS = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}
-QUICK = ("default", "hard_max", "attention", "latent_coarse", "gather", "window", "merge")
+QUICK = ("default", "hard_max", "gather", "merge")
 QUICK_ONNX = ("hybrid",)
 
 
