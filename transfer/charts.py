@@ -69,13 +69,14 @@ def transfer_figure(runs: list[TransferRun]) -> "Figure":
 
 
 def radar_figure(tasks: list[str], values: dict[str, list[float]], title: str) -> "Figure":
-    """One axis per task from 0 to 1, one closed line per name. For three tasks or more."""
+    """One axis per task from 0 to 1, a closed line for each name with a number on all of them. For three tasks or more."""
     figure = _figure(6, 5.4)
     axes: PolarAxes = figure.add_subplot(projection="polar")  # type: ignore[assignment]
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
-    for number, (name, row) in enumerate(values.items()):
+    whole = {name: row for name, row in values.items() if np.isfinite(row).all()}
+    for number, (name, row) in enumerate(whole.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        closed = [*np.nan_to_num(row), np.nan_to_num(row[0])]
+        closed = [*row, row[0]]
         axes.plot([*angles, angles[0]], closed, color=colour, label=name, linewidth=1.6, marker="o", markersize=3)
         axes.fill([*angles, angles[0]], closed, color=colour, alpha=0.08)
     axes.set_theta_offset(np.pi / 2)

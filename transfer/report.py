@@ -83,9 +83,8 @@ def write_report(
         storage.put(storage.join(out, "trainings.csv"), _csv(rows).encode())
         save_png(storage.join(out, "curves.png"), figure_pixels(curves_figure(trainings)))
     for run in transfers:
-        parts.append(
-            f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{_shown(run.checkpoint)}`\n\n{markdown_table(run.rows)}"
-        )
+        title = f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{_shown(run.checkpoint)}`\n\n"
+        parts.append(title + markdown_table(run.rows))
         listed = [f"- failed: {line}" for line in run.failures] + [f"- {line}" for line in run.notes]
         parts += ["\n".join(listed) + "\n"] if listed else []
     if any(run.rows for run in transfers):
