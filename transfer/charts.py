@@ -69,7 +69,7 @@ def transfer_figure(runs: list[TransferRun]) -> "Figure":
 
 
 def radar_figure(tasks: list[str], values: dict[str, list[float]], title: str) -> "Figure":
-    """One axis per task from 0 to 1, a closed line for each name with a number on all of them. For three tasks or more."""
+    """One axis per task from 0 to 1, a closed line for each name that has a number on all. For three tasks or more."""
     figure = _figure(6, 5.4)
     axes: PolarAxes = figure.add_subplot(projection="polar")  # type: ignore[assignment]
     angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
