@@ -120,10 +120,10 @@ def labelled_sheet(
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width_px: int, size: int) -> None:
     """Text from `place` to the right, shortened in its middle to `width_px`."""
     font = ImageFont.load_default(size=size)
-    keep = len(text)
-    while keep > 4 and draw.textlength(shown := _shortened(text, keep), font=font) > width_px:
+    keep = min(len(text), width_px // 3)  # no letter is narrower than 3 px
+    while keep > 4 and draw.textlength(_shortened(text, keep), font=font) > width_px:
         keep -= 1
-    draw.text(place, shown if keep < len(text) else text, fill=_INK, font=font, anchor="lm")
+    draw.text(place, _shortened(text, keep), fill=_INK, font=font, anchor="lm")
 
 
 def _shortened(text: str, keep: int) -> str:
