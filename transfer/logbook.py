@@ -39,8 +39,8 @@ class Logbook:
         tags = {"kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri}
         if checkpoint.run_id:
             tags["checkpoint_run_id"] = checkpoint.run_id
-        name = storage.name_of(checkpoint.uri)
-        parent = Tracker.open(tracking_uri, experiment, f"{suite} suite of {name}", tags=tags)
+        name = f"{suite} suite of {short_name(checkpoint.uri)}"
+        parent = Tracker.open(tracking_uri, experiment, name, tags=tags)
         parent.params({**params, "samples_seen": checkpoint.samples_seen})
         return cls(parent, experiment, checkpoint)
 
@@ -108,7 +108,13 @@ class Logbook:
             return
         counts = np.array(row.confusion)
         title = f"{row.task}, {row.label}: {row.value:.1%} {row.metric}"
-        child.figure(confusion_figure(counts, row.classes, title=title), "confusion")
+        shown = counts
+        if row.metric == "miou":  # millions of pixels do not fit into a cell
+            shown, title = (
+                np.rint(100 * counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(int),
+                f"{title} (%)",
+            )
+        child.figure(confusion_figure(shown, row.classes, title=title), "confusion")
         name = "iou" if row.metric == "miou" else "share_right"
         child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "per_class")
 
@@ -163,6 +169,15 @@ class Logbook:
         tasks, values = radar_values(named, "knn")
         if len(tasks) >= 3:
             self._parent.figure(radar_figure(tasks, values, "kNN"), "radar")
+
+
+def short_name(checkpoint_uri: str) -> str:
+    """The folder's name; for RUN/checkpoints/000000160000 'RUN at 160,000'."""
+    *above, last = checkpoint_uri.rstrip("/").split("/")
+    if not last.isdecimal():
+        return last
+    run = next((name for name in reversed(above) if name and name != "checkpoints"), "checkpoint")
+    return f"{run} at {int(last):,}"
 
 
 def _key(name: str) -> str:

@@ -27,10 +27,12 @@ def raw_splits(uri: str) -> list[str]:
     return found if "train" in found and len(found) > 1 else []
 
 
-def prepared(task: Task, record: Checkpoint, out: str, say: Callable[[str], object]) -> Task:
+def prepared(
+    task: Task, record: Checkpoint, out: str, say: Callable[[str], object], workers: int | None = None
+) -> Task:
     """The task itself, or for a folder of images the task on shards below `out`, made now or found finished.
 
-    Raises UsageError, DataError as `focusvit preprocess` does.
+    `workers` processes make them; None is one for each CPU, 0 this one. Raises UsageError, DataError as `focusvit preprocess` does.
     """
     splits = raw_splits(task.uri)
     if not splits:
@@ -42,6 +44,7 @@ def prepared(task: Task, record: Checkpoint, out: str, say: Callable[[str], obje
             out=place,
             split=split,
             local=True,
+            workers=workers,
             image=ImageConfig(**record.image),
             superpixels=SuperpixelConfig(**record.superpixels),
         )

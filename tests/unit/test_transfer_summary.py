@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import rankdata
 
 from transfer.charts import radar_figure
+from transfer.logbook import short_name
 from transfer.results import Result
-from transfer.summary import group_means, mean_ranks, radar_values
+from transfer.summary import group_means, mean_ranks, radar_values, suite_score
 
 
 def row(task: str, value: float, **more) -> Result:
@@ -32,8 +33,21 @@ def test_ranks_equal_scipy_and_leave_out_what_not_all_have():
     assert all(count == 3 for *_, count in found)
 
 
-def test_radar_has_one_line_per_name():
+def test_radar_has_a_line_for_each_name_with_a_number_on_every_axis():
     rows = [("a", row(f"t{j}", j / 4)) for j in range(4)] + [("b", row("t1", 0.5))]
     tasks, values = radar_values(rows, "logistic")
     assert tasks == ["t0", "t1", "t2", "t3"] and np.isnan(values["b"][0]) and values["a"][3] == 0.75
-    assert len(radar_figure(tasks, values, "x").axes[0].lines) == 2
+    (line,) = radar_figure(tasks, values, "x").axes[0].lines
+    assert line.get_label() == "a" and line.get_ydata().tolist() == [0.0, 0.25, 0.5, 0.75, 0.0]
+
+
+def test_a_suite_score_is_the_mean_of_one_protocol_and_says_which():
+    rows = [row("b", 0.5), row("a", 0.7), row("a", 0.9, protocol="knn")]
+    assert suite_score(rows) == (pytest.approx(0.6), "mean logistic of a top1, b top1")
+    assert suite_score([row("a", 0.9, protocol="knn")]) == (0.9, "mean knn of a top1")
+    assert suite_score([row("a", 0.9, features="random")]) is None
+
+
+def test_a_checkpoint_is_called_by_its_run():
+    assert short_name("/data/runs/small/checkpoints/000000160000") == "small at 160,000"
+    assert short_name("s3://bucket/best") == "best"

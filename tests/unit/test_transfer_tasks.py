@@ -95,7 +95,7 @@ def test_an_image_folder_is_a_task_with_the_checkpoints_superpixels(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "ckpt")
     record = load_checkpoint(checkpoint)
     said: list[str] = []
-    task = prepared(Task(name="mine", uri=str(images)), record, str(tmp_path / "out"), said.append)
+    task = prepared(Task(name="mine", uri=str(images)), record, str(tmp_path / "out"), said.append, workers=0)
     data = open_dataset(task.uri)
     assert {name: split.num_samples for name, split in data.splits.items()} == {"train": 24, "val": 12}
     assert dataclasses.asdict(data.superpixels) == record.superpixels and len(said) == 2
