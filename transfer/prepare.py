@@ -32,7 +32,8 @@ def prepared(
 ) -> Task:
     """The task itself, or for a folder of images the task on shards below `out`, made now or found finished.
 
-    `workers` processes make them; None is one for each CPU, 0 this one. Raises UsageError, DataError as `focusvit preprocess` does.
+    `workers` processes make them; None is one for each CPU, 0 this one. Raises UsageError and DataError as
+    `focusvit preprocess` does.
     """
     splits = raw_splits(task.uri)
     if not splits:
