@@ -36,8 +36,8 @@ mlflow.models.set_model(ImageClassifier())
 """
 
 
-def log_model(tracker: Tracker, checkpoint_uri: str) -> str:
-    """Log the model to the tracker's run and return its MLflow address (models:/m-...)."""
+def log_model(tracker: Tracker, checkpoint_uri: str) -> Any:
+    """Log the model to the tracker's run and return MLflow's description of it (model_uri, model_id)."""
     import mlflow
 
     mlflow.set_tracking_uri(tracker.uri)
@@ -58,7 +58,7 @@ def log_model(tracker: Tracker, checkpoint_uri: str) -> str:
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _PACKAGES],
             )
         tracker.running()
-    return str(logged.model_uri)
+    return logged
 
 
 def register(tracker: Tracker, name: str, checkpoint_uri: str, score: float, score_of: str) -> str:
@@ -70,14 +70,17 @@ def register(tracker: Tracker, name: str, checkpoint_uri: str, score: float, sco
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
-    model_uri = log_model(tracker, checkpoint_uri)
+    logged = log_model(tracker, checkpoint_uri)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {"score": f"{score:.6f}", "score_of": score_of, "checkpoint": checkpoint_uri}
-    version = client.create_model_version(name, model_uri, run_id=tracker.run_id, tags=tags).version
+    # A server refuses a source without its model id; a database file does not ask.
+    version = client.create_model_version(
+        name, logged.model_uri, run_id=tracker.run_id, tags=tags, model_id=logged.model_id
+    ).version
     said = f"registered {name} version {version} ({score:.2%} {score_of})"
     best = _best(client, name)
     if best is None or (best.tags.get("score_of") == score_of and score > float(best.tags["score"])):

@@ -3,6 +3,7 @@
 `make soak`. Pictures go to $FOCUSVIT_PICTURES, else to the test's own folder: they are made to be looked at.
 """
 
+import json
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from testkit.mlflow_server import MlflowServer
 from testkit.tiny_checkpoint import make_checkpoint
-from testkit.tiny_shards import make_dataset
+from testkit.tiny_shards import CLASSES, make_dataset
 
 from focusvit.cli import main
 
@@ -33,6 +34,9 @@ def pages(tmp_path_factory):
     tasks = []
     for name, dense in (("one", False), ("two", False), ("three", False), ("scenes", True)):
         data = make_dataset(folder / name, splits={"train": 30, "val": 12}, dense=dense, name=name)
+        if dense:  # its labels are the ground and the shapes
+            place = Path(data, "dataset.json")
+            place.write_text(json.dumps(json.loads(place.read_text()) | {"classes": ["ground", *CLASSES]}))
         tasks += ["--task", f"{name}={data}"]
     with MlflowServer(folder / "mlflow") as server, sync_playwright() as playwright:
         argv = ["transfer", "--checkpoint", make_checkpoint(folder / "ckpt"), *tasks, "--register", "tiny-model"]
