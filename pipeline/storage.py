@@ -121,6 +121,19 @@ def list_names(uri: str) -> list[str]:
     return sorted(name for name in names if name and not name.endswith(TEMPORARY_SUFFIX))
 
 
+def list_sizes(uri: str) -> dict[str, int]:
+    """Bytes of each file directly inside, by name; empty when there is no such folder. One listing, also of a store."""
+    if is_local(uri):
+        entries = Path(uri).iterdir() if Path(uri).is_dir() else ()
+        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    store, path = _open_store(uri)
+    try:
+        found = _retry(lambda: store.ls(path, detail=True), uri)
+    except FileNotFoundError:
+        return {}
+    return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
+
+
 def walk(uri: str) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'."""
     if not is_local(uri):

@@ -149,13 +149,17 @@ def test_a_full_disk_stops_no_reading(
     assert "shard 0 was not downloaded (cannot write: No space left" in capsys.readouterr().err
 
 
-def test_a_cut_shard_is_noticed_at_open(tmp_path: Path) -> None:
-    split = open_dataset(make_dataset(tmp_path)).split("train")
+@pytest.mark.parametrize("store", [False, True])
+def test_a_cut_shard_is_noticed_at_open(tmp_path: Path, store: bool) -> None:
+    local = make_dataset(tmp_path)
+    if store:
+        fsspec.filesystem("memory").put(local, "/cut-test", recursive=True)
+    uri = "memory://cut-test" if store else local
+    split = open_dataset(uri).split("train")
     check_whole(split)
-    shard = tmp_path / "train-000002.tar"
-    shard.write_bytes(shard.read_bytes()[:2000])
+    storage.put(f"{uri}/train-000002.tar", Path(local, "train-000002.tar").read_bytes()[:2000])
     with pytest.raises(DataError, match=r"train-000002\.tar has 2000 bytes and needs"):
         check_whole(split)
-    shard.unlink()
+    storage.remove(f"{uri}/train-000002.tar")
     with pytest.raises(DataError, match=r"train-000002\.tar is missing"):
         check_whole(dataclasses.replace(split))
