@@ -28,18 +28,18 @@ def number(pattern: str) -> float:
     return float(found[0].replace(",", ""))
 
 
-def test_a_dry_run_over_all_of_imagenet_multiplies_what_it_measured(tmp_path):
+def test_a_dry_run_multiplies_what_it_measured(tmp_path):
     write_shapes(tmp_path, train_per_class=1, val_per_class=1)
     source = detect(str(tmp_path), "train")
     small = make_plan(source, "train")
-    rows = np.resize(np.arange(small.num_samples), NUM_IMAGES)
-    plan = replace(small, table=small.table.take(rows), bounds=np.array([0, NUM_IMAGES]))
+    rows = np.resize(np.arange(small.num_samples), 10_000)
+    plan = replace(small, table=small.table.take(rows), bounds=np.array([0, len(rows)]))
     found = probe(plan, source.reader(), ImageConfig(), SuperpixelConfig(), workers=32)
-    assert found["num_samples"] == NUM_IMAGES and found["probed"] == 48
-    core_hours = found["ms_per_image"] / 1e3 * NUM_IMAGES / 3600
-    assert found["estimated_s"] * 32 / 3600 == pytest.approx(core_hours, rel=1e-3)
-    one = probe(small, source.reader(), ImageConfig(), SuperpixelConfig(), workers=1)
-    assert found["estimated_bytes"] / NUM_IMAGES == pytest.approx(one["estimated_bytes"] / small.num_samples, rel=0.5)
+    assert found["num_samples"] == len(rows) and found["probed"] == 48
+    seconds = found["ms_per_image"] / 1e3 * len(rows)
+    assert found["estimated_s"] * 32 == pytest.approx(seconds, abs=32 * 0.05 + 0.001 * seconds)
+    stored = [path.stat().st_size for path in (tmp_path / "train").rglob("*.jpg")]
+    assert found["estimated_bytes"] > len(rows) * np.mean(stored), "each image and its superpixels"
 
 
 def test_the_products_in_readme_are_right():

@@ -100,6 +100,7 @@ def on_a_full_disk(folder: Path, kilobytes: int, *argv: object) -> str:
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not full_disk_works(), reason="no mounts of one's own here (unshare -rm)")
 def test_a_full_disk(tmp_path):
     write_shapes(tmp_path / "images", train_per_class=4, val_per_class=1)
