@@ -70,6 +70,8 @@ class ArrayTrainLoader:
         total_samples: int | None = None,
         flip: float = 0.5,
     ) -> None:
+        if global_batch < world_size:
+            raise ValueError(f"a global batch of {global_batch} gives some of {world_size} workers no sample")
         self._data, self._seed, self._flip = data, seed, flip
         self._order = Order(np.array([len(data)]), seed, data.identity)
         self._slice = rank_slice(global_batch, rank, world_size)
@@ -77,15 +79,20 @@ class ArrayTrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         while self.total_samples is None or self.samples_seen < self.total_samples:
-            first, last = (self.samples_seen + part for part in self._slice)
-            ids = self._order.sample_ids(first, last)
-            epochs = np.arange(first, last) // len(self._data)
-            mirrored = [
-                key_of("flip", self._seed, epoch, sample) / 2**63 < self._flip
-                for epoch, sample in zip(epochs.tolist(), ids.tolist())
-            ]
+            batch = self.peek()
             self.samples_seen += self.global_batch
-            yield _take(self._data, ids, np.array(mirrored, bool))
+            yield batch
+
+    def peek(self) -> Batch:
+        """The next batch; the position stays."""
+        first, last = (self.samples_seen + part for part in self._slice)
+        ids = self._order.sample_ids(first, last)
+        epochs = np.arange(first, last) // len(self._data)
+        mirrored = [
+            key_of("flip", self._seed, epoch, sample) / 2**63 < self._flip
+            for epoch, sample in zip(epochs.tolist(), ids.tolist())
+        ]
+        return _take(self._data, ids, np.array(mirrored, bool))
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._data.identity}
@@ -102,7 +109,10 @@ class ArrayEvalLoader:
     def __init__(self, data: ArrayData, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self._data, self._batch_size = data, batch_size
         self._start, self._stop = rank_slice(len(data), rank, world_size)
-        self.num_samples = len(data)
+        self.num_samples, self.num_classes = len(data), int(data.class_ids.max()) + 1
+
+    def __len__(self) -> int:
+        return -(-(self._stop - self._start) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for first in range(self._start, self._stop, self._batch_size):

@@ -46,6 +46,8 @@ class BenchConfig:
     """Passes over all samples per contestant, in turns; medians are reported."""
     clock: Literal["cpu", "wall"] = "cpu"
     """What a time is: of the processor (other work does not count), or of the wall."""
+    name: str = "loader"
+    """Results are saved under this name."""
     sizes: bool = True
     """Also measure memory and opening for larger data sets."""
 
@@ -214,7 +216,7 @@ def main(argv: list[str]) -> int:
         facts: dict[str, Any] = evidence(command, packages)
         facts["versions"] |= _peer_versions(config)
         facts["seconds"] = round(time.perf_counter() - started)
-        for path in save("loader", tables, facts):
+        for path in save(config.name, tables, facts):
             sys.stdout.write(f"bench loader: wrote {path}\n")
     return 0
 

@@ -1,6 +1,7 @@
 """The array loader keeps the promises of the shard loader."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from testkit.tiny_shards import make_dataset
 
 from focusvit.array_loader import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
-from focusvit.loader import DataConfig, EvalLoader
+from focusvit.loader import DataConfig, EvalLoader, TrainLoader
 from pipeline.dataset import open_dataset
 
 
@@ -59,3 +60,21 @@ def test_the_position_of_other_data_is_refused(arrays: ArrayData) -> None:
     assert state["samples_seen"] == 9
     with pytest.raises(ValueError, match="other data or another seed"):
         ArrayTrainLoader(arrays, seed=2, global_batch=9).load_state_dict(state)
+
+
+def test_both_kinds_of_loaders_have_one_interface(arrays: ArrayData, tmp_path: Path) -> None:
+    """Every public name of the shard loaders; and each kind counts, peeks and refuses alike."""
+    split = open_dataset(make_dataset(tmp_path)).split("train")
+    options: dict[str, Any] = {"seed": 1, "global_batch": 9, "rank": 0, "world_size": 1, "total_samples": 18}
+    shards, held = TrainLoader(split, DataConfig(image_px=32), **options), ArrayTrainLoader(arrays, **options)
+    evaluations = EvalLoader(split, DataConfig(image_px=32), batch_size=7), ArrayEvalLoader(arrays, batch_size=7)
+    for ours, theirs in ((held, shards), evaluations[::-1]):
+        assert {n for n in dir(theirs) if not n.startswith("_")} <= {n for n in dir(ours) if not n.startswith("_")}
+    assert len(evaluations[0]) == len(evaluations[1]) == len(list(evaluations[1])) == 8
+    assert evaluations[0].num_classes == evaluations[1].num_classes == 4
+    for loader in (shards, held):
+        first = loader.peek()
+        assert loader.state_dict().keys() == {"samples_seen", "seed", "identity"} and loader.samples_seen == 0
+        assert torch.equal(next(iter(loader)).sample_ids, first.sample_ids) and loader.samples_seen == 9
+    with pytest.raises(ValueError, match="some of 10 workers no sample"):
+        ArrayTrainLoader(arrays, **{**options, "world_size": 10})
