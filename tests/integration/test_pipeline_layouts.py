@@ -151,7 +151,9 @@ def test_odd_files_hold_the_pixels_that_pil_sees(images: Images, tmp_path: Path)
         original = Image.open(path).convert("RGB")  # without the EXIF turn, as published numbers read it
         assert (sample.meta["width"], sample.meta["height"]) == original.size
         wanted = cv2.resize(np.asarray(original), stored.shape[1::-1], interpolation=cv2.INTER_AREA)
-        assert np.abs(stored - wanted).mean() < 6, path.name  # what JPEG of quality 92 costs; turned or inverted: 40
+        if sample.image_ext == "jpg":  # with the same loss; turned, inverted or in other colours it would be 30 off
+            wanted = np.asarray(Image.open(io.BytesIO(_saved(Image.fromarray(wanted), "JPEG", quality=92))))
+        assert np.abs(stored - wanted).mean() < 4, path.name
         assert sample.image_ext == ("png" if path.name == "png.JPEG" else "jpg")
         seen += path.name in ODD
     assert seen == len(ODD) == 5
