@@ -20,6 +20,8 @@ class BenchConfig:
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
+    memory_of: tuple[Literal["inference", "training"], ...] = ("inference", "training")
+    """columns of section memory"""
     large_px: int = 512
     """side of the images in section large"""
     rounds: int = 5
@@ -48,5 +50,7 @@ class BenchConfig:
             raise ValueError(f"--size is '{self.size}'; choose tiny, small or base")
         if self.large_px < 16 or self.large_px % 16:
             raise ValueError(f"--large-px is {self.large_px}; it must be a multiple of the patch, 16")
+        if not self.memory_of:
+            raise ValueError("--memory-of is empty; give inference, training or both")
         if self.rounds < 1 or not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"--rounds is {self.rounds} and --batch-sizes {self.batch_sizes}; all must be at least 1")

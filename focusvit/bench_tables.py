@@ -224,7 +224,7 @@ def _peak(variant: Variant, size: str, batch: int, device: str, kind: str) -> in
 def memory_table(config: BenchConfig) -> Table:
     variants = config.wanted(main_variants(config.size))
     batch = max(config.batch_sizes)
-    columns: dict[str, dict[str, int]] = {"inference": {}, "training": {}}
+    columns: dict[str, dict[str, int]] = {kind: {} for kind in config.memory_of}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for name, variant in tqdm(variants.items(), desc="memory", unit="model", leave=False):
             for kind, found in columns.items():
@@ -232,7 +232,8 @@ def memory_table(config: BenchConfig) -> Table:
                     found[name] = pool.submit(_peak, variant, config.size, batch, config.device, kind).result()
                 except ImportError as error:
                     sys.stderr.write(f"bench model: {name} is left out ({error})\n")
-    first = next(iter(columns["inference"]))
+    measured = list(columns[config.memory_of[0]])
+    first = measured[0]
     rows = [
         [
             name,
@@ -241,12 +242,12 @@ def memory_table(config: BenchConfig) -> Table:
                 for kind in columns
             ),
         ]
-        for name in columns["inference"]
+        for name in measured
     ]
     how = "the profiler's record of every tensor" if config.device == "cpu" else "the allocator's peak"
     note = f"Weights, inputs, activations, in training gradients and AdamW too. Fresh process each, {how}."
     title = f"Peak memory, MiB (share of the first), fp32, batch {batch}, 224 px"
-    return Table(title=title, columns=("model", "inference", "training"), rows=rows, note=note)
+    return Table(title=title, columns=("model", *columns), rows=rows, note=note)
 
 
 def sweep_table(config: BenchConfig, segment_s: float) -> Table:
