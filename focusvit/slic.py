@@ -17,7 +17,9 @@ from torch.nn import functional
 from .model_config import IMAGENET_MEAN, IMAGENET_STD
 from .partitions import grid_cells
 
-_AT_ONCE = 8  # images whose distances exist at the same time, so that memory does not grow with the batch
+_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_AT_ONCE = {"cpu": 8}  # images whose distances exist at the same time, so that they stay in a CPU's caches
+_AT_ONCE_ELSEWHERE = 256
 
 
 @torch.no_grad()
@@ -43,8 +45,9 @@ def slic(images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: 
     unit = images.float() if images.is_floating_point() else images.float() / 255
     small = functional.avg_pool2d(unit, reduce)
     features = _features(_smooth(small), compactness / (height * width / tokens) ** 0.5)
-    layout = _layout(tokens, height, width)
-    parts = [_assign(part, layout, iterations) for part in features.split(_AT_ONCE)]
+    layout = _layout_on(images.device, tokens, height, width)
+    at_once = _AT_ONCE.get(images.device.type, _AT_ONCE_ELSEWHERE)
+    parts = [_assign(part, layout, iterations) for part in features.split(at_once)]
     return torch.cat(parts).view(-1, height, width)
 
 
@@ -60,8 +63,9 @@ def to_unit_range(
     """Normalised float images (B, 3, H, W) as RGB in [0, 1]; uint8 images stay as they are."""
     if not images.is_floating_point():
         return images
-    shift, scale = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
-    return (images.float() * scale + shift).clamp(0, 1)
+    # Numbers, not tensors: a tensor made on the host would have to be sent, and the host would wait for it.
+    channels = [images[:, i].float() * std[i] + mean[i] for i in range(3)]
+    return torch.stack(channels, 1).clamp(0, 1)
 
 
 def _features(rgb: Tensor, position: float) -> Tensor:
@@ -76,35 +80,48 @@ def _features(rgb: Tensor, position: float) -> Tensor:
 def _lab(rgb: Tensor) -> Tensor:
     """sRGB in [0, 1] (B, 3, H, W) -> CIE Lab with white D65."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    to_xyz = rgb.new_tensor(
-        [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-    )
-    xyz = torch.einsum("ij,bjhw->bihw", to_xyz / to_xyz.sum(1, keepdim=True), linear)
+    red, green, blue = linear.unbind(1)
+    rows = [(r * red + g * green + b * blue) / (r + g + b) for r, g, b in _TO_XYZ]
+    xyz = torch.stack(rows, 1)
     f = torch.where(xyz > 0.008856, xyz.clamp(min=1e-6) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = f.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 class _Layout(NamedTuple):
-    """The uniform cells that regions start from, as index arrays (a cached tensor made while a model is exported would
-    be a fake one, and stay). m is the size of the largest cell, C the most neighbours of a cell.
-    """
+    """The uniform cells that regions start from. m is the size of the largest cell, C the most neighbours of a cell."""
 
-    order: np.ndarray
+    order: Tensor
     """int64 (K m): the pixel at each place of each cell; places beyond a cell's size repeat its first pixel"""
-    valid: np.ndarray
+    valid: Tensor
     """float32 (K m): 0 at those places"""
-    back: np.ndarray
+    back: Tensor
     """int64 (P): the place of each pixel"""
-    near: np.ndarray
+    near: Tensor
     """int64 (K, C): a cell, then the cells that touch it; a cell with fewer repeats itself, and never by argmin"""
-    into: np.ndarray
+    into: Tensor
     """int64 (K, C): where in the flat (K C) of `near` each cell stands; K C, one past the end, where it does not"""
 
 
-@torch.compiler.disable  # a compiler would trace the loops; it takes the arrays as given instead
+@torch.compiler.disable  # a compiler would trace the loops; it takes the tensors as given instead
+def _layout_on(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
+    """Kept on the device: sending it again would make the host wait. Not while a model is exported: tensors made then
+    are fake ones, and would stay.
+    """
+    if torch.compiler.is_compiling():
+        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
+    return _kept_layout(device, tokens, height, width)
+
+
 @functools.lru_cache(maxsize=16)
-def _layout(tokens: int, height: int, width: int) -> _Layout:
+def _kept_layout(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
+        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
+
+
+@functools.lru_cache(maxsize=16)
+def _layout(tokens: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """The fields of `_Layout`."""
     cells = grid_cells(tokens, height, width)
     flat = cells.reshape(-1)
     sizes = np.bincount(flat, minlength=tokens)
@@ -122,7 +139,7 @@ def _layout(tokens: int, height: int, width: int) -> _Layout:
             into[cell].append(position)
     most = max(map(len, into))
     padded = np.array([found + [near.size] * (most - len(found)) for found in into])
-    return _Layout(order.reshape(-1), (place < sizes[:, None]).astype(np.float32).reshape(-1), back, near, padded)
+    return order.reshape(-1), (place < sizes[:, None]).astype(np.float32).reshape(-1), back, near, padded
 
 
 def _neighbours(cells: np.ndarray, tokens: int) -> np.ndarray:
@@ -137,7 +154,7 @@ def _neighbours(cells: np.ndarray, tokens: int) -> np.ndarray:
 
 def _assign(features: Tensor, layout: _Layout, iterations: int) -> Tensor:
     """(B, 5, P) -> ids (B, P). Centres start as the means of the cells."""
-    order, valid, back, near, into = (torch.from_numpy(part).to(features.device) for part in layout)
+    order, valid, back, near, into = layout
     (tokens, num_near), batch = near.shape, features.shape[0]
     # The last channel is 1 at pixels and 0 at places without one: their sums and counts come from one product.
     pixels = functional.pad(features, (0, 0, 0, 1), value=1.0)[:, :, order] * valid

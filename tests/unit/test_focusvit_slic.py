@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from focusvit.partitions import grid_cells
-from focusvit.slic import _assign, _layout, slic, to_unit_range
+from focusvit.slic import _assign, _layout_on, slic, to_unit_range
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 64, 196])
@@ -44,6 +46,28 @@ def test_nothing_is_read_back_to_the_host():
     images = torch.rand(2, 3, 32, 32)
     exported = torch.export.export(_Slic(), (images,)).module()  # a value read back breaks the graph
     assert torch.equal(exported(images), slic(images, 9))
+
+
+def test_after_the_first_call_nothing_is_sent_from_the_host():
+    """On a device without data, with which reading back fails too: every tensor of every operation must lie there."""
+    images = torch.rand(3, 3, 32, 32, device="meta")
+    slic(to_unit_range(images), 9)
+    with _OnlyOn("meta") as seen:
+        assert slic(to_unit_range(images), 9).shape == (3, 16, 16)
+    assert seen.count > 50
+
+
+class _OnlyOn(TorchDispatchMode):
+    def __init__(self, device):
+        super().__init__()
+        self.device, self.count = device, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]:
+            assert tensor.device.type == self.device, func
+        self.count += 1
+        return out
 
 
 class _Slic(torch.nn.Module):
@@ -90,7 +114,7 @@ def test_a_pixel_takes_the_nearest_centre_of_its_cell_and_the_cells_around():
     """One round from the cells' means, written out pixel by pixel."""
     generator = torch.Generator().manual_seed(3)
     features, tokens, height, width = torch.rand(1, 5, 12 * 10, generator=generator), 6, 12, 10
-    found = _assign(features, _layout(tokens, height, width), 1)[0].view(height, width)
+    found = _assign(features, _layout_on(features.device, tokens, height, width), 1)[0].view(height, width)
     cells = grid_cells(tokens, height, width)
     points = features[0].T.view(height, width, 5)
     means = torch.stack([points[torch.from_numpy(cells == k)].mean(0) for k in range(tokens)])
