@@ -52,10 +52,13 @@ def score_table(records: Sequence[Record], set_name: str, stage: str, samples: i
     for record in records:
         scores.setdefault(record["row"], {})[record["seed"]] = record["scores"]["top1"]
     means = {row: statistics.mean(by_seed.values()) for row, by_seed in scores.items()}
+    shared = set.intersection(*(set(by_seed) for by_seed in scores.values()))
+    fair = {row: statistics.mean(s for seed, s in by_seed.items() if seed in shared or not shared)
+            for row, by_seed in scores.items()}  # fmt: skip
     baseline = PLAIN if stage == "core" else DEFAULT
     rows = []
     for row in sorted(scores, key=lambda row: order.index(row) if row in order else len(order)):
-        rank = 1 + sum(other > means[row] for other in means.values())
+        rank = 1 + sum(other > fair[row] for other in fair.values())
         rows.append(
             (row, len(scores[row]), f"{means[row]:.2%}", interval(list(scores[row].values())),
              against(scores[row], scores.get(baseline, {})), rank)
@@ -65,7 +68,8 @@ def score_table(records: Sequence[Record], set_name: str, stage: str, samples: i
     note = (
         f"{samples} training samples from scratch ({samples / one['train_samples']:.2f} epochs of "
         f"{one['train_samples']}), the same recipe for every row; {one['test_samples']} images in {what}. Intervals: "
-        "95 %, Student's t over seeds; differences are paired by seed. '-': a single seed has no interval."
+        "95 %, Student's t over seeds; differences are paired by seed, ranks are of the seeds that all rows have. "
+        "'-': a single seed has no interval."
     )
     columns = ("model", "seeds", "top-1", "95 % interval", f"points against '{baseline}'", "rank")
     return Table(title=f"{set_name}, stage {stage}", columns=columns, rows=rows, note=note)
