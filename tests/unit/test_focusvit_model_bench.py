@@ -32,7 +32,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(results: Path, *sections: str) -> list[dict]:
-    argv = ["--sections", *sections, "--rounds", "1", "--batch-sizes", "1", "2", "--large-px", "64"]
+    argv = ["--size", "tiny", "--sections", *sections, "--rounds", "1", "--batch-sizes", "1", "2", "--large-px", "64"]
     assert bench_model.main(argv) == 0
     content = json.loads((results / "model.json").read_text())
     assert content["command"] == "focusvit bench model " + " ".join(argv)
