@@ -30,6 +30,8 @@ from .profile import training_loss
 
 POWERCAP = Path("/sys/class/powercap")
 Calls = Mapping[str, Callable[[], object]]
+Cost = tuple[float, float | None]
+"""CPU seconds of all threads and joules, where they are known"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,8 @@ def joules(root: Path = POWERCAP) -> float | None:
         return None
 
 
-def cost_of(calls: Calls, rounds: int, images: int) -> dict[str, tuple[float, float | None]]:
-    """(CPU seconds of all threads, joules or None) for 1,000 images; a call handles `images`. Medians over rounds in
+def cost_of(calls: Calls, rounds: int, images: int) -> dict[str, Cost]:
+    """The cost of 1,000 images; a call handles `images`. Medians over rounds in
     which the calls take turns; one more round comes first and is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -136,7 +138,8 @@ def model_tables(config: BenchEnergyConfig, segment_s: float) -> list[Table]:
     served_costs = cost_of(inference, config.rounds, config.batch)
     note = f"fp32, batch {config.batch}, 224 px."
     included = f"Superpixels add {segment_s * 1000:.1f} CPU s, joules not measured: {SEGMENTER}."
-    whole = {name: (cost + (segment_s * 1000 if needs[name] else 0), None) for name, (cost, _) in served_costs.items()}
+    extra = {name: 1000 * segment_s if needs[name] else 0.0 for name in needs}
+    whole: dict[str, Cost] = {name: (cost + extra[name], None) for name, (cost, _) in served_costs.items()}
     return [
         _table("Inference, maps given", served_costs, first, note),
         _table("Inference, superpixels included", whole, first, included),
@@ -155,7 +158,7 @@ def _train(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], optimizer: 
     optimizer.step()
 
 
-def _table(title: str, costs: dict[str, tuple[float, float | None]], first: str, note: str) -> Table:
+def _table(title: str, costs: dict[str, Cost], first: str, note: str) -> Table:
     base = costs[first][0]
     told = "-"
     rows = [
