@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,12 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Sp
 
 
 def _crcs(split: Split, **more: Any) -> list[str]:
-    import zlib
-
     data = DataConfig(image_px=32, map_px=16, **more)
     loader = TrainLoader(split, data, seed=3, global_batch=7, rank=0, world_size=1, tokens=5, total_samples=105)
     return [str(zlib.crc32(batch.images.numpy().tobytes())) for batch in loader]
 
 
+@pytest.mark.soak
 def test_two_processes_share_one_cache(remote: tuple[Split, Split], tmp_path: Path) -> None:
     local, store = remote
     expected = _crcs(local)
