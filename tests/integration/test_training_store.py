@@ -57,8 +57,6 @@ def test_a_run_in_a_store_stops_resumes_and_refuses_like_one_on_a_disk(bucket: s
     assert len(storage.list_names(f"{run}/checkpoints")) == len(kept)
     with pytest.raises(UsageError, match=r"s3://bucket/run holds a run with another config: seed: 0 -> 7"):
         launch_training(dataclasses.replace(CONFIG, seed=7), launch(remote, run, tmp_path, local=True))
-    summary = launch_training(CONFIG, launch(remote, run, tmp_path, local=True))  # nothing left to train
-    assert summary["points_not_sent"] == 0 and summary["checkpoint"].startswith(f"{run}/checkpoints/")
 
 
 @pytest.mark.ray
@@ -66,7 +64,8 @@ def test_a_run_in_a_store_stops_resumes_and_refuses_like_one_on_a_disk(bucket: s
 def test_ray_train_runs_from_and_to_a_store(bucket: str, tmp_path: Path) -> None:
     local, remote = shards(bucket, tmp_path)
     run_with_stops(CONFIG, local, str(tmp_path / "alone"), 0)
-    launch_training(CONFIG, launch(remote, f"{bucket}/run", tmp_path, workers="2"))
+    summary = launch_training(CONFIG, launch(remote, f"{bucket}/run", tmp_path, workers="2"))
+    assert summary["points_not_sent"] == 0 and summary["checkpoint"].startswith(f"{bucket}/run/checkpoints/")
     ours, expected = values_of(f"{bucket}/run"), values_of(tmp_path / "alone")
     assert ours.keys() == expected.keys()
     last = max(ours)
