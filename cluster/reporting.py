@@ -56,7 +56,6 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
             }
         )
         tracker.watch()
-        tracker.primary_metric("val/top1")
         tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
         split = data.split(config.data.train_split)
         if not known:

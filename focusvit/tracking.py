@@ -152,11 +152,6 @@ class Tracker:
         for key, value in values.items():
             self._client.set_tag(self.run_id, key, str(value)[:5000])
 
-    def primary_metric(self, name: str) -> None:
-        """The metric of which the UI draws the first chart of the experiment."""
-        self._client.set_experiment_tag(self.experiment_id, "mlflow.experiment.primaryMetric.name", name)
-        self._client.set_experiment_tag(self.experiment_id, "mlflow.experiment.primaryMetric.greaterIsBetter", "True")
-
     def metrics(self, points: list[Point]) -> None:
         """Send points, 1000 at a time."""
         from mlflow.entities import Metric
