@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from testkit.failing_task import transfer_or_die
+from testkit import failing_task
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 
+from cluster import ray_session as ray_session_module
 from cluster.ray_session import ray_session
 from cluster.scoring import POINTS, scored_checkpoints
 from cluster.transfers import TransferLaunch, _side_by_side
@@ -23,9 +24,12 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_here():
-    """One Ray for the file: each start costs seconds."""
-    with ray_session():
-        yield
+    """One Ray for the file: each start costs seconds. Its workers find the work of this file in the testkit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_session_module, "PASSED_ON", (*ray_session_module.PASSED_ON, "PYTHONPATH"))
+        patch.setenv("PYTHONPATH", str(Path(failing_task.__file__).parent.parent))
+        with ray_session():
+            yield
 
 
 def test_tasks_side_by_side_give_the_rows_of_one_process_and_survive_a_dead_worker(tmp_path):
@@ -42,7 +46,7 @@ def test_tasks_side_by_side_give_the_rows_of_one_process_and_survive_a_dead_work
         ]  # fmt: skip
 
     map_tasks = _side_by_side(TransferLaunch(checkpoint=checkpoint, tasks_at_once=2))
-    found = {outcome.task.name: outcome for outcome in map_tasks(transfer_or_die, jobs("ray"))}
+    found = {outcome.task.name: outcome for outcome in map_tasks(failing_task.transfer_or_die, jobs("ray"))}
     assert set(found) == {"a", "killer", "b"}
     assert found["killer"].rows == [] and "killer: its Ray worker died" in found["killer"].failures[0]
     for job in jobs("here"):
