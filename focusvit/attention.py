@@ -36,6 +36,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, trace: Trace = 
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
+def join_heads(x: Tensor) -> Tensor:
+    """(B, heads, n, d) -> (B, n, heads d).
+
+    A view of what the fused kernel returns. Exporting must not record that view: the exporter takes the kernel apart
+    again, and its parts return other strides.
+    """
+    return torch.cat(x.unbind(1), -1) if torch.compiler.is_exporting() else x.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     def __init__(self, config: FocusViTConfig) -> None:
         super().__init__()
@@ -62,7 +71,7 @@ class Attention(nn.Module):
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, heads, n, d) -> (B, n, D), projected."""
-        return self.drop(self.proj(x.transpose(1, 2).flatten(2)))
+        return self.drop(self.proj(join_heads(x)))
 
     def forward(self, x: Tensor, context: AttentionContext | None = None, trace: Trace = None) -> Tensor:
         """(B, n, D) -> (B, n, D)."""

@@ -6,7 +6,7 @@ The positional encoding modulates every read: it is part of queries and keys, an
 import torch
 from torch import Tensor, nn
 
-from .attention import Trace, attend
+from .attention import Trace, attend, join_heads
 from .model_config import FocusViTConfig
 from .partitions import static_partition
 from .position import NUM_FEATURES, RegionFeatures
@@ -124,4 +124,4 @@ class LatentRead(nn.Module):
         k, v = self.kv(self.norm_tokens(tokens)).chunk(2, -1)
         k = k + self.key_position(features)
         read = attend(self._split(q), self._split(k), self._split(v), key_bias, trace)
-        return latents + self.proj(read.transpose(1, 2).flatten(2))
+        return latents + self.proj(join_heads(read))
