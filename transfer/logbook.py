@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from focusvit.checkpoint import Checkpoint
-from focusvit.pictures import confusion_figure, read_png
+from focusvit.pictures import confusion_figure, read_png, tile
 from focusvit.pyfunc_model import register
 from focusvit.tracking import Tracker
 from pipeline import storage
@@ -99,8 +99,11 @@ class Logbook:
                     values |= {f"{prefix}{row.metric}_low": row.low, f"{prefix}{row.metric}_high": row.high}
             child.metrics([(_key(key), step, value, now) for key, value in values.items()])
             self._pictures(child, rows[-1])
-            for number, place in enumerate(rows[0].pictures):
-                child.step_image(read_png(place), "painted", number)
+            painted = [read_png(place) for place in rows[0].pictures]
+            for number, picture in enumerate(painted):
+                child.step_image(picture, "painted", number)
+            if painted:  # and all on one sheet under a name that the artifact page can show
+                child.image(tile(painted, columns=2), "painted_masks")
 
     def _pictures(self, child: Tracker, row: Result) -> None:
         """Confusion matrix and per-class table; baselines do without."""

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from testkit.mlflow_server import MlflowServer
+from testkit.mlflow_server import MlflowServer, tidy_mlflow
 from testkit.on_cluster import Cluster
 from testkit.ray_head import RayHead
 
@@ -97,13 +97,6 @@ class Visit:
         self.page.screenshot(path=self.folder / f"{name}.png", timeout=120_000)
         (self.folder / f"{name}.txt").write_text(self.page.inner_text("body"))
 
-    def tidy(self) -> None:
-        """What a reviewer does once in a new browser: close the assistant, choose the pages of model training."""
-        for selector in ("[data-component-id='mlflow.assistant.chat_panel.close']", "text='Model training'"):
-            found = self.page.locator(selector).first
-            if found.is_visible():
-                found.click()
-
 
 def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     visit, url = Visit(browser, pictures), reviewed.server.url
@@ -113,7 +106,7 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     assert len(ids) == 2
     home, run = f"{url}/#/experiments/{experiment}", f"{url}/#/experiments/{experiment}/runs/{ids[0]}"
     visit.open(f"{url}/#/experiments", "mlflow-first-visit", "focusvit")
-    visit.tidy()
+    tidy_mlflow(visit.page)
     visit.open(f"{url}/#/experiments", "mlflow-experiments", "focusvit")
     visit.open(f"{home}/runs", "mlflow-runs", "demo fast", "demo slow", "shards")
     visit.open(f"{home}/runs?compareRunsMode=CHART", "mlflow-charts", "val/top1", "train/loss", height_px=3000)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from testkit.mlflow_server import MlflowServer
+from testkit.mlflow_server import MlflowServer, tidy_mlflow
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
 
@@ -43,9 +43,13 @@ def pages(tmp_path_factory):
         assert main([*argv, "--out", str(folder / "out"), "--tracking-uri", server.url]) == 0
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_context(viewport={"width": 1500, "height": 950}).new_page()
+        page.goto(f"{server.url}/#/experiments", timeout=120_000)
+        page.get_by_text("transfer").first.wait_for(timeout=120_000)
+        tidy_mlflow(page)
 
-        def show(path: str, name: str, wait_for: str, *click: str) -> str:
+        def show(path: str, name: str, wait_for: str, *click: str, height_px: int = 950) -> str:
             """Open a page, wait for a text, click through texts, take a picture; returns the text of the page."""
+            page.set_viewport_size({"width": 1500, "height": height_px})  # what lies below the fold is not drawn
             page.goto(f"{server.url}/#{path}", timeout=120_000)
             page.get_by_text(wait_for).first.wait_for(timeout=120_000)
             for text in click:
@@ -76,8 +80,9 @@ def test_suite_children_table_and_painted_masks_are_shown(pages):
     table = show(f"{own}/artifacts", "transfer-table", "tables", "tables", "results.json")
     assert "95 % interval" in table and "logistic" in table
     show(f"{own}/artifacts", "transfer-radar", "images", "images", "radar.png")
-    masks = show(f"/experiments/{experiment}/runs/{dense.info.run_id}/model-metrics", "transfer-masks", "miou")
-    assert "painted" in masks
-    show(f"/experiments/{experiment}/runs/{dense.info.run_id}/artifacts", "transfer-confusion", "images")
+    inside = f"/experiments/{experiment}/runs/{dense.info.run_id}"
+    assert "miou" in show(f"{inside}/model-metrics", "transfer-metrics", "miou", height_px=1600)
+    masks = show(f"{inside}/artifacts", "transfer-masks", "images", "images", "painted_masks.png")
+    assert "painted" in masks and "confusion" in masks
     models = show("/models/tiny-model", "transfer-model", "tiny-model")
     assert "best" in models

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import requests
 from testkit.ray_head import die_with_parent, free_ports
@@ -75,3 +76,11 @@ class MlflowServer:
 
     def __exit__(self, *args: object) -> None:
         self.stop()
+
+
+def tidy_mlflow(page: Any) -> None:
+    """What a reviewer does once in a new browser: close the assistant, choose the pages of model training."""
+    for selector in ("[data-component-id='mlflow.assistant.chat_panel.close']", "text='Model training'"):
+        found = page.locator(selector).first
+        if found.is_visible():
+            found.click()
