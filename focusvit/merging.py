@@ -38,7 +38,10 @@ def merge_most_similar(x: Tensor, size: Tensor, keys: Tensor, num_merged: int, f
         return x, size
     keys = functional.normalize(keys[:, first:], dim=-1)
     score, target = (keys[:, ::2] @ keys[:, 1::2].transpose(1, 2)).max(-1)
-    order = score.argsort(dim=1, descending=True, stable=True)
+    if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK puts the lower index first on a tie too
+        order = score.topk(score.shape[1], dim=1).indices
+    else:
+        order = score.argsort(dim=1, descending=True, stable=True)
     merged, kept = order[:, :num_merged], order[:, num_merged:]
     target = target.gather(1, merged)
 
