@@ -54,6 +54,8 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench train
 	$(BIN)/focusvit bench transfer
 	$(BIN)/focusvit bench loader
+	$(BIN)/focusvit bench energy
+	$(BIN)/focusvit bench growth
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 SETS ?= build/sets
