@@ -219,10 +219,8 @@ class FocusViT(nn.Module):
         return x
 
     def _normalized(self, images: Tensor) -> Tensor:
-        exact = images.to(self.norm.weight.dtype)
-        if images.is_floating_point():
-            return exact
-        return (exact - self.pixel_mean.to(exact.dtype)) / self.pixel_std.to(exact.dtype)
+        exact, raw = images.to(self.norm.weight.dtype), not images.is_floating_point()
+        return (exact - self.pixel_mean.to(exact.dtype)) / self.pixel_std.to(exact.dtype) if raw else exact
 
     def _trunk(
         self, x: Tensor, regions: Regions, features: Tensor, bias: Tensor | None, coarse: Tensor | None, seen: Seen
@@ -290,8 +288,8 @@ class FocusViT(nn.Module):
         pool_bias = with_class_token(pooled_regions(weights, regions).log_relative_area(), config.readout)
         pool = nn.functional.pad(weights, (self.num_class_tokens, 0, self.num_class_tokens, 0))
         if self.num_class_tokens:
-            _, M, K = weights.shape
-            pool = pool + nn.functional.pad(pool.new_ones(1, 1, 1), (0, K, 0, M))  # the class token stands for itself
+            # The class token stands for itself.
+            pool = pool + nn.functional.pad(pool.new_ones(1, 1, 1), (0, weights.shape[2], 0, weights.shape[1]))
         return AttentionContext(bias, pool, pool_bias), weights
 
 

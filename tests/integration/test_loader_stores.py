@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from testkit.s3_server import s3_bucket
 from testkit.tiny_shards import make_dataset
 
 from focusvit.loader import DataConfig, TrainLoader
@@ -54,33 +55,12 @@ split.wait()
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Split, Split]]:
     """The same data set on the disk and in the bucket of a server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-    import s3fs
-
-    storage._store.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
-    local = Path(make_dataset(tmp_path / "local"))
-    for path in local.rglob("*"):
-        if path.is_file():
-            storage.put(f"s3://bucket/set/{path.relative_to(local)}", path.read_bytes())
-    yield open_dataset(str(local)).split("train"), open_dataset("s3://bucket/set").split("train")
-    storage._store.cache_clear()
-    server.stop()
+    with s3_bucket(monkeypatch) as bucket:
+        local = Path(make_dataset(tmp_path / "local"))
+        for path in local.rglob("*"):
+            if path.is_file():
+                storage.put(f"{bucket}/set/{path.relative_to(local)}", path.read_bytes())
+        yield open_dataset(str(local)).split("train"), open_dataset(f"{bucket}/set").split("train")
 
 
 def _crcs(split: Split, **more: Any) -> list[str]:
