@@ -46,7 +46,10 @@ class StudyConfig:
 
     data: str = ""
     """folder that holds the shards of the sets, as DATA/tiny-imagenet-40 and DATA/cifar10; "" prints the ledger only"""
-    sets: tuple[str, ...] = tuple(SETS)
+    sets: tuple[str, ...] = ("tiny-imagenet-40", "cifar10")
+    """geometries: tiny-imagenet-40, cifar10, tiny-imagenet-40-256-patches"""
+    rows: tuple[str, ...] = ()
+    """only these rows of the matrix, by their names in the table; all by default"""
     stage: Literal["core", "select", "speed"] = "core"
     """core: the matrix, scored once on the test split; select: superpixel settings on a held-out tenth of train;
     speed: throughput and memory of the core matrix"""
@@ -109,9 +112,14 @@ def planned(config: StudyConfig) -> Iterator[Run]:
     rows_of = core_rows if config.stage == "core" else selection_rows
     for set_name in config.sets:
         of = SETS[set_name]
-        data = open_dataset(f"{config.data}/{set_name}")
+        data = open_dataset(f"{config.data}/{of.folder}")
+        models = rows_of(of)
+        unknown = set(config.rows) - models.keys()
+        if unknown:
+            raise UsageError(f"--rows names '{min(unknown)}'; the rows of {set_name} are {', '.join(models)}")
+        wanted = {row: model for row, model in models.items() if row in (config.rows or models)}
         for seed in range(config.seeds):
-            for row, model in rows_of(of).items():
+            for row, model in wanted.items():
                 trained = train_config(replace(model, num_classes=len(data.classes)), of, seed)
                 yield Run(
                     set_name=set_name, row=row, stage=config.stage, config=trained, samples=config.samples,
@@ -175,7 +183,7 @@ def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) ->
 
 def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
     """Make the record of one run and put it into the ledger."""
-    model, uri = run.config.model, f"{config.data}/{run.set_name}"
+    model, uri = run.config.model, f"{config.data}/{SETS[run.set_name].folder}"
     tokens = model.tokens if model.needs_maps else None
     px, map_px = run.config.data.image_px, run.config.data.map_px
     train = arrays(uri, "train", px, map_px, tokens).to(config.device)
@@ -230,7 +238,7 @@ def main(argv: list[str]) -> int:
         from .study_speed import measure_speed
 
         for set_name in config.sets:
-            measure_speed(f"{config.data}/{set_name}", set_name, ledger, arrays)
+            measure_speed(f"{config.data}/{SETS[set_name].folder}", set_name, ledger, arrays)
     elif config.data:
         runs = list(planned(config))
         done = recorded(ledger)

@@ -1,4 +1,4 @@
-"""What the accuracy study compares: one geometry of 8 x 8 patches, the same recipe and budget for every row."""
+"""What the accuracy study compares: a few geometries, the same recipe and budget for every row of one."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,23 +11,38 @@ PLAIN, DEFAULT = "ViT", "FocusViT"
 
 @dataclass(frozen=True, kw_only=True)
 class StudySet:
-    """How images of one data set enter: its test split, side of image and map, patch; the grid is 8 x 8 in each."""
+    """How the images of one data set enter, and how large the models on it are."""
 
+    folder: str
+    """of the shards, below --data"""
     test_split: str
     image_px: int
     patch_px: int
     map_px: int
+    width: int = 96
+    heads: int = 3
+    tokens: int = 16
+    """superpixels, a quarter of the patches"""
+    lla: tuple[int, int] = (24, 8)
+    """tokens and latents of the row with latents"""
 
 
 SETS: dict[str, StudySet] = {
-    "tiny-imagenet-40": StudySet(test_split="val", image_px=64, patch_px=8, map_px=32),
-    "cifar10": StudySet(test_split="test", image_px=32, patch_px=4, map_px=32),
-}
+    "tiny-imagenet-40": StudySet(folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=8, map_px=32),
+    "cifar10": StudySet(folder="cifar10", test_split="test", image_px=32, patch_px=4, map_px=32),
+    # As many patches as 256 px images have at patch 16: here superpixels are not the larger part of the cost.
+    "tiny-imagenet-40-256-patches": StudySet(
+        folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=4, map_px=64, width=128, heads=4, tokens=64,
+        lla=(100, 32),
+    ),
+}  # fmt: skip
 
 
 def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
-    """The row that carries the claim: conv stem, 1 grid block of 6, 16 superpixels for 64 patches."""
-    values = {"image_px": of.image_px, "patch_px": of.patch_px, "width": 96, "heads": 3, "tokens": 16}
+    """The row that carries the claim: conv stem, 1 grid block of 6, one superpixel for four patches."""
+    values = {
+        "image_px": of.image_px, "patch_px": of.patch_px, "width": of.width, "heads": of.heads, "tokens": of.tokens
+    }  # fmt: skip
     return focusvit_64px(**{**values, **overrides})
 
 
@@ -44,7 +59,9 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
         ("token merging", "token_merging"),
     ):
         rows[f"control: {title}"] = replace(control(name, model), stem=model.stem)
-    rows["FocusViT, LLA (24 tokens, 8 latents)"] = replace(model, tokens=24, trunk="hybrid", num_latents=8)
+    tokens, latents = of.lla
+    title = f"FocusViT, LLA ({tokens} tokens, {latents} latents)"
+    rows[title] = replace(model, tokens=tokens, trunk="hybrid", num_latents=latents)
     return rows
 
 
@@ -53,8 +70,8 @@ def selection_rows(of: StudySet) -> dict[str, FocusViTConfig]:
     model = default_model(of)
     return {
         DEFAULT: model,
-        "K 8": replace(model, tokens=8),
-        "K 24": replace(model, tokens=24),
+        f"K {of.tokens // 2}": replace(model, tokens=of.tokens // 2),
+        f"K {of.tokens * 3 // 2}": replace(model, tokens=of.tokens * 3 // 2),
         "d0 0": replace(model, grid_depth=0),
         "d0 2": replace(model, grid_depth=2),
         "mean pooling": replace(model, pooling="mean"),

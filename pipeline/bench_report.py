@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ class Table:
 
 
 def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
-    """What produced a result: command, commit, versions, machine, and the load beside it."""
+    """What produced a result: command, day (UTC), commit, versions, machine, and the load beside it."""
     return {
         "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},

@@ -14,6 +14,7 @@ from focusvit.model import FocusViT
 from focusvit.profile import example_inputs
 from focusvit.study_matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
 from focusvit.study_report import against, interval, joint_table, score_table, verdict
+from pipeline.errors import UsageError
 
 
 @pytest.mark.parametrize("set_name", SETS)
@@ -87,6 +88,15 @@ def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Pa
         replace(run, config=replace(run.config, model=replace(run.config.model, width=48))),
     ]
     assert len({run.key(), *(other.key() for other in others)}) == 6
+
+
+def test_only_the_named_rows_run(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path, seeds=2, rows=(PLAIN, DEFAULT))
+    assert [(run.row, run.config.seed) for run in study.planned(config)] == [
+        (row, seed) for seed in (0, 1) for row in (PLAIN, DEFAULT)
+    ]
+    with pytest.raises(UsageError, match="--rows names 'VIT'; the rows of tiny-imagenet-40 are ViT, "):
+        list(study.planned(config_of(shards, tmp_path, rows=("VIT",))))
 
 
 def test_what_is_held_out_is_never_learned_from(shards: Path) -> None:
