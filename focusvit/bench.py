@@ -19,6 +19,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "loader": ("focusvit.bench_loader:main", "CPU time of a training sample with its map, beside other loaders"),
     "train": ("focusvit.bench_train:main", "the training step, the loop around it, checkpoints, a second rank"),
     "edge": ("focusvit.bench_edge:main", "exported files in onnxruntime: latency, size, memory beside a plain ViT"),
+    "agreement": ("pipeline.bench_agreement:main", "the tables of two runs side by side: do their ratios agree?"),
     "transfer": ("transfer.bench_transfer:main", "what limits feature extraction; solvers beside scikit-learn's"),
 }
 
