@@ -6,6 +6,7 @@ same command prints the tables of what is there. Images and maps are held as arr
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
 
 from .array_loader import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
+from .checkpoint import Checkpoint, save_checkpoint
 from .config_json import from_json, to_json
 from .data_config import DataConfig
 from .evaluate import tally
@@ -61,6 +63,8 @@ class StudyConfig:
     device: str = "cpu"
     ledger: str = str(LEDGER)
     """folder of the records"""
+    checkpoints: str = ""
+    """folder that keeps the trained models, each as a checkpoint that `focusvit transfer` takes; "" keeps none"""
     name: str = "study"
     """the tables go to tests/benchmarks/results/NAME.md and NAME.json"""
 
@@ -168,8 +172,10 @@ def trained(config: TrainConfig, train: ArrayData, samples: int, device: str, ti
     return learner
 
 
-def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) -> dict[str, Any]:
-    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss and CPU seconds."""
+def train_and_score(
+    run: Run, train: ArrayData, test: ArrayData, device: str
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss, CPU seconds; the weights."""
     config = run.config
     cpu_start = time.process_time()
     learner = trained(config, train, run.samples, device, f"{run.set_name} {run.row} {config.seed}")
@@ -178,7 +184,8 @@ def train_and_score(run: Run, train: ArrayData, test: ArrayData, device: str) ->
         learner.model, ArrayEvalLoader(test, batch_size=250), num_samples=len(test),
         num_classes=config.model.num_classes, device=device,
     )  # fmt: skip
-    return {**scores.metrics(), "samples": learner.samples_seen, "train_cpu_s": round(spent, 1)}
+    found = {**scores.metrics(), "samples": learner.samples_seen, "train_cpu_s": round(spent, 1)}
+    return found, learner.model.state_dict()
 
 
 def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
@@ -191,7 +198,9 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
         train, test = hold_out(train)
     else:
         test = arrays(uri, SETS[run.set_name].test_split, px, map_px, tokens).to(config.device)
-    scores = train_and_score(run, train, test, config.device)
+    scores, weights = train_and_score(run, train, test, config.device)
+    if config.checkpoints:
+        keep(f"{config.checkpoints}/{run.set_name}/{slug(run.row)}-{run.config.seed}", run, weights, scores, uri)
     facts = evidence(f"focusvit study --stage {run.stage}", ("torch", "numpy", "fast-slic"))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
@@ -204,6 +213,22 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(place)
     return record
+
+
+def slug(row: str) -> str:
+    """The name of a row as a folder: 'control: uniform grid' is control-uniform-grid."""
+    return "-".join(re.findall(r"[a-z0-9]+", row.lower()))
+
+
+def keep(place: str, run: Run, weights: dict[str, torch.Tensor], scores: dict[str, Any], data_uri: str) -> None:
+    """Write the trained model as a checkpoint folder."""
+    data = open_dataset(data_uri)
+    record = Checkpoint(
+        config=to_json(run.config), model=to_json(run.config.model), classes=data.classes,
+        samples_seen=scores["samples"], metrics={"val/top1": scores["top1"]}, data_uri=data_uri,
+        data_identity=run.data_identity, superpixels=to_json(data.superpixels), image=dict(data.image),
+    )  # fmt: skip
+    save_checkpoint(place, record, weights)
 
 
 def recorded(ledger: Path) -> set[tuple[str, int]]:

@@ -10,6 +10,9 @@ import torch
 from testkit.tiny_shards import make_dataset
 
 from focusvit import study
+from focusvit.array_loader import ArrayEvalLoader
+from focusvit.checkpoint import load_model
+from focusvit.evaluate import tally
 from focusvit.model import FocusViT
 from focusvit.profile import example_inputs
 from focusvit.study_matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
@@ -88,6 +91,17 @@ def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Pa
         replace(run, config=replace(run.config, model=replace(run.config.model, width=48))),
     ]
     assert len({run.key(), *(other.key() for other in others)}) == 6
+
+
+def test_a_kept_checkpoint_is_the_scored_model(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path, seeds=1, checkpoints=str(tmp_path / "kept"))
+    (run,) = [run for run in study.planned(config) if run.row == "control: uniform grid"]
+    scores = study.fill(run, config, Path(config.ledger))["scores"]
+    folder = tmp_path / "kept" / "tiny-imagenet-40" / "control-uniform-grid-0"
+    model, record = load_model(str(folder), torch.device("cpu"))
+    test = study.arrays(f"{shards}/tiny-imagenet-40", "train", 64, 32, None)
+    found = tally(model, ArrayEvalLoader(test, batch_size=25), num_samples=50, num_classes=4, device="cpu").metrics()
+    assert found["loss"] == pytest.approx(scores["loss"], rel=1e-4) and record.metrics["val/top1"] == scores["top1"]
 
 
 def test_only_the_named_rows_run(shards: Path, tmp_path: Path) -> None:
