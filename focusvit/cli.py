@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -48,8 +49,44 @@ def _check_identity() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 130 interrupted."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Run one verb.
+
+    Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 130 interrupted, 141 nobody reads on (`| head`).
+    """
+    try:
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+        except SystemExit:  # after --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _silence_unread():  # a connection of the work broke
+            raise
+        return 141
+
+
+def _silence_unread() -> bool:
+    """Whether stdout or stderr has lost its reader; what is written there from now on goes nowhere.
+
+    SIGPIPE's default action would end us the Unix way, but for a socket of Ray or MLflow that closes as well.
+    """
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            poll.register(stream.fileno(), 0)  # an error is told unasked
+        except (OSError, ValueError):  # no file behind it: a test's buffer
+            continue
+    unread = [descriptor for descriptor, _ in poll.poll(0)]
+    for descriptor in unread:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(unread)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage() + "\n")
         return 0 if arguments else 2

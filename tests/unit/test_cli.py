@@ -1,5 +1,6 @@
 """What a person meets first: help, an unknown verb, an error in one paragraph."""
 
+import os
 import subprocess
 import sys
 
@@ -40,3 +41,28 @@ def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from focusvit.cli import main; main(['show'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode != 0 and "another package called 'pipeline' is imported first" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argv", [["--help"], ["preprocess", "--help"]])
+def test_a_reader_that_goes_away_ends_a_verb_quietly(argv, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "focusvit.cli", *argv]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_connection_that_breaks_is_no_reader_that_goes_away(monkeypatch):
+    import focusvit.cli as cli
+
+    def lose_the_server(argv):
+        raise BrokenPipeError
+
+    monkeypatch.setitem(cli.VERBS, "demo", ("test_target:main", ""))
+    monkeypatch.setattr(cli, "_check_identity", lambda: None)
+    monkeypatch.setitem(sys.modules, "test_target", type("Module", (), {"main": staticmethod(lose_the_server)}))
+    with pytest.raises(BrokenPipeError):
+        main(["demo"])
