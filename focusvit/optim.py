@@ -106,7 +106,14 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     """AdamW (fused where torch offers it) or SGD with Nesterov momentum."""
     groups = parameter_groups(model, config)
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        momentum = config.momentum
+        sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        for group in sgd.param_groups if momentum else ():
+            for p in group[
+                "params"
+            ]:  # torch makes it on the first step and leaves it unfilled when that one is skipped
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+        return sgd
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
