@@ -183,12 +183,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[int, str]) -> None:
-    """The inverse of `optimizer_tensors`: moments go to the parameter's device, step counters stay where they were."""
+    """The inverse of `optimizer_tensors`. Step counters go to the parameter's device too: fused kernels read them."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             slots = {}
             for key, value in tensors.items():
                 if key.startswith("optim.") and key.split(".", 2)[2] == names[id(parameter)]:
-                    slots[key.split(".", 2)[1]] = value.to(parameter.device) if value.ndim else value.clone()
+                    slots[key.split(".", 2)[1]] = value.to(parameter.device)
             if slots:
                 optimizer.state[parameter] = slots

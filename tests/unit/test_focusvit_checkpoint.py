@@ -3,13 +3,24 @@
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from focusvit.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
+from focusvit.checkpoint import (
+    Checkpoint,
+    fill_optimizer,
+    find_checkpoint,
+    load_checkpoint,
+    load_model,
+    load_weights,
+    optimizer_tensors,
+    save_checkpoint,
+)
 from focusvit.config_json import difference, from_json, to_json
 from focusvit.model import FocusViT
+from focusvit.optim import OptimConfig, build_optimizer
 from focusvit.recipes import RECIPES, debug, recipe
 from focusvit.run import RunDir
 from focusvit.train_config import TrainConfig
@@ -97,6 +108,26 @@ def test_an_unknown_recipe_or_key_names_what_exists() -> None:
 def test_difference_uses_the_names_of_the_command_line() -> None:
     other = dataclasses.replace(debug(), seed=4, optim=dataclasses.replace(debug().optim, lr=0.5))
     assert difference(to_json(debug()), to_json(other)) == ["optim.lr: 0.001 -> 0.5", "seed: 0 -> 4"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_optimizer_comes_back_whole_and_where_its_weights_are(name: Any) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = build_optimizer(model, OptimConfig(name=name))
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    saved = optimizer_tensors(optimizer, {id(p): n for n, p in model.named_parameters()})
+    for device in (
+        "cpu",
+        "meta",
+    ):  # meta stands for a GPU: the fused optimizers want all of their state beside the weights
+        other = torch.nn.Linear(3, 2, device=device)
+        again, names = build_optimizer(other, OptimConfig(name=name)), {id(p): n for n, p in other.named_parameters()}
+        fill_optimizer(again, saved, names)
+        found = optimizer_tensors(again, names)
+        assert found.keys() == saved.keys()
+        assert {value.device.type for value in found.values()} == {device}
+        assert device == "meta" or all(torch.equal(found[key], saved[key]) for key in saved)
 
 
 class _Scaled(torch.nn.Module):
