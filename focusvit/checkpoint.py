@@ -51,7 +51,7 @@ class Checkpoint:
     """the MLflow run"""
     has_ema: bool = False
     counters: dict[str, int] = field(default_factory=dict)
-    """replaced samples, skipped steps"""
+    """replaced_samples so far (skipped steps are in the state, as guard)"""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -52,6 +52,8 @@ class Learner:
         self._staged: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         self.samples_seen = 0
         self.metrics: dict[str, float] = {}
+        self.counters: dict[str, int] = {}
+        """what the run has counted up to the checkpoint that it went on from"""
 
     def start(self, run: RunDir) -> None:
         """Go on from the latest complete checkpoint of `run`; else from `init_from`; else from fresh weights."""
@@ -85,6 +87,7 @@ class Learner:
         fill_optimizer(self.optimizer, state, self._names)
         self.guard.fill(state)
         self.samples_seen, self.metrics = record.samples_seen, dict(record.metrics)
+        self.counters = dict(record.counters)
 
     def seed_step(self, rank: int) -> None:
         """Randomness inside the step (drop path) depends on the position and the rank alone: no RNG state to save."""
@@ -113,7 +116,14 @@ class Learner:
         """A sum over all weights. Ranks that took the same steps have the same, to the last bit."""
         return float(torch.stack([p.detach().sum(dtype=torch.float64) for p in self.model.parameters()]).sum())
 
-    def save(self, run: RunDir, data: Dataset, writer: CheckpointWriter, metrics: dict[str, float]) -> None:
+    def save(
+        self,
+        run: RunDir,
+        data: Dataset,
+        writer: CheckpointWriter,
+        metrics: dict[str, float],
+        counters: dict[str, int] | None = None,
+    ) -> None:
         """Copy this moment and let `writer` make a checkpoint of it (rank 0 only)."""
         weights: dict[str, Tensor] = self.ema.weights if self.ema else self.model.state_dict()
         state = {**optimizer_tensors(self.optimizer, self._names), **self.guard.tensors()}
@@ -134,6 +144,7 @@ class Learner:
             image=dict(data.image),
             run_id=info.get("run_id"),
             has_ema=self.ema is not None,
+            counters=counters or {},
             versions={"torch": torch.__version__},
         )
         uri = run.checkpoint_uri(self.samples_seen)

@@ -21,9 +21,10 @@ from .train_step import MovingAverage, StepSums
 class Meters:
     """Sums stay on the device until a point is taken; scoring and saving do not count as training time."""
 
-    def __init__(self, config: TrainConfig, model: FocusViT, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, model: FocusViT, device: torch.device, num_replaced: int = 0) -> None:
+        """`num_replaced`: samples that were replaced before this start of the run."""
         self._config, self._device = config, device
-        self.num_replaced = 0
+        self.num_replaced = num_replaced
         self._system = SystemMetrics(device)
         self._counts = ranks.rank() == 0  # all ranks do the same work at the same time: one counts it
         self._flops_of: dict[int | None, float] = {}

@@ -162,7 +162,7 @@ def open_session(
         model=model,
         loader=loader,
         eval_batches=EvalLoader(eval_split, config.data, batch_size=batch_size, **shared),
-        meters=Meters(config, learner.model, device),
+        meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
         watch=Watch(run, rank, facts, learner.model.state_dict),
         teacher=Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None,
         points=MetricsLog(run) if rank == 0 else None,

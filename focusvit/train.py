@@ -64,7 +64,7 @@ def train(
             saving = step in save_at or stopping
             if preempted is not None and step % _POLL_STEPS == 0 and preempted():
                 saving, preempted = True, None
-            if step == 1 or step % config.log_every_steps == 0 or step in save_at:
+            if step == 1 or step % config.log_every_steps == 0 or saving:  # a resume begins with empty sums
                 values = meters.point(lr, seen / num_samples, learner.guard, learner.ema)
                 session.check_damage()
                 if points:
@@ -131,4 +131,6 @@ def _save(session: Session, scored: bool) -> None:
     ranks.check_same(session.learner.fingerprint(), "the weights")
     if session.points:
         session.points.flush()
-        session.learner.save(session.run, session.data, session.writer, session.learner.metrics if scored else {})
+        metrics = session.learner.metrics if scored else {}
+        counters = {"replaced_samples": session.meters.num_replaced}
+        session.learner.save(session.run, session.data, session.writer, metrics, counters)

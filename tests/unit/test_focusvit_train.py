@@ -1,16 +1,18 @@
 """The loop: N steps equal k steps, a stop and the rest, bit by bit; slices and micro-batches change nothing."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from testkit.tiny_shards import make_dataset
-from testkit.tiny_training import final_tensors, run_with_stops, small, values_of
+from testkit.tiny_training import Stop, final_tensors, run_with_stops, small, values_of
 
 from focusvit.batch import Batch
-from focusvit.checkpoint import load_weights
+from focusvit.checkpoint import load_checkpoint, load_weights
 from focusvit.model import FocusViT
 from focusvit.optim import OptimConfig, build_optimizer, lr_share, parameter_groups
 from focusvit.recipes import debug
@@ -60,6 +62,30 @@ def test_too_many_bad_samples_stop_the_training(tmp_path: Path) -> None:
     config = small(data=dataclasses.replace(small().data, max_bad_share=0.05))
     with pytest.raises(DataError, match=r"did not decode and were replaced, more than data\.max_bad_share = 0\.05"):
         train(config, data_uri=uri, run_dir=str(tmp_path / "run"))
+
+
+def test_replaced_samples_are_counted_over_stops(tmp_path: Path) -> None:
+    uri = make_dataset(tmp_path / "data", bad=range(0, 50, 5))
+    config = small(data=dataclasses.replace(small().data, max_bad_share=0.5))
+    run_with_stops(config, uri, str(tmp_path / "whole"), 0)
+    run_with_stops(config, uri, str(tmp_path / "parts"), 3)
+    whole, parts = values_of(tmp_path / "whole"), values_of(tmp_path / "parts")
+    assert parts == whole and whole[max(whole)]["train/replaced_samples"] >= 10
+    assert load_checkpoint(str(tmp_path / "parts")).counters["replaced_samples"] > 0
+
+
+def test_a_checkpoint_at_a_notice_splits_no_point_of_the_curves(uri: str, tmp_path: Path) -> None:
+    config = small(epochs=18, log_every_steps=40, eval_every_epochs=18, checkpoint_every_epochs=18)
+
+    def die(samples: int, metrics: dict) -> None:
+        raise Stop
+
+    for folder, on_checkpoint in (("whole", None), ("parts", die)):
+        with contextlib.suppress(Stop):
+            run: dict[str, Any] = {"data_uri": uri, "run_dir": str(tmp_path / folder)}
+            train(config, preempted=lambda: True, on_checkpoint=on_checkpoint, **run)  # the notice comes at step 50
+    train(config, **run)
+    assert values_of(tmp_path / "parts") == values_of(tmp_path / "whole")
 
 
 def test_a_missing_split_is_named(uri: str, tmp_path: Path) -> None:
