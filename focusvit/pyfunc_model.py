@@ -16,24 +16,36 @@ BEST = "best"
 """The alias of the version with the highest score."""
 _PACKAGES = ("torch", "numpy", "mlflow", "opencv-python-headless", "fast-slic", "numba", "safetensors", "fsspec")
 _CODE = """
-import warnings
-
 import mlflow
+import pandas
 from focusvit.predictor import Predictor
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow asks for type hints, which would refuse bytes beside paths
 
-    class ImageClassifier(mlflow.pyfunc.PythonModel):
-        def load_context(self, context):
-            self.predictor = Predictor(context.artifacts["checkpoint"])
+class ImageClassifier(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.predictor = Predictor(context.artifacts["checkpoint"])
 
-        def predict(self, context, model_input, params=None):
-            return self.predictor.table(model_input)
+    def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:
+        return self.predictor.table(model_input)
 
 
 mlflow.models.set_model(ImageClassifier())
 """
+_EXAMPLE = ["image.jpg"]
+
+
+def _signature() -> Any:
+    """One unnamed column in, the columns of `Predictor.table` out.
+
+    MLflow makes that column of a list, an array, a series or a single value. Its type is any: MLflow has none that
+    takes file names and bytes, and so no type hint either (list[str] would refuse bytes).
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    told = {"class": "string", "share": "double", "top5": "string"}  # missing in the row of an image with an error
+    outputs = [ColSpec(kind, name, required=False) for name, kind in told.items()]
+    return ModelSignature(Schema([ColSpec(AnyType())]), Schema([*outputs, ColSpec("string", "error")]))
 
 
 def log_model(tracker: Tracker, checkpoint_uri: str) -> Any:
@@ -53,6 +65,8 @@ def log_model(tracker: Tracker, checkpoint_uri: str) -> Any:
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),
+                signature=_signature(),
+                input_example=_EXAMPLE,
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
                 code_paths=[str(Path(__file__).parent), str(Path(storage.__file__).parent)],
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _PACKAGES],
