@@ -83,7 +83,8 @@ def run_local(
 
 
 def _said(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of the error without its full stop: our sentence goes on behind it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 class _LocalWorker:

@@ -38,5 +38,9 @@ def disk_is_full(task: ShardTask) -> dict[str, Any]:
     raise OSError(28, "No space left on device")
 
 
+def store_is_busy(task: ShardTask) -> dict[str, Any]:
+    raise OSError("Reduce your rate.\nRequest ID: 7")
+
+
 def machine_differs(task: ShardTask) -> dict[str, Any]:
     return run_shard(replace(task, golden="0" * 64))

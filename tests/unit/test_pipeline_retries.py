@@ -1,0 +1,20 @@
+"""What a shard that fails again and again says, with a real worker process."""
+
+import logging
+import re
+import types
+
+import pytest
+from testkit.failing_work import store_is_busy
+
+from pipeline.errors import DataError
+from pipeline.executors import run_local
+
+
+def test_the_reason_of_a_retry_ends_in_one_full_stop(caplog: pytest.LogCaptureFixture) -> None:
+    task = types.SimpleNamespace(shard=3, name="train-000003.tar")
+    with caplog.at_level(logging.WARNING), pytest.raises(DataError) as stopped:
+        list(run_local([task], workers=1, work=store_is_busy))  # type: ignore[list-item]
+    assert caplog.messages == [f"{task.name} is tried again ({n} of 3): Reduce your rate" for n in (2, 3)]
+    assert "failed 3 times; the last time: Reduce your rate. The shards" in str(stopped.value)
+    assert not re.search(r"\.\.", str(stopped.value))
