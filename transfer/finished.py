@@ -74,23 +74,22 @@ def find_runs(places: list[str]) -> tuple[list[TrainingRun], list[TransferRun]]:
 
 
 def _folders(uri: str, depth: int) -> Iterator[tuple[str, set[str]]]:
-    names = storage.list_names(uri)
-    yield uri, set(names)
+    names = set(storage.list_names(uri))
+    yield uri, names
     if depth:
-        for name in names:
-            below = storage.join(uri, name)
-            if name not in _INSIDE and "." not in name and storage.is_folder(below):
-                yield from _folders(below, depth - 1)
+        for name in sorted(names - storage.list_sizes(uri).keys()):  # what is no file; a run may be called lr0.001
+            if name not in _INSIDE and not name.startswith("."):
+                yield from _folders(storage.join(uri, name), depth - 1)
 
 
 def _training(uri: str, name: str) -> TrainingRun:
     said = storage.read_json(storage.join(uri, "config.json"))
     curves: dict[str, list[tuple[int, float]]] = {}
-    data = storage.read_bytes(storage.join(uri, "metrics.jsonl"))
+    points = parse_metrics(storage.read_bytes(storage.join(uri, "metrics.jsonl")))
     scored = storage.join(uri, "transfer.jsonl")  # what `--score-on` measured meanwhile
-    if storage.exists(scored):
-        data += storage.read_bytes(scored)
-    for point in parse_metrics(data):
+    if storage.exists(scored):  # parsed by itself: either file may end in a torn line
+        points += parse_metrics(storage.read_bytes(scored))
+    for point in points:
         for key, value in point["values"].items():
             curves.setdefault(key, []).append((point["samples"], value))
     run_id = str(RunDir(uri).info().get("run_id", ""))

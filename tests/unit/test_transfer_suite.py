@@ -12,6 +12,7 @@ from testkit.tiny_shards import make_dataset
 from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
 from transfer import work
+from transfer.finished import find_runs
 from transfer.jobs import Job
 from transfer.knn import Knn
 from transfer.report import main as report_main
@@ -147,11 +148,13 @@ def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
     rows = [dataclasses.asdict(row) for row in done.rows]
     transfer = {"kind": "transfer", "suite": "quick", "checkpoint": "c", "rows": rows, "failures": ["x: broken"]}
     for number in (1, 2):
-        run = tmp_path / "runs" / f"train{number}"
+        run = tmp_path / "runs" / f"lr0.{number}"
         run.mkdir(parents=True)
         (run / "config.json").write_text(json.dumps({"config": {"optim": {"lr": number}, "seed": 0}, "facts": {}}))
         point = {"samples": 64, "time_ms": 1, "values": {"train/loss": 2.0, "val/loss": 1.5, "val/top1": 0.25}}
         (run / "metrics.jsonl").write_text(json.dumps(point) + '\n{"torn')
+        point = {"samples": 64, "time_ms": 2, "values": {"transfer/digits/knn": 0.5}}
+        (run / "transfer.jsonl").write_text(json.dumps(point) + "\n")
     (tmp_path / "runs" / "tr").mkdir()
     (tmp_path / "runs" / "tr" / "results.json").write_text(json.dumps(transfer))
     out = tmp_path / "report"
@@ -162,6 +165,7 @@ def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
     assert sorted(path.name for path in out.iterdir()) == [
         "curves.json", "curves.png", "report.md", "trainings.csv", "transfer.csv", "transfer.png",
     ]  # fmt: skip
+    assert find_runs([str(tmp_path / "runs")])[0][0].curves["transfer/digits/knn"] == [(64, 0.5)]
     capsys.readouterr()
     with pytest.raises(UsageError, match="holds no finished run"):
         report_main([str(out)])
