@@ -34,7 +34,6 @@ def of_confusion(counts: np.ndarray, metric: str) -> float:
 
 
 def chance(class_ids: np.ndarray, num_classes: int, metric: str) -> float:
-    """What a guesser reaches: for top-1 the share of the commonest class (one constant answer), else 1 / classes."""
-    if metric == "top1":
-        return float(np.bincount(class_ids, minlength=num_classes).max() / len(class_ids))
-    return 1.0 / num_classes
+    """What one constant answer reaches: the share of the commonest class, or 1 over the classes that have samples."""
+    counts = np.bincount(class_ids, minlength=num_classes)
+    return float(counts.max() / len(class_ids)) if metric == "top1" else 1.0 / int((counts > 0).sum())

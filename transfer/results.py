@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import storage
 
-RESULT_VERSION = 1  # raised when the same settings would give other numbers
+RESULT_VERSION = 2  # raised when the same settings would give other numbers
 
 
 @dataclass(frozen=True, kw_only=True)

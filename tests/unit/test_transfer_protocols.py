@@ -84,6 +84,9 @@ def test_metrics_equal_scikit_learn(digits):
     assert np.isnan(metrics.per_class(np.array([0]), np.array([0]), 2)[1])
     assert metrics.chance(np.array([0, 0, 1]), 2, "top1") == pytest.approx(2 / 3)
     assert metrics.chance(np.array([0, 0, 1]), 2, "mean_per_class") == 0.5
+    constant = np.zeros(4, np.int64)  # classes without a test sample do not count, neither here nor there
+    truth = np.array([0, 0, 2, 3])
+    assert metrics.chance(truth, 9, "mean_per_class") == metrics.mean_per_class(constant, truth, 9)
 
 
 def test_labelled_refuses_what_does_not_belong_together():
