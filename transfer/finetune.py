@@ -8,6 +8,7 @@ training samples, once for each seed, and only these last weights see the test i
 import dataclasses
 import io
 import itertools
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from focusvit.checkpoint import load_model
+from focusvit.config_json import to_json
 from focusvit.data_config import DataConfig
 from focusvit.loader import eval_loader
 from focusvit.optim import OptimConfig
@@ -38,6 +40,7 @@ from .sealed import SealedTest
 from .subset import write_subset
 from .work import HELD_OUT_SHARE, TaskRun
 
+log = logging.getLogger(__name__)
 Train = Callable[[TrainConfig, str, str, str], None]
 """(config, data set, run directory, device): train to the end. `cluster` hands in one that uses Ray workers."""
 FIT, CHOOSE, ALL = "fit", "choose", "all"
@@ -105,6 +108,9 @@ def run_finetune(job: Job, settings: FineTune, train: Train = train_here) -> Out
         return _FineTuneRun(job, settings, train).run()
     except (UsageError, DataError, ValueError, OSError) as error:
         return Outcome(task=job.task, failures=[f"{job.task.name}, finetune: {error}"])
+    except Exception as error:  # a lost worker must not take the tables of the other tasks along
+        log.exception("fine-tuning on %s failed", job.task.name)
+        return Outcome(task=job.task, failures=[f"{job.task.name}, finetune: {type(error).__name__}: {error}"])
 
 
 class _FineTuneRun:
@@ -142,6 +148,7 @@ class _FineTuneRun:
         return result_key(
             {
                 "source": weights_hash(of.model),
+                "model": to_json(of.model.config),
                 "tokens": of.budget,
                 "splits": {name: [split.identity, split.info.root_hash] for name, split in of.splits.items()},
                 "task": dataclasses.asdict(self.task) | {"uri": ""},

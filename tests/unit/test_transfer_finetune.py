@@ -1,6 +1,8 @@
 """Fine-tuning: a subset holds the same samples, the grid is chosen without the test, the last weights are scored."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +108,27 @@ def test_a_failure_is_a_line_and_no_exception(road):
     assert gone.rows == [] and "gone, finetune: /nowhere holds no data set" in gone.failures[0]
     with pytest.raises(ValueError, match="1 or more"):
         FineTune(seeds=0)
+
+
+def test_a_training_that_breaks_is_a_line_too(road):
+    def broken(*_):
+        raise RuntimeError("a worker was lost")
+
+    outcome = run_finetune(job(road, seed=5), SHORT, broken)
+    assert outcome.rows == [] and outcome.failures == ["tiny, finetune: RuntimeError: a worker was lost"]
+
+
+def test_equal_weights_in_another_model_are_another_result(road, tmp_path):
+    record = load_checkpoint(road[2])
+    other = tmp_path / "hard"
+    shutil.copytree(record.uri, other)
+    said = json.loads((other / "checkpoint.json").read_text())
+    said["model"]["overlap"] = "hard"
+    (other / "checkpoint.json").write_text(json.dumps(said))
+    keys = {
+        finetune._FineTuneRun(job(road, checkpoint=place), SHORT, train_here)._key() for place in (road[2], str(other))
+    }
+    assert len(keys) == 2
 
 
 def test_scores_of_a_confusion_equal_those_of_the_answers():
