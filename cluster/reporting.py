@@ -21,6 +21,7 @@ from focusvit.train_config import TrainConfig
 from pipeline import storage
 from pipeline.dataset import Dataset
 
+from .loader_watch import LoaderWatch
 from .scoring import POINTS
 from .termination import ended_gently
 
@@ -178,6 +179,7 @@ class _Progress:
         self._run_id = run_id
         self._bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=quiet or None, desc="train")
         self._quiet, self._shown, self._said_wait, self._lock = quiet, {}, False, threading.Lock()  # type: ignore[var-annotated]
+        self._loader = LoaderWatch(done)
 
     def point(self, point: dict[str, Any]) -> None:
         with self._lock:
@@ -188,8 +190,8 @@ class _Progress:
                     self._shown[label] = f"{values[name]:.0f}" if label == "img/s" else f"{values[name]:.3f}"
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(max(0, point["samples"] - self._bar.n))
-            share = values.get("perf/data_wait_share", 0.0)
-            if share > 0.4 and not self._said_wait and not self._quiet:
+            share = self._loader.share(point)
+            if share is not None and not self._said_wait and not self._quiet:
                 self._said_wait = True
                 tqdm.write(
                     f"waiting for data {share:.0%} of the time: add loader workers (--data.loader-workers) or CPUs",
