@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 
 from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
-from .summary import group_means, mean_ranks, radar_values
+from .summary import group_means, mean_ranks, radar_values, side_by_side
 from .table import csv_table, markdown_table
 
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
@@ -106,7 +106,7 @@ def _shown(uri: str) -> str:
 
 
 def _across(out: str, transfers: list[TransferRun]) -> list[str]:
-    """Means of groups, ranks and the radar, where there are enough tasks for them."""
+    """Runs side by side, means of groups, ranks and the radar, where there are enough runs or tasks for them."""
     named = [
         (run.name if row.features == "checkpoint" else f"{run.name} {row.features}", row)
         for run in transfers
@@ -114,6 +114,10 @@ def _across(out: str, transfers: list[TransferRun]) -> list[str]:
         if row.features != "oracle"
     ]
     parts = []
+    if len(transfers) > 1:
+        parts.append("## Side by side\n")
+        for label, (head, *lines) in side_by_side(named).items():
+            parts.append(f"{label}:\n\n{_markdown(head, lines)}")
     means = [(run.name, *mean) for run in transfers for mean in group_means(run.rows)]
     if means:
         rows = [[*one[:4], one[4], f"{one[5]:.2%}"] for one in means]

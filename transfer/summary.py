@@ -58,6 +58,30 @@ def mean_ranks(rows: Sequence[tuple[str, Result]]) -> list[tuple[str, float, int
     return sorted(known, key=lambda one: (one[1], one[0]))
 
 
+def side_by_side(rows: Sequence[tuple[str, Result]]) -> dict[str, list[list[str]]]:
+    """By protocol, a table of those that have a number: a head (what is compared, then tasks), a row for each name.
+
+    A cell is the value with its interval; the best value of a task is bold. Only protocols of two names or more.
+    """
+    tables = {}
+    for label in dict.fromkeys(row.label for _, row in rows):
+        mine = {(name, f"{row.task}, {row.metric}"): row for name, row in rows if row.label == label}
+        names, tasks = (list(dict.fromkeys(kind)) for kind in zip(*mine, strict=True))
+        if len(names) < 2:
+            continue
+        best = {task: max(row.value for (_, of), row in mine.items() if of == task) for task in tasks}
+        tables[label] = [["", *tasks]]
+        for name in names:
+            found = [(mine.get((name, task)), best[task]) for task in tasks]
+            tables[label].append([name, *("-" if row is None else _cell(row, value) for row, value in found)])
+    return tables
+
+
+def _cell(row: Result, best: float) -> str:
+    value = f"{100 * row.value:.1f} %"
+    return f"{f'**{value}**' if row.value == best else value} ({100 * row.low:.1f} - {100 * row.high:.1f})"
+
+
 def radar_values(rows: Sequence[tuple[str, Result]], protocol: str) -> tuple[list[str], dict[str, list[float]]]:
     """Tasks and, for each name, its values of one protocol on them (nan where it was not measured)."""
     mine = [(name, row) for name, row in rows if row.label == protocol]

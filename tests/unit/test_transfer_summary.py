@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 from transfer.charts import radar_figure
 from transfer.logbook import short_name
 from transfer.results import Result
-from transfer.summary import group_means, mean_ranks, radar_values, suite_score
+from transfer.summary import group_means, mean_ranks, radar_values, side_by_side, suite_score
 
 
 def row(task: str, value: float, **more) -> Result:
@@ -31,6 +31,17 @@ def test_ranks_equal_scipy_and_leave_out_what_not_all_have():
     found = mean_ranks([*rows, ("run0", row("alone", 0.5))])
     assert {name: rank for name, rank, _ in found} == pytest.approx({f"run{i}": r for i, r in enumerate(expected)})
     assert all(count == 3 for *_, count in found)
+
+
+def test_side_by_side_has_a_row_for_each_run_and_marks_the_best_of_a_task():
+    rows = [("a", row("t", 0.5)), ("b", row("t", 0.7)), ("b", row("u", 0.1)), ("a", row("t", 0.2, protocol="knn"))]
+    assert side_by_side(rows) == {
+        "logistic": [
+            ["", "t, top1", "u, top1"],
+            ["a", "50.0 % (0.0 - 100.0)", "-"],
+            ["b", "**70.0 %** (0.0 - 100.0)", "**10.0 %** (0.0 - 100.0)"],
+        ]
+    }
 
 
 def test_radar_has_a_line_for_each_name_with_a_number_on_every_axis():
