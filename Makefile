@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint soak bench study clean
+.PHONY: demo test lint soak bench study transfer-study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -59,9 +59,21 @@ bench: $(VENV)/.ok-soak
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 SETS ?= build/sets
+FINE := --sets tiny-imagenet-40-256-patches --samples 16000
 study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/focusvit study --data $(SETS) --stage speed
-	$(BIN)/focusvit study --data $(SETS)
+	$(BIN)/focusvit study --data $(SETS) --stage speed $(FINE)
+	$(BIN)/focusvit study --data $(SETS) --checkpoints build/study
+	$(BIN)/focusvit study --data $(SETS) $(FINE)
+
+# The study's Tiny ImageNet-40 models in the quick suite and on CamVid; fills what is missing, after `make study`.
+transfer-study: $(VENV)/.ok-test $(SETS)/.ok
+	for model in build/study/tiny-imagenet-40/*/; do for suite in quick dense; do \
+	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $$suite --tasks-root $(SETS) --max-samples 2000 \
+	    --no-baselines --out build/transfer-study/$$suite/$$(basename "$$model") --tracking-uri sqlite:///build/transfer-study.db; \
+	done; done
+	for suite in quick dense; do \
+	  $(BIN)/focusvit report build/transfer-study/$$suite --out tests/benchmarks/results/transfer-controls/$$suite; done
 
 $(SETS)/.ok:
 	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10 and tiny-imagenet-40"; exit 2; }
@@ -69,6 +81,11 @@ $(SETS)/.ok:
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split val
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split train
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split test
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split train
+	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split val
+	$(BIN)/python -c 'import pathlib, pipeline.embedded; pipeline.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
+	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split train
+	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split val
 	touch $@
 
 clean:
