@@ -19,19 +19,31 @@ def token_attention(model: FocusViT, seen: dict[str, Any], reader: Reader = "cla
     latents: of the latents in their last read, mean over heads and latents.
     `seen` is what `forward_intermediates` gave. Raises ValueError where a model has no such reader.
     """
-    first = model.num_class_tokens
-    if reader == "class" and not first:
+    if reader == "latents":
+        return latent_attention(model, seen).mean(1)
+    if not model.num_class_tokens:
         raise ValueError(f"this model reads by '{model.config.readout}' and has no class token")
+    _check_read_one_by_one(model)
+    weights = seen["reads"][-1] if seen["reads"] else seen["attention"][-1][..., model.num_class_tokens :]
+    chosen = weights[:, :, 0].mean(1)
+    return chosen / chosen.sum(1, keepdim=True)
+
+
+@torch.inference_mode()
+def latent_attention(model: FocusViT, seen: dict[str, Any]) -> Tensor:
+    """(B, M, T): what each latent attends to in the last read, mean over heads; each row sums to 1.
+
+    Raises ValueError where a model has no latents that read tokens.
+    """
+    _check_read_one_by_one(model)
+    if not seen["reads"]:
+        raise ValueError(f"trunk '{model.config.trunk}' has no latents that read tokens")
+    return seen["reads"][-1].mean(1)[:, model.num_class_tokens :]
+
+
+def _check_read_one_by_one(model: FocusViT) -> None:
     if model.config.trunk in ("kv_pool", "gather"):
         raise ValueError(f"in trunk '{model.config.trunk}' tokens are read through latents, not one by one")
-    if seen["reads"]:
-        weights = seen["reads"][-1].mean(1)
-    elif reader == "latents":
-        raise ValueError(f"trunk '{model.config.trunk}' has no latents that read tokens")
-    else:
-        weights = seen["attention"][-1].mean(1)[:, :, first:]
-    chosen = weights[:, 0] if reader == "class" else weights[:, first:].mean(1)
-    return chosen / chosen.sum(1, keepdim=True)
 
 
 def density(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -79,8 +91,12 @@ def overlap_at_area(density: np.ndarray, mask: np.ndarray) -> float:
     return float(shared / (2 * wanted - shared))
 
 
+def object_share(region_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """float (T,): the share of each region's pixels that lies on the object; ids 0..T-1, 0 for a region without any."""
+    inside = np.bincount(region_map.ravel(), weights=mask.ravel())
+    return inside / np.maximum(np.bincount(region_map.ravel()), 1)
+
+
 def best_regions(region_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The density of an observer who knows the mask: each region's share of object pixels. What regions allow."""
-    inside = np.bincount(region_map.ravel(), weights=mask.ravel())
-    share = inside / np.maximum(np.bincount(region_map.ravel()), 1)
-    return share[region_map]
+    return object_share(region_map, mask)[region_map]

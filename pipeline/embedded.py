@@ -66,14 +66,40 @@ def draw_shape(rng: np.random.Generator, class_id: int, side_px: int) -> tuple[n
     mask = _shape_mask(rng, shape, side_px)
     ground = _blend(_noise(rng, side_px, octaves=4), _colour(rng), _colour(rng))
     surface = _blend(_texture(rng, texture, side_px), _colour(rng), _colour(rng))
-    edge = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)[..., None]
-    scene = ground * (1 - edge) + surface * edge
+    scene = _laid_over(ground, surface, mask)
     # Light falls from one side; the sensor adds grain.
     y, x = _grid(side_px)
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + 0.25 * rng.random() * (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5))
     scene = scene * light[..., None] + rng.normal(0, 0.02, scene.shape)
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), mask
+
+
+def draw_cluttered(
+    rng: np.random.Generator, class_id: int, side_px: int, clutter: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw_shape`, before `clutter` plain silhouettes of any class: only the textured object in front tells the
+    class. Its two colours differ by 0.35 or more in brightness, so that the texture is always seen.
+    """
+    texture, shape = SHAPE_CLASSES[class_id].split("_")
+    scene = _blend(_noise(rng, side_px, octaves=3), _colour(rng), _colour(rng))
+    silhouettes = [name.split("_")[1] for name in SHAPE_CLASSES]
+    for _ in range(clutter):
+        other = _shape_mask(rng, silhouettes[rng.integers(len(silhouettes))], side_px)
+        scene = _laid_over(scene, _blend(_noise(rng, side_px, octaves=2), _colour(rng), _colour(rng)), other)
+    mask = _shape_mask(rng, shape, side_px)
+    first, second = _colour(rng), _colour(rng)
+    while abs(first.mean() - second.mean()) < 0.35:
+        first, second = _colour(rng), _colour(rng)
+    scene = _laid_over(scene, _blend(_texture(rng, texture, side_px), first, second), mask)
+    scene = scene + rng.normal(0, 0.02, scene.shape)
+    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), mask
+
+
+def _laid_over(ground: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`surface` where `mask` is 1, its edge softened by half a pixel."""
+    edge = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)[..., None]
+    return ground * (1 - edge) + surface * edge
 
 
 def _write(path: Path, encoded: np.ndarray) -> None:

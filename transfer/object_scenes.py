@@ -1,4 +1,4 @@
-"""What `focusvit bench objects` looks at: images whose objects have exact masks, generated or of CamVid."""
+"""What `focusvit bench objects` looks at: images whose objects have exact masks, generated or cut out of CamVid."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,22 @@ import numpy as np
 import torch
 
 from focusvit.array_loader import ArrayData
-from pipeline.dataset import open_dataset
-from pipeline.embedded import SHAPE_CLASSES, draw_shape
+from pipeline.dataset import Split, open_dataset
+from pipeline.embedded import SHAPE_CLASSES, draw_cluttered
+from pipeline.errors import DataError
 from pipeline.hierarchy import fit
 from pipeline.superpixels import SuperpixelConfig, Superpixels, segment_image
 
 from .dense_data import DenseConfig, load_dense, nearest
 
 SIDE = 64
-CAMVID_OBJECTS = (6, 8, 9, 10)  # sign-symbol, car, pedestrian, bicyclist
-CAMVID_CLASSES, CAMVID_VOID = 12, (11,)
+SHAPES = ("checked_square", "dotted_disc", "speckled_star", "striped_triangle")
+CAMVID_OBJECTS = {"sign": (6,), "car": (8,), "person": (9, 10)}  # person: pedestrian or bicyclist
+_CAMVID_CLASSES, _CAMVID_VOID = 12, (11,)
+_WINDOWS_PX = (48, 64, 96, 128)
+_SHARE = (0.1, 0.5)
+_SHARE_OF_OTHERS = 0.02
+_MOST_TRIES = 1000
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -40,31 +46,63 @@ class Scenes:
 
 
 def drawn_scenes(per_class: int, seed: int) -> Scenes:
-    """Generated shapes with their exact masks. `seed` 0 is for training, 1 for looking."""
+    """Generated objects of four classes before clutter, with their exact masks. `seed` 0 trains, 1 is looked at."""
     images, masks, class_ids = [], [], []
-    for class_id in range(len(SHAPE_CLASSES)):
+    for class_id, name in enumerate(SHAPES):
         for number in range(per_class):
-            image, mask = draw_shape(np.random.default_rng((91, seed, class_id, number)), class_id, SIDE)
+            rng = np.random.default_rng((91, seed, class_id, number))
+            image, mask = draw_cluttered(rng, SHAPE_CLASSES.index(name), SIDE)
             images.append(image)
             masks.append(mask.astype(bool))
             class_ids.append(class_id)
     return _scenes(np.stack(images), np.array(class_ids), np.stack(masks))
 
 
-def camvid_scenes(uri: str, split: str = "val") -> Scenes:
-    """Street scenes stretched to 64 x 64 of which signs, cars, pedestrians and bicyclists, the objects, take 1 % or
-    more.
+def camvid_scenes(uri: str, split: str, per_class: int) -> Scenes:
+    """Windows of CamVid's frames of one split, resized to 64 x 64, `per_class` for sign, car and person.
+
+    An object of the class takes a tenth to a half of its window, anywhere in it, and the other classes at most 2 %.
+    Windows of one frame may overlap. Raises DataError when the split has too few such objects.
     """
     source = open_dataset(uri).split(split)
-    config = DenseConfig(num_classes=CAMVID_CLASSES, ignore=CAMVID_VOID, num_regions=1, patch_grid=(8, 8))
-    images, masks = [], []
-    for number in range(source.num_samples):
-        sample = load_dense(source, number, config)
-        mask = np.isin(nearest(sample.label_map, (SIDE, SIDE)), CAMVID_OBJECTS)
-        if mask.mean() >= 0.01:
-            images.append(cv2.resize(sample.rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+    config = DenseConfig(num_classes=_CAMVID_CLASSES, ignore=_CAMVID_VOID, num_regions=1, patch_grid=(8, 8))
+    samples = [load_dense(source, number, config) for number in range(source.num_samples)]
+    frames = [(sample.rgb, nearest(sample.label_map, sample.rgb.shape[:2])) for sample in samples]
+    images, masks, class_ids = [], [], []
+    for class_id, name in enumerate(CAMVID_OBJECTS):
+        rng = np.random.default_rng((92, class_id))
+        holding = [(rgb, labels) for rgb, labels in frames if np.isin(labels, CAMVID_OBJECTS[name]).any()]
+        for _ in range(per_class):
+            image, mask = _window(rng, holding, name, source)
+            images.append(image)
             masks.append(mask)
-    return _scenes(np.stack(images), np.zeros(len(images), np.int64), np.stack(masks))
+            class_ids.append(class_id)
+    return _scenes(np.stack(images), np.array(class_ids), np.stack(masks))
+
+
+def _window(
+    rng: np.random.Generator, frames: list[tuple[np.ndarray, np.ndarray]], name: str, source: Split
+) -> tuple[np.ndarray, np.ndarray]:
+    """One window that holds an object of class `name` and hardly anything of the other classes: image and mask."""
+    for _ in range(_MOST_TRIES if frames else 0):
+        rgb, labels = frames[rng.integers(len(frames))]
+        pixels = np.flatnonzero(np.isin(labels, CAMVID_OBJECTS[name]))
+        height, width = labels.shape
+        y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
+        side = min(int(rng.choice(_WINDOWS_PX)), height, width)
+        top = int(np.clip(y - rng.integers(side), 0, height - side))
+        left = int(np.clip(x - rng.integers(side), 0, width - side))
+        at = slice(top, top + side), slice(left, left + side)
+        shares = {kind: np.isin(labels[at], ids).mean() for kind, ids in CAMVID_OBJECTS.items()}
+        own = shares.pop(name)
+        if _SHARE[0] <= own <= _SHARE[1] and sum(shares.values()) <= _SHARE_OF_OTHERS:
+            mode = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
+            mask = nearest(np.isin(labels[at], CAMVID_OBJECTS[name]), (SIDE, SIDE))
+            return cv2.resize(rgb[at], (SIDE, SIDE), interpolation=mode), mask
+    raise DataError(
+        f"{_MOST_TRIES} random windows of split '{source.name}' at {source.uri} held no object '{name}' that fills a "
+        "tenth to a half of one; the bench needs CamVid's 12 classes at about 256 pixels height."
+    )
 
 
 def _scenes(images: np.ndarray, class_ids: np.ndarray, masks: np.ndarray) -> Scenes:
