@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Shipper:
-    """Start it, train, then `finish`. `on_point` sees every point once, also when no server answers."""
+    """Start it, train, then `finish`. `on_point` sees every point once, also without a server, until it raises."""
 
     def __init__(
         self,
@@ -78,7 +78,11 @@ class Shipper:
         for point in points:
             self._unsent += [(n, point["samples"], v, point["time_ms"]) for n, v in point["values"].items()]
             if self._on_point:
-                self._on_point(point)
+                try:
+                    self._on_point(point)
+                except Exception as error:  # a terminal that is gone must not end the sending
+                    log.warning("progress is no longer shown: %s", error)
+                    self._on_point = None
 
     def _send(self) -> None:
         if not self._tracker or not self._unsent or time.monotonic() < self._retry_at:

@@ -4,6 +4,7 @@ The truth of a training is its run directory (`metrics.jsonl`); the server gets 
 """
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from pipeline.errors import UsageError
 
 Point = tuple[str, int, float, int]
 """name, samples seen, value, time in ms since 1970"""
+_WATCHDOG_S = 5.0  # to leave after its last word
 _MIN_FREE_BYTES = 8 * 2**20  # MLflow makes a fresh database of 1 MB and writes it twice on the way; pictures follow
 
 
@@ -102,21 +104,21 @@ class Tracker:
         client = _client(uri)
         from mlflow.exceptions import MlflowException
 
-        experiment_id = _experiment(client, uri, experiment)
         try:
             if run_id is not None:
                 experiment_id = client.get_run(run_id).info.experiment_id
-                client.set_terminated  # noqa: B018 - the attribute exists; the run is set to RUNNING below
                 client.update_run(run_id, status="RUNNING")
             else:
+                experiment_id = _experiment(client, uri, experiment)
                 all_tags = dict(tags or {})
                 if parent_run_id:
                     all_tags["mlflow.parentRunId"] = parent_run_id
                 run_id = client.create_run(experiment_id, run_name=run_name, tags=all_tags).info.run_id
         except MlflowException as error:
+            refused = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
             raise UsageError(
-                f"The tracking store {uri} has no run {run_id} ({_first_line(error)}). Use the tracking URI that the "
-                "run was started with, or another --run-dir for a new run."
+                f"The tracking store {uri} {refused} ({_first_line(error)}). Check your access to it, or name another "
+                "with --tracking-uri: the one that a run was started with, to go on with that run."
             ) from None
         return cls(uri, client, run_id, experiment_id)
 
@@ -194,7 +196,7 @@ class Tracker:
         """Name the data set as an input of the run, with its identity as digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(name=name, digest=identity[:36], source_type="local", source=f'{{"uri": "{uri}"}}')
+        entity = Dataset(name=name, digest=identity[:36], source_type="local", source=json.dumps({"uri": uri}))
         self._client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
     @property
@@ -219,10 +221,10 @@ class Tracker:
             self._client.set_terminated(self.run_id, status=status, end_time=int(time.time() * 1000))
         finally:
             if self._watchdog and self._watchdog.stdin:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # it goes when it has read this
                     self._watchdog.stdin.write(b"done\n")
                     self._watchdog.stdin.close()
-                    self._watchdog.wait(timeout=5)
+                    self._watchdog.wait(timeout=_WATCHDOG_S)
                 self._watchdog = None
 
 
@@ -239,8 +241,11 @@ def _experiment(client: Any, uri: str, name: str) -> str:
         location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
     try:
         return client.create_experiment(name, artifact_location=location)
-    except MlflowException:  # another process made it in this moment
-        return client.get_experiment_by_name(name).experiment_id
+    except MlflowException:
+        found = client.get_experiment_by_name(name)
+        if found is None:  # else another process made it in this moment
+            raise
+        return found.experiment_id
 
 
 def _first_line(error: Exception) -> str:

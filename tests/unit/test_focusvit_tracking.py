@@ -3,7 +3,9 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,20 @@ def test_what_cannot_be_sent_is_counted_and_stays(tmp_path: Path) -> None:
     assert Shipper(str(tmp_path), server, every_s=9).start().finish(timeout_s=0.1) == 2  # type: ignore[arg-type]
 
 
+def test_a_progress_bar_that_breaks_stops_no_points(tmp_path: Path) -> None:
+    run, server = RunDir(str(tmp_path)), FakeServer()
+
+    def broken(point: dict) -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    shipper = Shipper(str(tmp_path), server, on_point=broken, every_s=0.01).start()  # type: ignore[arg-type]
+    write(run, 10)
+    time.sleep(0.2)
+    write(run, 20)
+    assert shipper.finish(5.0) == 0
+    assert sorted(keys(server)) == [(name, n) for name in ("train/loss", "train/top1") for n in (10, 20)]
+
+
 def test_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -97,6 +113,42 @@ def test_a_dead_server_is_a_usage_error() -> None:
         check_reachable("http://127.0.0.1:9")
     with pytest.raises(UsageError, match="cannot be written"):
         check_reachable("sqlite:////no/such/folder/mlflow.db")
+
+
+@pytest.mark.parametrize("run_id", [None, "0" * 32])
+def test_a_server_that_refuses_is_a_usage_error(run_id: str | None) -> None:
+    """It is there and healthy, and lets this user do nothing, or only look."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            healthy = self.path == "/health"
+            body = b'{"error_code": "PERMISSION_DENIED", "message": "not yours"}'
+            if self.path.startswith("/api/2.0/mlflow/experiments/get-by-name"):
+                body = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}'
+            self.send_response(200 if healthy else 403)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match=r"not yours.*--tracking-uri"):
+            Tracker.open(f"http://127.0.0.1:{server.server_port}", "e", "r", run_id=run_id)
+        server.shutdown()
+
+
+def test_a_watchdog_that_is_slow_to_leave_fails_no_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("focusvit.tracking._WATCHDOG_S", 0.1)
+    with Tracker.open(store, "e", "slow watchdog") as tracker:
+        tracker._watchdog = watchdog = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+        tracker.finish()
+    assert status(store, tracker.run_id) == "FINISHED"
+    watchdog.kill()
+    watchdog.wait()
 
 
 @pytest.fixture(scope="module")
