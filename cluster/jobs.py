@@ -11,14 +11,13 @@ from pipeline.errors import UsageError
 
 from .connection import connect, jobs_url
 from .follow import follow
-from .progress_lines import last_bar
+from .progress_lines import SHARD_RETRIED, last_bar, worker_failures
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 ACTIONS = ("list", "status", "logs", "stop")
 USAGE = "usage: focusvit jobs list | status JOB | logs JOB [--follow] | stop JOB  [--jobs-address http://HEAD:8265]"
-RETRIED = " is tried again ("  # so the executors say it (pipeline/executors.py)
 STOP_WAIT_S = 45.0  # a job has 30 s to close its run
 
 
@@ -73,13 +72,15 @@ def _split(argv: list[str]) -> tuple[str, str, list[str]]:
 
 
 def status_of(client: "JobSubmissionClient", job: str) -> dict[str, Any]:
-    """The row of `list`, with what the log tells: the last progress bar."""
+    """The row of `list`, with what the log tells: the last progress bar, and failures that the job went on after."""
     log = client.get_job_logs(job)
     bar = last_bar(log)
     row = _row(client.get_job_info(job))
     row["progress"] = str(bar) if bar else ""
     row["bar"] = asdict(bar) if bar else None
-    row["retries"] = log.count(RETRIED)
+    row["retries"] = log.count(SHARD_RETRIED)
+    failures = worker_failures(log)
+    row["worker_failures"], row["last_failure"] = len(failures), failures[-1] if failures else ""
     return row
 
 
@@ -108,8 +109,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _status_text(row: dict[str, Any]) -> str:
-    shown = ("job", "status", "exit_code", "started", "duration_s", "command", "progress", "retries")
-    return "".join(f"{name:<10} {row[name]}\n" for name in shown if row[name] not in (None, ""))
+    shown = ["job", "status", "exit_code", "started", "duration_s", "command", "progress", "retries"]
+    shown += ["worker_failures", "last_failure"]
+    return "".join(f"{name:<15} {row[name]}\n" for name in shown if row[name] not in (None, ""))
 
 
 def _check_known(client: "JobSubmissionClient", job: str) -> None:

@@ -1,8 +1,11 @@
-"""The progress bars of a job, found again in its log, where each refresh of a bar is a line of its own."""
+"""What the log of a job tells: its progress bars, each refresh a line, and the failures that it went on after."""
 
 import re
 from dataclasses import dataclass
 
+SHARD_RETRIED = " is tried again ("  # so the executors say it (pipeline/executors.py)
+WORKERS_FAILED = "training workers failed, time "  # so cluster/restarts.py says it
+_FAILURE = re.compile(re.escape(WORKERS_FAILED) + r"\d+ \([^)]*\): (.*)")
 _BAR = re.compile(
     r"(?:(?P<what>[^|\r\n]*?):\s*)?(?P<percent>\d+)%\|[^|\r\n]*\|\s*(?P<done>[\d.]+\w?)/(?P<total>[\d.]+\w?)\s*"
     r"\[(?P<elapsed>[\d:]+)<(?P<left>[\d:?]+),\s*(?P<rate>[^,\]]+)(?:,\s*(?P<more>[^\]]*))?\]"
@@ -42,3 +45,8 @@ def last_bar(log: str) -> Progress | None:
         if bar := read_bar(line):
             return bar
     return None
+
+
+def worker_failures(log: str) -> list[str]:
+    """Why the workers of a training failed, each time that they did: 'rank 1: ...'."""
+    return [reason.strip() for reason in _FAILURE.findall(log)]

@@ -205,6 +205,8 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        from .restarts import NoteFailures, told_failures
+
         resources = ray.cluster_resources()
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         if launch.device == "gpu" and gpus < low:
@@ -235,11 +237,16 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
                 name=f"start-{os.getpid()}-{int.from_bytes(os.urandom(4))}",
                 storage_path=str(Path(launch.run_dir, "ray")) if storage.is_local(launch.run_dir) else None,
                 failure_config=FailureConfig(max_failures=launch.max_failures),
+                callbacks=[NoteFailures(launch.run_dir)],  # type: ignore[list-item] # Ray's hints are of its former Train
             ),
         )
         try:
             # Ray took SIGTERM for itself when it started: it would end everything at once.
-            with ended_gently(RunDir(launch.run_dir)), scored_checkpoints(launch.run_dir, launch.score_on):
+            with (
+                ended_gently(RunDir(launch.run_dir)),
+                scored_checkpoints(launch.run_dir, launch.score_on),
+                told_failures(launch.run_dir, launch.max_failures),
+            ):
                 trainer.fit()
         except Exception as error:
             _raise_reported(launch.run_dir, error)

@@ -27,6 +27,9 @@ METRICS: dict[str, dict[str, tuple[str, str | None, str]]] = {
     "shard tried again": {
         "focusvit_shard_retries": ("counter", None, "shards begun again after their worker or a store failed"),
     },
+    "training workers failed": {
+        "focusvit_worker_failures": ("counter", None, "times that the workers of a training failed"),
+    },
     "point": {
         "focusvit_train_samples": ("gauge", "samples", "samples seen by the training"),
         "focusvit_train_images_per_s": ("gauge", "perf/img_per_s", "throughput of the training"),

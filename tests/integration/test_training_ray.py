@@ -1,6 +1,7 @@
 """Real Ray Train, real gloo workers, a real MLflow store: what one process does, many do, through kills."""
 
 import dataclasses
+import re
 import sqlite3
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from testkit.ray_workers import Killer
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import run_with_stops, small, values_of
 
+from cluster.progress_lines import worker_failures
 from cluster.training import LaunchConfig, launch_training, resolved
 from focusvit.optim import OptimConfig
 from focusvit.run import MetricsLog, RunDir
@@ -53,13 +55,15 @@ def check_values(folder: Path, reference: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path) -> None:
+def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_with_stops(CONFIG, uri, str(tmp_path / "alone"), 0)
     killer = Killer(tmp_path / "run", times=1, after_points=4)
     killer.start()
     summary = launch_training(CONFIG, launch(uri, tmp_path))
     killer.over.set()
     assert len(killer.killed) == 1
+    (failure,) = worker_failures(caplog.text)  # the driver says it: Ray's own log stays with its controller
+    assert re.match(r"rank \d: .*worker process has died", failure), failure
     assert summary["samples_seen"] == CONFIG.num_steps(50) * CONFIG.global_batch
     check_store(tmp_path)
     check_values(tmp_path, tmp_path / "alone")

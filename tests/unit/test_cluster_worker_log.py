@@ -10,10 +10,10 @@ from typing import ClassVar
 import pytest
 from tqdm import tqdm
 
-from cluster import jobs, worker_log
+from cluster import worker_log
 from cluster.job import ProgressLog
 from cluster.package import PACKAGES
-from cluster.progress_lines import read_bar
+from cluster.progress_lines import SHARD_RETRIED, read_bar
 from pipeline.executors import _Attempts
 
 
@@ -100,7 +100,7 @@ def test_a_retry_is_a_sentence_in_the_log_and_a_count_for_machines(heard):
     task = types.SimpleNamespace(shard=3, name="train-000003.tar")
     _Attempts().after(task, "no space left", crashed=False)
     text = heard()
-    assert text == "train-000003.tar is tried again (2 of 3): no space left\n" and jobs.RETRIED in text
+    assert text == "train-000003.tar is tried again (2 of 3): no space left\n" and SHARD_RETRIED in text
     assert Metric.made["focusvit_shard_retries"].value == 1
 
 

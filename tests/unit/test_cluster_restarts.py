@@ -1,0 +1,77 @@
+"""A training whose workers fail says so where people look: in the driver's log, in `jobs status`, in Ray's metrics."""
+
+import logging
+import types
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+from cluster import jobs
+from cluster.restarts import NoteFailures, told_failures
+from focusvit.run import RunDir
+from pipeline import storage
+
+# What the driver of a job wrote while a worker was killed with SIGKILL.
+RECORDED = """\
+train:  33%|###3      | 200/600 [00:05<00:10, 39.0img/s, loss=1.380, val_top1=0.250]
+training workers failed, time 1 (they are started again at most 3 times): rank 1: The actor is dead because its worker \
+process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error
+training workers failed, time 2 (they are started again at most 3 times): rank 0: RuntimeError: no space left on device
+train:  67%|######6   | 400/600 [00:15<00:05, 39.0img/s, loss=1.200, val_top1=0.250]
+"""
+
+
+class Client:
+    """Knows one job and its log."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+
+    def get_job_logs(self, job: str) -> str:
+        return self._log
+
+    def get_job_info(self, job: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(
+            submission_id=job, status="RUNNING", metadata={"focusvit_verb": "pretrain"}, start_time=0, end_time=0,
+            driver_exit_code=None, entrypoint="python -m cluster.job pretrain",
+        )  # fmt: skip
+
+
+def test_the_status_of_a_job_counts_failures_and_shows_the_last_cause() -> None:
+    row = jobs.status_of(Client(RECORDED), "one")  # type: ignore[arg-type]
+    assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: RuntimeError: no space left on device")
+    assert row["bar"]["percent"] == 67
+    shown = jobs._status_text(row)
+    assert "worker_failures 2\n" in shown and "last_failure    rank 0: RuntimeError: no space" in shown
+    quiet = jobs.status_of(Client("train: nothing happened\n"), "one")  # type: ignore[arg-type]
+    assert (quiet["worker_failures"], quiet["last_failure"]) == (0, "")
+
+
+def test_what_the_controller_notes_the_driver_tells_once(tmp_path, caplog) -> None:
+    """The dead worker is the cause, not the one that lost its connection to it; an earlier start is not told again."""
+    died = WorkerHealthCheckFailedError("Worker health check failed.", ActorDiedError())
+    controller = NoteFailures(str(tmp_path))
+    controller.after_exception(None, {0: RuntimeError("an earlier start")})
+    with told_failures(str(tmp_path), max_failures=3, every_s=0.01):
+        controller.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: died})
+        controller.after_exception(None, {0: ValueError("Traceback\n  line 3\nValueError: 7\n")})
+    told = [record for record in caplog.records if record.name == "cluster.restarts"]
+    assert [record.levelno for record in told] == [logging.WARNING] * 2
+    row = jobs.status_of(Client("\n".join(record.getMessage() for record in told)), "one")  # type: ignore[arg-type]
+    assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: ValueError: 7")
+    assert told[0].facts["rank"] == 1 and "The actor died unexpectedly" in told[0].facts["reason"]
+
+
+def test_an_error_of_the_user_is_told_by_the_driver_alone(tmp_path, caplog) -> None:
+    with told_failures(str(tmp_path), max_failures=3):
+        storage.put_json(RunDir(str(tmp_path)).path("error.json"), {"kind": "UsageError", "text": "value 7"})
+        NoteFailures(str(tmp_path)).after_exception(None, {0: RuntimeError("value 7")})
+    assert not caplog.records
+
+
+def test_a_place_that_cannot_be_written_does_not_end_the_training(tmp_path) -> None:
+    (tmp_path / "failures").write_text("in the way")
+    NoteFailures(str(tmp_path)).after_exception(None, {0: RuntimeError("x")})
+    with pytest.raises(KeyError, match="from the training"), told_failures(str(tmp_path), max_failures=3):
+        raise KeyError("from the training")
