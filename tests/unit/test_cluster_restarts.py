@@ -1,11 +1,11 @@
 """A training whose workers fail says so where people look: in the driver's log, in `jobs status`, in Ray's metrics."""
 
 import logging
-import types
 
 import pytest
 from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from testkit.fake_job import FakeClient
 
 from cluster import jobs
 from cluster.restarts import NoteFailures, told_failures
@@ -22,29 +22,13 @@ train:  67%|######6   | 400/600 [00:15<00:05, 39.0img/s, loss=1.200, val_top1=0.
 """
 
 
-class Client:
-    """Knows one job and its log."""
-
-    def __init__(self, log: str) -> None:
-        self._log = log
-
-    def get_job_logs(self, job: str) -> str:
-        return self._log
-
-    def get_job_info(self, job: str) -> types.SimpleNamespace:
-        return types.SimpleNamespace(
-            submission_id=job, status="RUNNING", metadata={"focusvit_verb": "pretrain"}, start_time=0, end_time=0,
-            driver_exit_code=None, entrypoint="python -m cluster.job pretrain",
-        )  # fmt: skip
-
-
 def test_the_status_of_a_job_counts_failures_and_shows_the_last_cause() -> None:
-    row = jobs.status_of(Client(RECORDED), "one")  # type: ignore[arg-type]
+    row = jobs.status_of(FakeClient(log=[RECORDED]), "one")  # type: ignore[arg-type]
     assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: RuntimeError: no space left on device")
     assert row["bar"]["percent"] == 67
     shown = jobs._status_text(row)
     assert "worker_failures 2\n" in shown and "last_failure    rank 0: RuntimeError: no space" in shown
-    quiet = jobs.status_of(Client("train: nothing happened\n"), "one")  # type: ignore[arg-type]
+    quiet = jobs.status_of(FakeClient(log=["train: nothing happened\n"]), "one")  # type: ignore[arg-type]
     assert (quiet["worker_failures"], quiet["last_failure"]) == (0, "")
 
 
@@ -58,7 +42,7 @@ def test_what_the_controller_notes_the_driver_tells_once(tmp_path, caplog) -> No
         controller.after_exception(None, {0: ValueError("Traceback\n  line 3\nValueError: 7\n")})
     told = [record for record in caplog.records if record.name == "cluster.restarts"]
     assert [record.levelno for record in told] == [logging.WARNING] * 2
-    row = jobs.status_of(Client("\n".join(record.getMessage() for record in told)), "one")  # type: ignore[arg-type]
+    row = jobs.status_of(FakeClient(log=[f"{record.getMessage()}\n" for record in told]), "one")  # type: ignore[arg-type]
     assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: ValueError: 7")
     assert told[0].facts["rank"] == 1 and "The actor died unexpectedly" in told[0].facts["reason"]
 

@@ -1,0 +1,46 @@
+"""`focusvit jobs`: list, status, logs and stop of a scripted job."""
+
+import json
+import re
+
+import pytest
+from testkit.fake_job import BAR, FakeClient
+
+from cluster import jobs
+from pipeline.errors import UsageError
+
+
+def run_jobs(monkeypatch, client, *argv):
+    monkeypatch.setattr(jobs, "connect", lambda address: client)
+    return jobs.main([*argv, "--jobs-address", "http://h:1"])
+
+
+def test_jobs_list_status_logs_stop(monkeypatch, capsys):
+    client = FakeClient(log=("hello\n", "train-3.tar is tried again (2 of 3): its worker died\n", BAR + "\n"))
+    assert run_jobs(monkeypatch, client, "list") == 0
+    assert "info /x" in capsys.readouterr().out
+    assert run_jobs(monkeypatch, client, "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["duration_s"] == 60
+    assert run_jobs(monkeypatch, client, "status", "one") == 0
+    shown = capsys.readouterr().out
+    assert "5/12 (42 %), 2.00 shard/s, 00:14 left, failures=0" in shown and re.search(r"^retries +1$", shown, re.M)
+    assert run_jobs(monkeypatch, client, "status", "one", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["retries"], row["bar"]["done"], row["bar"]["left"]) == (1, "5", "00:14")
+    assert run_jobs(monkeypatch, client, "logs", "one") == 0
+    assert capsys.readouterr().out.startswith("hello\n")
+    assert run_jobs(monkeypatch, client, "stop", "one") == 0
+    assert "has ended already" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="knows no job 'two'"):
+        run_jobs(monkeypatch, client, "status", "two")
+
+
+@pytest.mark.parametrize("argv", [[], ["watch"], ["status"], ["stop", "--json"]])
+def test_wrong_uses_of_jobs_show_the_right_one(argv):
+    with pytest.raises(UsageError, match="usage: focusvit jobs"):
+        jobs.main(argv)
+
+
+def test_follow_belongs_to_logs():
+    with pytest.raises(UsageError, match="belongs to `jobs logs`"):
+        jobs.main(["list", "--follow"])
