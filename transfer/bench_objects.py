@@ -1,11 +1,12 @@
 """`focusvit bench objects`: do the tokens that a model attends to lie on the object? Exact masks tell.
 
 FocusViT, its LLA form, the plain ViT and two controls are trained from scratch with one recipe, on generated objects
-before clutter and, given shards, on windows of CamVid. Other images are then looked at: how often each model is right
+before clutter or, given shards, on windows of CamVid. Other images are then looked at: how often each model is right
 and where its attention lies, beside the same models untrained, regions without a model, and chance.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from focusvit.presets import control
 from focusvit.study import train_config, trained
 from focusvit.study_matrix import SETS, default_model
 from focusvit.train_config import TrainConfig
-from pipeline.bench_report import RESULTS, Table, evidence, save
+from pipeline.bench_report import RESULTS, evidence, save
 from pipeline.commandline import parse
 
 from .dense_data import nearest
@@ -38,15 +39,15 @@ class BenchObjectsConfig:
     """Attention of trained models beside exact masks."""
 
     data: str = ""
-    """folder that holds the shards of CamVid, as DATA/camvid; "" leaves it out"""
+    """folder that holds the shards of CamVid, as DATA/camvid; "" looks at generated objects"""
     seeds: int = 3
     images_per_class: int = 800
-    """training images of each class, also windows of CamVid; an eighth as many others are looked at"""
-    samples: int = 6_400
-    """training samples of each run; with a tenth of them every model stays near chance"""
+    """training images of each class; an eighth as many others are looked at"""
+    samples: int = 8_000
+    """training samples of each run; with a third of them some models are hardly better than chance"""
     device: str = "cpu"
-    name: str = "objects"
-    """the tables go to tests/benchmarks/results/NAME.md and NAME.json, the pictures to NAME-shapes.jpg, -camvid.jpg"""
+    name: str = ""
+    """tables and picture go to tests/benchmarks/results/NAME.md, .json and .jpg; "" is objects, or objects-camvid"""
 
     def __post_init__(self) -> None:
         if min(self.seeds, self.samples) < 1 or self.images_per_class < 8:
@@ -117,69 +118,72 @@ def readers(
     return found
 
 
-def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes, num_classes: int) -> list[Row]:
-    """Every model before and after training with every seed, looked at; rows of one model follow each other."""
+def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes, num_classes: int) -> Iterator[list[Row]]:
+    """Every model before and after training, looked at: all models of a seed, then the rows so far, then the next."""
     rows: dict[str, Row] = {}
-    for title, values in models().items():
-        model_config = replace(values, num_classes=num_classes)
-        tokens = model_config.tokens if model_config.needs_maps else None
-        learned, looked = (
-            scenes.data(tokens, what).to(config.device) for scenes, what in ((train, "learned"), (shown, "looked at"))
-        )
-        regions = region_maps(model_config, looked)
-        alike = agreement(np.ones((len(looked), int(regions.max()) + 1)), regions, shown.masks)
-        for seed in range(config.seeds):
-            settings = recipe(model_config, seed)
-            before = Learner(settings, torch.device(config.device)).model
-            model = trained(settings, learned, config.samples, config.device, title).model
-            counted = tally(
-                model, ArrayEvalLoader(looked, batch_size=100), num_samples=len(looked), num_classes=num_classes,
-                device=config.device,
-            )  # fmt: skip
-            top1 = counted.metrics()["top1"]
-            untrained = readers(before, title, looked, regions, shown.masks)
-            for name, weights in readers(model, title, looked, regions, shown.masks).items():
-                row = rows.setdefault(name, Row(title=name, regions=regions, weights=weights))
-                row.trained.append({"top1": top1, **agreement(weights, regions, shown.masks)})
-                row.untrained.append(agreement(untrained[name], regions, shown.masks))
-                row.alike = alike if name == title else None
+    for seed in range(config.seeds):
+        for title, values in models().items():
+            settings = recipe(replace(values, num_classes=num_classes), seed)
+            tokens = settings.model.tokens if settings.model.needs_maps else None
+            learned, looked = train.data(tokens, "learned"), shown.data(tokens, "looked at")
+            _measure_one(config, title, settings, learned.to(config.device), looked.to(config.device), shown, rows)
             last = rows[title].trained[-1]
-            sys.stdout.write(f"{title}, seed {seed}: top-1 {top1:.1%}, on the object {last['mass']:.1%}\n")
+            sys.stdout.write(f"{title}, seed {seed}: top-1 {last['top1']:.1%}, on the object {last['mass']:.1%}\n")
             sys.stdout.flush()
-    return list(rows.values())
+        yield list(rows.values())
+
+
+def _measure_one(
+    config: BenchObjectsConfig, title: str, settings: TrainConfig, learned: ArrayData, looked: ArrayData, shown: Scenes,
+    rows: dict[str, Row],
+) -> None:  # fmt: skip
+    """One model of one seed: its figures, untrained and trained, are added to its rows."""
+    regions = region_maps(settings.model, looked)
+    before = Learner(settings, torch.device(config.device)).model
+    model = trained(settings, learned, config.samples, config.device, title).model
+    scores = tally(
+        model, ArrayEvalLoader(looked, batch_size=100), num_samples=len(looked),
+        num_classes=settings.model.num_classes, device=config.device,
+    )  # fmt: skip
+    untrained = readers(before, title, looked, regions, shown.masks)
+    for name, weights in readers(model, title, looked, regions, shown.masks).items():
+        if name not in rows:
+            rows[name] = Row(title=name, regions=regions, weights=weights)
+            if name == title:
+                alike = np.ones((len(looked), int(regions.max()) + 1))
+                rows[name].alike = agreement(alike, regions, shown.masks)
+        rows[name].trained.append({"top1": scores.metrics()["top1"], **agreement(weights, regions, shown.masks)})
+        rows[name].untrained.append(agreement(untrained[name], regions, shown.masks))
 
 
 def main(argv: list[str]) -> int:
-    """Print the tables and save them, and one picture for each set, under tests/benchmarks/results."""
+    """Print the tables and save them, and a picture, under tests/benchmarks/results, after every seed."""
     config = parse(BenchObjectsConfig, argv, prog="focusvit bench objects")
     sys.stdout.write(f"bench objects: {len(models())} models, {config.seeds} seeds each\n")
     facts = evidence("focusvit bench objects " + " ".join(argv), ("torch", "numpy", "fast-slic"))
-    looked_at = config.images_per_class // 8
-    sets = {"shapes": ("Generated objects before clutter", SHAPES)}
-    if config.data:
-        sets["camvid"] = ("Windows of CamVid", tuple(CAMVID_OBJECTS))
-    made: list[Table] = []
-    for kind, (title, classes) in sets.items():
-        if kind == "shapes":
-            train, shown = drawn_scenes(config.images_per_class, 0), drawn_scenes(looked_at, 1)
-        else:
-            uri = f"{config.data}/camvid"
-            train, shown = (
-                camvid_scenes(uri, "train", config.images_per_class),
-                camvid_scenes(uri, "val", looked_at),
-            )
-        rows = measure(config, train, shown, len(classes))
+    classes = tuple(CAMVID_OBJECTS) if config.data else SHAPES
+    title = "Windows of CamVid" if config.data else "Generated objects before clutter"
+    name = config.name or ("objects-camvid" if config.data else "objects")
+    train, shown = scenes_of(config)
+    for rows in measure(config, train, shown, len(classes)):
         note = (
-            f"{config.samples} training samples of {len(train.masks)} images, {config.seeds} seeds; {len(shown.masks)} "
-            f"other images looked at; {len(classes)} classes: {', '.join(classes)}."
+            f"{config.samples} training samples of {len(train.masks)} images, {len(rows[0].trained)} seeds; "
+            f"{len(shown.masks)} other images looked at; {len(classes)} classes: {', '.join(classes)}."
         )
-        for table in (figures(title, rows, shown.masks, note), differences(title, rows)):
-            made.append(table)
-            sys.stdout.write(table.markdown() + "\n")
-        paths = save(config.name, made, facts)
-        sheet = RESULTS / f"{config.name}-{kind}.jpg"
-        picture(sheet, rows, shown)
-        for path in (*paths, sheet):
-            sys.stdout.write(f"bench objects: wrote {path}\n")
-        sys.stdout.flush()
+        tables = (figures(title, rows, shown.masks, note), differences(title, rows))
+        paths = save(name, tables, facts)
+        picture(RESULTS / f"{name}.jpg", rows, shown)
+    for table in tables:
+        sys.stdout.write(table.markdown() + "\n")
+    for path in (*paths, RESULTS / f"{name}.jpg"):
+        sys.stdout.write(f"bench objects: wrote {path}\n")
     return 0
+
+
+def scenes_of(config: BenchObjectsConfig) -> tuple[Scenes, Scenes]:
+    """Those that are learned from, and others that are looked at."""
+    per_class, looked_at = config.images_per_class, config.images_per_class // 8
+    if config.data:
+        uri = f"{config.data}/camvid"
+        return camvid_scenes(uri, "train", per_class), camvid_scenes(uri, "val", looked_at)
+    return drawn_scenes(per_class, 0), drawn_scenes(looked_at, 1)

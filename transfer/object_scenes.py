@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from focusvit.array_loader import ArrayData
-from pipeline.dataset import Split, open_dataset
+from pipeline.dataset import open_dataset
 from pipeline.embedded import SHAPE_CLASSES, draw_cluttered
 from pipeline.errors import DataError
 from pipeline.hierarchy import fit
@@ -24,6 +24,7 @@ _SHARE = (0.1, 0.5)
 _SHARE_OF_OTHERS = 0.02
 _MOST_TRIES = 1000
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
+Frame = tuple[np.ndarray, np.ndarray]  # rgb uint8 (H, W, 3), labels (H, W)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +60,33 @@ def drawn_scenes(per_class: int, seed: int) -> Scenes:
 
 
 def camvid_scenes(uri: str, split: str, per_class: int) -> Scenes:
-    """Windows of CamVid's frames of one split, resized to 64 x 64, `per_class` for sign, car and person.
-
-    An object of the class takes a tenth to a half of its window, anywhere in it, and the other classes at most 2 %.
-    Windows of one frame may overlap. Raises DataError when the split has too few such objects.
-    """
+    """`windows` of CamVid's frames of one split; its label maps have 12 values, the last one void."""
     source = open_dataset(uri).split(split)
     config = DenseConfig(num_classes=_CAMVID_CLASSES, ignore=_CAMVID_VOID, num_regions=1, patch_grid=(8, 8))
     samples = [load_dense(source, number, config) for number in range(source.num_samples)]
     frames = [(sample.rgb, nearest(sample.label_map, sample.rgb.shape[:2])) for sample in samples]
+    return windows(frames, per_class, f"split '{split}' at {uri}")
+
+
+def windows(frames: list[Frame], per_class: int, place: str) -> Scenes:
+    """`per_class` windows of `frames` for each of sign, car and person, resized to 64 x 64.
+
+    Objects of the class take a tenth to a half of their window, anywhere in it, and the other classes at most 2 %.
+    Windows of one frame may overlap. Raises DataError when `place`, where the frames are from, has too few objects.
+    """
     images, masks, class_ids = [], [], []
-    for class_id, name in enumerate(CAMVID_OBJECTS):
+    for class_id, (name, ids) in enumerate(CAMVID_OBJECTS.items()):
         rng = np.random.default_rng((92, class_id))
-        holding = [(rgb, labels) for rgb, labels in frames if np.isin(labels, CAMVID_OBJECTS[name]).any()]
+        holding = [frame for frame in frames if np.isin(frame[1], ids).any()]
         for _ in range(per_class):
-            image, mask = _window(rng, holding, name, source)
+            image, mask = _window(rng, holding, name, place)
             images.append(image)
             masks.append(mask)
             class_ids.append(class_id)
     return _scenes(np.stack(images), np.array(class_ids), np.stack(masks))
 
 
-def _window(
-    rng: np.random.Generator, frames: list[tuple[np.ndarray, np.ndarray]], name: str, source: Split
-) -> tuple[np.ndarray, np.ndarray]:
+def _window(rng: np.random.Generator, frames: list[Frame], name: str, place: str) -> tuple[np.ndarray, np.ndarray]:
     """One window that holds an object of class `name` and hardly anything of the other classes: image and mask."""
     for _ in range(_MOST_TRIES if frames else 0):
         rgb, labels = frames[rng.integers(len(frames))]
@@ -100,8 +104,9 @@ def _window(
             mask = nearest(np.isin(labels[at], CAMVID_OBJECTS[name]), (SIDE, SIDE))
             return cv2.resize(rgb[at], (SIDE, SIDE), interpolation=mode), mask
     raise DataError(
-        f"{_MOST_TRIES} random windows of split '{source.name}' at {source.uri} held no object '{name}' that fills a "
-        "tenth to a half of one; the bench needs CamVid's 12 classes at about 256 pixels height."
+        f"{len(frames)} frames of {place} hold an object '{name}', but none of {_MOST_TRIES} random windows was filled "
+        "by a tenth to a half with it alone. Give CamVid's images with label maps of its 12 classes, about 256 pixels "
+        "high."
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from focusvit.attended import (
     best_regions,
     density,
+    latent_attention,
     mass_inside,
     overlap_at_area,
     patch_map,
@@ -49,6 +50,7 @@ def test_latents_are_read_only_where_they_are() -> None:
     model, (images, maps) = FocusViT(config).eval(), example_inputs(config, 1)
     seen = model.forward_intermediates(images, maps)
     rows = seen["reads"][-1][0].mean(0)[1:]  # without the class token's row
+    torch.testing.assert_close(latent_attention(model, seen)[0], rows)
     torch.testing.assert_close(token_attention(model, seen, "latents")[0], rows.mean(0) / rows.mean(0).sum())
     full = FocusViT(MODELS["full"]).eval()
     with pytest.raises(ValueError, match="no latents"):
