@@ -7,15 +7,10 @@ predict   the whole way from encoded images to answers, superpixels included: pr
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
-
-def peak_bytes() -> int:
-    """The most physical memory this process has held (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+from pipeline.peak_memory import peak_bytes
 
 
 def main(argv: list[str]) -> int:

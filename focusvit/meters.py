@@ -1,12 +1,13 @@
 """Running sums of a training between two points of its curves: loss, throughput, where the time goes."""
 
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from pipeline.peak_memory import peak_bytes
 
 from . import ranks
 from .batch import Batch
@@ -122,4 +123,4 @@ class Meters:
         """Peak memory of this rank: of the GPU, else of the process."""
         if self._device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self._device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        return float(peak_bytes())

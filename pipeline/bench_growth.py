@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from .build import make_sample
 from .embedded import draw_shape
 from .hierarchy import fit
 from .image import ImageConfig, prepare_image
+from .peak_memory import peak_bytes
 from .plan import make_plan
 from .sources.detect import detect
 from .sources.row import Reader, Row
@@ -167,13 +167,7 @@ def planning() -> tuple[Growth, Growth]:
 def _plan(count: int) -> tuple[float, float]:
     start = time.process_time()
     make_plan(ManyImages(count=count), "train")
-    return time.process_time() - start, _peak_mb()
-
-
-def _peak_mb() -> float:
-    """The most memory that this process has held. From Linux's status file: getrusage also counts the parent's."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
+    return time.process_time() - start, peak_bytes() / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ Part of `focusvit bench scale`. Each is measured in a process of its own, so tha
 """
 
 import multiprocessing
-import resource
 import tarfile
 import tempfile
 import time
@@ -17,6 +16,7 @@ from . import tar
 from .bench_report import Table
 from .commit import describe
 from .image import ImageConfig
+from .peak_memory import peak_bytes
 from .plan import make_plan, save_plan
 from .sources import Row, Source, detect
 from .sources.readers import FileReader
@@ -103,7 +103,7 @@ def _plan(archive: str | None, num_rows: int, folder: str) -> dict[str, float]:
         "images": plan.num_samples,
         "wall_s": time.perf_counter() - started[0],
         "cpu_s": time.process_time() - started[1],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_mb": peak_bytes() / 1e6,
         "plan_mb": Path(place).stat().st_size / 1e6,
     }
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from pipeline.bench_report import Table, evidence, save
 from pipeline.commandline import parse
 from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError
+from pipeline.peak_memory import peak_bytes
 
 from .features import FeatureKey, FeatureStore, model_features
 from .fewshot import solve_ridge
@@ -278,7 +278,7 @@ def _private_mb() -> float:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
         return float(line.split()[1]) / 1000
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return peak_bytes() / 1e6
 
 
 def _in_turns(kinds: dict[str, Callable[[], Any]], repeats: int, clock: str = "wall") -> dict[str, float]:
