@@ -58,6 +58,7 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench growth
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
+# Then attention beside the masks of objects.
 SETS ?= build/sets
 FINE := --sets tiny-imagenet-40-256-patches --samples 16000
 study: $(VENV)/.ok-test $(SETS)/.ok
@@ -65,6 +66,8 @@ study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/focusvit study --data $(SETS) --stage speed $(FINE)
 	$(BIN)/focusvit study --data $(SETS) --checkpoints build/study
 	$(BIN)/focusvit study --data $(SETS) $(FINE)
+	$(BIN)/focusvit bench objects
+	$(BIN)/focusvit bench objects --data $(SETS)
 
 # The study's Tiny ImageNet-40 models in the quick suite and on CamVid; fills what is missing, after `make study`.
 transfer-study: $(VENV)/.ok-test $(SETS)/.ok

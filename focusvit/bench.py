@@ -15,7 +15,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "original": ("focusvit.bench_original:main", "costs and pictures of every row of the original repository"),
     "growth": ("focusvit.bench_growth:main", "exponents of cost, and what they make of ImageNet-1k and of a billion"),
     "energy": ("focusvit.bench_energy:main", "CPU seconds and joules of 1,000 images, plain ViT beside it"),
-    "objects": ("transfer.bench_objects:main", "do attended tokens lie on the object? exact masks of shapes, CamVid"),
+    "objects": ("transfer.bench_objects:main", "do attended tokens lie on the object? exact masks, drawn or of CamVid"),
     "loader": ("focusvit.bench_loader:main", "CPU time of a training sample with its map, beside other loaders"),
     "train": ("focusvit.bench_train:main", "the training step, the loop around it, checkpoints, a second rank"),
     "edge": ("focusvit.bench_edge:main", "exported files in onnxruntime: latency, size, memory beside a plain ViT"),
