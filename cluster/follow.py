@@ -67,6 +67,8 @@ class Printer:
 
 async def _tail(client: "JobSubmissionClient", job: str, printer: Printer) -> None:
     """Until the job has ended. A lost connection is taken up again while the head still knows the job."""
+    import aiohttp  # Ray's client is made with it
+
     lost_since: float | None = None
     while True:
         try:
@@ -77,13 +79,13 @@ async def _tail(client: "JobSubmissionClient", job: str, printer: Printer) -> No
             if client.get_job_status(job).is_terminal():
                 printer.close_bar()
                 return
-        except (RuntimeError, OSError) as error:  # aiohttp's and requests' own errors are OSErrors
+        except (RuntimeError, OSError, aiohttp.ClientError) as error:  # the errors of requests are OSErrors
             now = time.monotonic()
             lost_since = lost_since or now
             if now - lost_since > PATIENCE_S:
                 printer.close_bar()
                 raise DataError(
-                    f"no contact with the head for {PATIENCE_S:.0f} s while following {job} ({error}). When the head "
+                    f"no contact with the head for {PATIENCE_S:.0f} s while following {job} ({error!r}). When the head "
                     "is gone, so is the job: start it, submit the same command again; finished work is kept."
                 ) from None
         await asyncio.sleep(1)

@@ -12,6 +12,8 @@ from focusvit.tracking import default_tracking_uri
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 
+from .doctor_services import without_password
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,7 +41,9 @@ def server_command(config: UiConfig) -> list[str]:
     uri = default_tracking_uri(config.tracking_uri)
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
-        raise UsageError(f"the tracking store {uri} is a server with its own UI: open that address in a browser.")
+        raise UsageError(
+            f"the tracking store {without_password(uri)} is a server with its own UI: open that address in a browser."
+        )
     if scheme == "sqlite":
         database = Path(uri.removeprefix("sqlite:///"))
         if not database.is_file():
@@ -76,7 +80,9 @@ def main(argv: list[str]) -> int:
     check_port(config.host, config.port)
     if config.host not in LOOPBACK:
         sys.stderr.write(f"warning: {config.host} is not loopback: whoever reaches it can read and delete runs\n")
-    sys.stdout.write(f"MLflow UI of {command[5]}\nopen http://{config.host}:{config.port} (Ctrl-C ends it)\n")
+    store = without_password(command[command.index("--backend-store-uri") + 1])
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    sys.stdout.write(f"MLflow UI of {store}\nopen http://{host}:{config.port} (Ctrl-C ends it)\n")
     sys.stdout.flush()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen(command, env=environment)

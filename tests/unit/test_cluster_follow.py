@@ -3,6 +3,7 @@
 import io
 import types
 
+import aiohttp
 import pytest
 from testkit.fake_job import BAR, FakeClient
 
@@ -61,10 +62,25 @@ def test_a_job_that_never_ran_says_why(code, words):
         follow(FakeClient("FAILED", code, "Traceback\n  ...\nOSError: no space left on device\n"), "one", "http://h:1")
 
 
-def test_a_lost_head_is_said(monkeypatch):
+LOST = [ConnectionError("refused"), RuntimeError("closed"), aiohttp.ServerDisconnectedError()]
+LOST.append(aiohttp.WSServerHandshakeError(None, (), status=503))  # a proxy whose dashboard starts again
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_a_lost_head_is_said(monkeypatch, error):
     monkeypatch.setattr(follow_module, "PATIENCE_S", 0.0)
-    with pytest.raises(DataError, match="no contact with the head"):
-        follow(FakeClient(fail=ConnectionError("refused")), "one", "http://h:1")
+    with pytest.raises(DataError, match=f"no contact with the head.*{type(error).__name__}"):
+        follow(FakeClient(fail=error), "one", "http://h:1")
+
+
+def test_a_head_that_comes_back_is_followed_on(monkeypatch, capsys):
+    client = FakeClient(fail=aiohttp.ServerDisconnectedError())
+
+    async def come_back(seconds):
+        client.fail = None
+
+    monkeypatch.setattr(follow_module.asyncio, "sleep", come_back)
+    assert follow(client, "one", "http://h:1") == 0 and capsys.readouterr().out == "hello\n"
 
 
 @pytest.mark.parametrize(("answer", "stopped", "code"), [("s\n", ["one"], 130), ("d\n", [], 130), ("", [], 130)])

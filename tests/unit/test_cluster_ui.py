@@ -1,6 +1,7 @@
 """The UI verb: the right store, the right address, and a plain word for a store or a port that cannot be used."""
 
 import socket
+import types
 
 import pytest
 from testkit.command_lines import check_mlflow
@@ -58,3 +59,14 @@ def test_an_open_address_is_warned_of(store, monkeypatch, capsys):
     assert ui.main(["--tracking-uri", store]) == 0
     shown = capsys.readouterr()
     assert shown.err == "" and "open http://127.0.0.1:5000" in shown.out
+
+
+def test_what_is_said_holds_no_password_and_a_link_that_opens(monkeypatch, capsys):
+    monkeypatch.setattr(ui.subprocess, "Popen", lambda *args, **options: types.SimpleNamespace(wait=lambda: 0))
+    monkeypatch.setattr(ui, "check_port", lambda host, port: None)
+    assert ui.main(["--tracking-uri", "postgresql://me:hunter2@db/mlflow", "--host", "::1"]) == 0
+    said = capsys.readouterr().out
+    assert "postgresql://me:***@db/mlflow" in said and "http://[::1]:5000" in said and "hunter2" not in said
+    with pytest.raises(UsageError) as error:
+        ui.server_command(ui.UiConfig(tracking_uri="http://me:hunter2@mlflow:5000"))
+    assert "hunter2" not in str(error.value)
