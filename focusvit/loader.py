@@ -174,11 +174,14 @@ def batches_of(
 
 
 def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches; `DataError` in words when a loader worker dies."""
+    """The same batches; `DataError` in words when a loader worker dies, and what workers raise without their trace."""
     try:
         yield from batches
+    except (DataError, UsageError) as error:  # torch puts the worker's trace before the words
+        raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
     except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        worker_died = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+        if not worker_died or str(error).startswith("Caught "):  # a bug, here or in a living worker
             raise
         raise DataError(
             f"A loader worker died ({error}). Most often memory was full: use fewer data.loader_workers or a smaller "

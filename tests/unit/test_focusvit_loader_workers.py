@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from testkit.tiny_shards import make_dataset
 
 from focusvit.batch import Batch
-from focusvit.loader import DataConfig, EvalLoader, TrainLoader
+from focusvit.loader import DataConfig, EvalLoader, TrainLoader, _watched
 from focusvit.mixing import MixConfig
 from pipeline.dataset import Split, open_dataset
 from pipeline.errors import DataError
@@ -96,6 +97,23 @@ def test_every_other_number_of_ranks_and_workers(uri: str, whole: Any, world_siz
 def test_every_sample_of_an_epoch_once_with_mixing(uri: str, whole: list[dict[str, np.ndarray]]) -> None:
     ids = np.concatenate([batch["sample_ids"] for batch in whole])[:SAMPLES]
     assert sorted(ids) == list(range(SAMPLES))
+
+
+def test_what_a_worker_finds_wrong_comes_as_its_own_words(tmp_path: Path) -> None:
+    split = open_dataset(make_dataset(tmp_path, splits={"train": 8, "val": 4}, bad=[5])).split("train")
+    with pytest.raises(DataError, match=r"^Sample 5 of split 'train' does not decode") as caught:
+        list(EvalLoader(split, dataclasses.replace(DATA, loader_workers=1), batch_size=8, tokens=8))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_bug_in_a_worker_is_no_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        list(_watched(_raising(RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nsizes differ"))))
+
+
+def _raising(error: Exception) -> Iterator[Batch]:
+    raise error
+    yield
 
 
 def test_a_worker_that_dies_is_no_silent_end(uri: str, tmp_path: Path) -> None:
