@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commandline import parse
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .connection import connect, jobs_url
 from .follow import follow
@@ -34,27 +34,36 @@ class JobsConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Exit codes: `status` and `stop` give 0, `logs --follow` the code of the job."""
+    """Exit codes: `logs --follow` gives that of the job, `stop` 1 for a job that did not end in STOP_WAIT_S."""
     action, job, options = _split(argv)
     config = parse(JobsConfig, options, prog=f"focusvit jobs {action}")
     if config.follow and action != "logs":
         raise UsageError(f"--follow belongs to `jobs logs`, not to `jobs {action}`.")
     client = connect(config.jobs_address)
+    try:
+        if action != "list":
+            _check_known(client, job)
+        told = "" if config.follow else _told(client, action, job, config.json)
+    except (RuntimeError, OSError) as error:  # a head that goes away, a node that took the log of its job along
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(f"the head did not answer `jobs {action}`: {said[:300]}.") from None
+    if config.follow:
+        return follow(client, job, jobs_url(config.jobs_address))
+    sys.stdout.write(told)
+    return 0
+
+
+def _told(client: "JobSubmissionClient", action: str, job: str, as_json: bool) -> str:
+    """What the action prints."""
     if action == "list":
         rows = [_row(details) for details in sorted(client.list_jobs(), key=lambda one: one.start_time or 0)]
-        sys.stdout.write(json.dumps(rows) + "\n" if config.json else _table(rows))
-        return 0
-    _check_known(client, job)
+        return json.dumps(rows) + "\n" if as_json else _table(rows)
     if action == "logs":
-        if config.follow:
-            return follow(client, job, jobs_url(config.jobs_address))
-        sys.stdout.write(client.get_job_logs(job))
-        return 0
+        return client.get_job_logs(job)
     if action == "stop":
         return _stop(client, job)
     row = status_of(client, job)
-    sys.stdout.write(json.dumps(row) + "\n" if config.json else _status_text(row))
-    return 0
+    return json.dumps(row) + "\n" if as_json else _status_text(row)
 
 
 def _split(argv: list[str]) -> tuple[str, str, list[str]]:
@@ -115,19 +124,28 @@ def _status_text(row: dict[str, Any]) -> str:
 
 
 def _check_known(client: "JobSubmissionClient", job: str) -> None:
-    known = [details.submission_id or details.job_id or "" for details in client.list_jobs()]
-    if job not in known:
-        shown = ", ".join(known[-5:]) or "none"
-        raise UsageError(f"the cluster knows no job '{job}'. The latest are: {shown}.")
+    listed = client.list_jobs()
+    known = [details.submission_id for details in listed if details.submission_id]
+    if job in known:
+        return
+    if any(details.job_id == job and not details.submission_id for details in listed):
+        raise UsageError(
+            f"{job} was not submitted: a program joined the cluster by itself, and Ray keeps no log of it."
+        )
+    raise UsageError(f"the cluster knows no job '{job}'. The latest are: {', '.join(known[-5:]) or 'none'}.")
 
 
-def _stop(client: "JobSubmissionClient", job: str) -> int:
+def _stop(client: "JobSubmissionClient", job: str) -> str:
     if client.get_job_status(job).is_terminal():
-        sys.stdout.write(f"{job} has ended already: {client.get_job_status(job)}\n")
-        return 0
+        return f"{job} has ended already: {client.get_job_status(job)}\n"
     client.stop_job(job)
     until = time.monotonic() + STOP_WAIT_S
     while not client.get_job_status(job).is_terminal() and time.monotonic() < until:
         time.sleep(0.5)
-    sys.stdout.write(f"{job}: {client.get_job_status(job)}\n")
-    return 0
+    status = client.get_job_status(job)
+    if not status.is_terminal():
+        raise DataError(
+            f"{job} is still {status} {STOP_WAIT_S:.0f} s after it was asked to stop. Look whether it ends: "
+            f"focusvit jobs status {job}; its last words: focusvit jobs logs {job}."
+        )
+    return f"{job}: {status}\n"

@@ -5,6 +5,11 @@ import types
 BAR = "preprocess:  42%|####      | 5/12 [00:10<00:14,  2.00 shard/s, failures=0]"
 
 
+class Status(str):
+    def is_terminal(self):
+        return self in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
 class FakeClient:
     """The part of JobSubmissionClient that we use, with a scripted job."""
 
@@ -22,8 +27,7 @@ class FakeClient:
             yield text
 
     def get_job_status(self, job):
-        status = self.info.status
-        return types.SimpleNamespace(is_terminal=lambda: status in ("SUCCEEDED", "FAILED", "STOPPED"))
+        return Status(self.info.status)
 
     def get_job_info(self, job):
         return self.info

@@ -2,12 +2,13 @@
 
 import json
 import re
+import types
 
 import pytest
 from testkit.fake_job import BAR, FakeClient
 
 from cluster import jobs
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 
 def run_jobs(monkeypatch, client, *argv):
@@ -44,3 +45,42 @@ def test_wrong_uses_of_jobs_show_the_right_one(argv):
 def test_follow_belongs_to_logs():
     with pytest.raises(UsageError, match="belongs to `jobs logs`"):
         jobs.main(["list", "--follow"])
+
+
+def test_a_job_that_does_not_stop_is_no_success(monkeypatch):
+    client = FakeClient(status="RUNNING")
+    monkeypatch.setattr(jobs, "STOP_WAIT_S", 0.0)
+    with pytest.raises(DataError, match=r"one is still RUNNING 0 s after it was asked to stop"):
+        run_jobs(monkeypatch, client, "stop", "one")
+    assert client.stopped == ["one"]
+
+
+def test_a_driver_that_joined_by_itself_is_listed_and_has_no_log(monkeypatch, capsys):
+    client = FakeClient(status="RUNNING")
+    client.info.submission_id, client.info.job_id = None, "02000000"
+    assert run_jobs(monkeypatch, client, "list") == 0 and "02000000" in capsys.readouterr().out
+    for action in ("status", "logs", "stop"):
+        with pytest.raises(UsageError, match="02000000 was not submitted"):
+            run_jobs(monkeypatch, client, action, "02000000")
+
+
+def test_a_reader_that_goes_away_is_not_the_head(monkeypatch):
+    def gone(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(jobs.sys, "stdout", types.SimpleNamespace(write=gone))
+    with pytest.raises(BrokenPipeError):  # focusvit/cli.py ends quietly
+        run_jobs(monkeypatch, FakeClient(), "logs", "one")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Request failed with status code 500: no agent."), ConnectionError()])
+def test_a_head_that_does_not_answer_is_said(monkeypatch, error):
+    client = FakeClient()
+
+    def lost(job):
+        raise error
+
+    monkeypatch.setattr(client, "get_job_logs", lost)
+    for action in ("status", "logs"):
+        with pytest.raises(DataError, match=rf"did not answer `jobs {action}`: \w+.*[^.]\.$"):
+            run_jobs(monkeypatch, client, action, "one")
