@@ -175,10 +175,10 @@ def distributed(model: nn.Module, device: torch.device) -> nn.Module:
 
     DDP usually rebuilds its buckets after the first step of a process, and three or more ranks sum a moved gradient in
     another order: a resumed run would differ in the last bits. It never rebuilds while it looks for unused parameters
-    (and warns once that it found none).
+    (and warns once that it found none). Buffers are not broadcast: all of them follow from the config and never change.
     """
     device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def _check_classes(split: Split) -> None:

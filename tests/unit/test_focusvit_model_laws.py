@@ -38,6 +38,16 @@ def test_an_image_alone_equals_the_same_image_in_a_batch(name: str) -> None:
         torch.testing.assert_close(alone, together[i : i + 1], **TOLERANCE)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_training_step_changes_no_buffer(name: str) -> None:
+    """So ranks need not send them to each other, and a checkpoint need not hold them."""
+    model = build(name).train()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    model(**reference.inputs(model.config)).sum().backward()
+    assert not before.keys() & model.state_dict().keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.named_buffers())
+
+
 @pytest.mark.parametrize("name", WITH_MAPS)
 def test_permuting_ids_permutes_tokens_and_leaves_logits(name: str) -> None:
     model = build(name)
