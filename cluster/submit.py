@@ -155,8 +155,8 @@ def _send(client: Any, job: Job, folder: str) -> None:
             metadata={"focusvit_verb": job.entrypoint.split(" -m cluster.job ")[1].split()[0]},
             entrypoint_num_cpus=job.num_cpus or None,
         )
-    except RuntimeError as error:
-        text = str(error)
+    except (RuntimeError, OSError) as error:  # an answer that refuses, a head that went away during the upload
+        text = str(error).strip() or type(error).__name__
         if "already" in text:
             raise UsageError(
                 f"a job named {job.name} is known to the cluster already: choose another --name."
@@ -165,7 +165,7 @@ def _send(client: Any, job: Job, folder: str) -> None:
             raise UsageError(
                 "the head refuses the code as too large: `focusvit submit --dry-run` names its size."
             ) from None
-        raise DataError(f"the head did not accept the job: {text.strip().splitlines()[-1][:300]}") from None
+        raise DataError(f"the head did not accept the job: {text.splitlines()[-1][:300]}") from None
 
 
 def _describe(job: Job, url: str, root: Path) -> str:

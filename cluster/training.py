@@ -240,29 +240,35 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
                 callbacks=[NoteFailures(launch.run_dir)],  # type: ignore[list-item] # Ray's hints are of its former Train
             ),
         )
-        try:
-            # Ray took SIGTERM for itself when it started: it would end everything at once.
-            with (
-                ended_gently(RunDir(launch.run_dir)),
-                scored_checkpoints(launch.run_dir, launch.score_on),
-                told_failures(launch.run_dir, launch.max_failures),
-            ):
+        # Ray took SIGTERM for itself when it started: it would end everything at once.
+        with (
+            ended_gently(RunDir(launch.run_dir)),
+            scored_checkpoints(launch.run_dir, launch.score_on),
+            told_failures(launch.run_dir, launch.max_failures),
+        ):
+            try:
                 trainer.fit()
-        except Exception as error:
-            _raise_reported(launch.run_dir, error)
-            raise _stopped(launch, error) from None
+            except Exception as error:  # Ray's own kinds, and whatever its controller met
+                _raise_reported(launch.run_dir, error)
+                raise _stopped(launch, error) from None
         _raise_reported(launch.run_dir, None)
 
 
 def _stopped(launch: LaunchConfig, error: Exception) -> DataError:
-    """The error of a training whose workers failed too often; the whole text of the failure goes to a file."""
+    """The error of a training that Ray gave up; the whole text of the failure goes to a file."""
+    from ray.train import WorkerGroupError
+
     place = RunDir(launch.run_dir).path("failure.txt")
     storage.put(place, str(error).encode())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else type(error).__name__
     done = RunDir(launch.run_dir).latest() or 0
+    # Other kinds are no deaths of workers: no place for them in the cluster, a controller that was lost.
+    failed = f"the training workers failed more than {launch.max_failures} times"
+    what = failed if isinstance(error, WorkerGroupError) else "Ray Train could not go on"
     return DataError(
-        f"the training workers failed more than {launch.max_failures} times; the last words were '{lines[-1][:300]}' "
-        f"(all of them: {place}). {done} samples are done; the same command goes on from there once the cause is gone."
+        f"{what}; the last words were '{last}' (all of them: {place}). {done} samples are done; the same command goes "
+        "on from there once the cause is gone."
     )
 
 

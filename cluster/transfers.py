@@ -53,7 +53,7 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
         with ray_session(config.ray_address):
             import ray
 
-            _check_places(config, len(ray.nodes()))
+            _check_places(config, ray.nodes())
             resources = ray.cluster_resources()
             most = min(config.tasks_at_once, len(jobs))
             needs: dict[str, Any] = {"num_cpus": max(1, int(resources.get("CPU", 1)) // most)}
@@ -72,7 +72,7 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
                 try:
                     yield ray.get(ready)
                 except ray.exceptions.RayError as error:
-                    lines = str(error).strip().splitlines()
+                    lines = str(error).strip().splitlines() or [type(error).__name__]
                     said = isinstance(error, ray.exceptions.RayTaskError)  # an error of the work, its text comes last
                     reason = f"failed on Ray: {lines[-1]}" if said else f"its Ray worker died ({lines[0]})"
                     yield Outcome(task=job.task, failures=[f"{job.task.name}: {reason}"])
@@ -80,8 +80,9 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
     return map_tasks
 
 
-def _check_places(config: TransferLaunch, num_nodes: int) -> None:
+def _check_places(config: TransferLaunch, nodes: list[dict[str, Any]]) -> None:
     """Several nodes need a place for results that all of them see; what a node caches for itself may be its own."""
+    num_nodes = sum(node["Alive"] for node in nodes)  # Ray lists the dead ones too
     if num_nodes > 1 and storage.is_local(storage.resolve(config.out)) and not config.features_folder:
         raise UsageError(
             f"the cluster has {num_nodes} nodes, and features would be cached below --out {config.out}. Name a local "

@@ -2,13 +2,14 @@
 
 import json
 import os
+import types
 
 import pytest
 
 from cluster import package, submit
 from cluster.job_environment import DEFAULTS, SECRETS_FILE, is_secret, job_variables
 from cluster.places import Place, check_for_job, places_of, tracking_uri_of, warn_loopback
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 PREPROCESS = ["preprocess", "--source", "/data/in", "--out=/data/out", "--split", "train"]
 
@@ -150,6 +151,24 @@ def test_wait_and_detach_exclude_each_other(capsys):
     with pytest.raises(SystemExit) as end:
         submit.main(["--wait", "--detach", "--", *PREPROCESS])
     assert end.value.code == 2 and "exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (RuntimeError("Request failed with status code 400: one is already there."), UsageError, "another --name"),
+        (RuntimeError("Request failed with status code 413: Too Large."), UsageError, "too large"),
+        (RuntimeError("Traceback\nno disk"), DataError, "did not accept the job: no disk"),
+        (ConnectionError(), DataError, "did not accept the job: ConnectionError"),
+    ],
+)
+def test_a_head_that_does_not_take_the_job(tmp_path, error, kind, words):
+    def refuse(**job):
+        raise error
+
+    job = submit.make_job(submit.SubmitConfig(name="one"), PREPROCESS, make_checkout(tmp_path))
+    with pytest.raises(kind, match=words):
+        submit._send(types.SimpleNamespace(submit_job=refuse), job, str(tmp_path))
 
 
 def test_secrets_reach_every_process_of_a_job(tmp_path, monkeypatch):

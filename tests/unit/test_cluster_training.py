@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from testkit.tiny_shards import make_dataset
 
-from cluster.training import LaunchConfig, worker_range
+from cluster.training import LaunchConfig, _stopped, worker_range
 from focusvit.cli import main
 from focusvit.recipes import RECIPES
+from pipeline.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,24 @@ def test_every_recipe_says_its_command_its_hardware_its_time_and_its_score(name:
         config = RECIPES[name]()
         seconds = config.num_steps(num_samples) * config.global_batch / float(hours[2])
         assert float(hours[1]) == pytest.approx(seconds / 3600, abs=0.051)
+
+
+def test_a_training_that_ray_gives_up_says_who_failed(tmp_path: Path) -> None:
+    from ray.train import ControllerError, WorkerGroupError
+
+    launch = LaunchConfig(data="/d", run_dir=str(tmp_path), max_failures=2)
+    died = _stopped(launch, WorkerGroupError("rank 1:\nthe worker process has died", {}))
+    assert "workers failed more than 2 times; the last words were 'the worker process has died'" in str(died)
+    no_room = str(_stopped(launch, ControllerError(TimeoutError("no node has 8 CPUs"))))
+    assert "Ray Train could not go on; the last words were 'no node has 8 CPUs'" in no_room and "2 times" not in no_room
+    assert (tmp_path / "failure.txt").read_text().endswith("no node has 8 CPUs")
+    assert "the last words were 'ConnectionError'" in str(_stopped(launch, ConnectionError()))
+
+
+def test_only_living_nodes_need_a_place_that_all_see(tmp_path: Path) -> None:
+    from cluster.transfers import TransferLaunch, _check_places
+
+    config = TransferLaunch(checkpoint="/c", out=str(tmp_path), tasks_at_once=2)
+    _check_places(config, [{"Alive": True}, {"Alive": False}])
+    with pytest.raises(UsageError, match="has 2 nodes"):
+        _check_places(config, [{"Alive": True}, {"Alive": True}])
