@@ -118,14 +118,17 @@ class RunDir:
         return record.get("metrics", {}).get("val/top1")
 
     def prune(self) -> None:
-        """Keep the latest and the best checkpoint. `checkpoint.json` goes first, so that a rest is never taken."""
+        """Keep the latest and the best checkpoint; what a kill left of others goes too. For the one writer, between two
+        writes. `checkpoint.json` goes first, so that a rest is never taken.
+        """
         keep = {self.latest(), self.best()}
-        for samples in self.checkpoints():
-            if samples not in keep:
-                uri = self.checkpoint_uri(samples)
+        for folder in storage.list_names(self.path("checkpoints")):
+            if folder.isdigit() and int(folder) not in keep:
+                uri = self.path("checkpoints", folder)
                 storage.remove(storage.join(uri, "checkpoint.json"))
                 for name in storage.list_names(uri):
                     storage.remove(storage.join(uri, name))
+                storage.remove_temporary(uri, "")
                 if storage.is_local(uri):
                     Path(uri).rmdir()
 

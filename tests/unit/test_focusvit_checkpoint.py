@@ -55,6 +55,8 @@ def test_a_run_directory_means_its_best_checkpoint(tmp_path: Path) -> None:
         write(run.checkpoint_uri(samples), samples_seen=samples, metrics={"val/top1": score})
     write(run.checkpoint_uri(40), samples_seen=40)  # not scored
     assert load_checkpoint(str(tmp_path)).samples_seen == 20
+    (tmp_path / "checkpoints" / "000000000010" / "checkpoint.json").unlink()  # killed while it was removed or written
+    (tmp_path / "checkpoints" / "000000000030" / ".model.safetensors.ab12.tmp").touch()
     run.prune()
     assert run.checkpoints() == [20, 40]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000000020", "000000000040"]
