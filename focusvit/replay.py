@@ -1,6 +1,7 @@
 """`focusvit replay DUMP`: run a step that was not finite once more and say where it broke."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.errors import UsageError
 from .batch import Batch
 from .checkpoint import fill, load_weights
 from .config_json import from_json
+from .evaluate import pick_device
 from .model import FocusViT
 from .order import key_of
 from .train_config import TrainConfig
@@ -30,14 +32,14 @@ class ReplayConfig:
     rank: int = 0
     """whose batch to run"""
     device: str = "cpu"
-    """cpu or cuda"""
+    """auto, cpu or cuda"""
     json: bool = False
     """print the findings as one JSON object"""
 
 
 def main(argv: list[str]) -> int:
     config = parse(ReplayConfig, argv, prog="focusvit replay")
-    findings = replay(storage.resolve(config.dump), config.rank, config.device)
+    findings = replay(storage.resolve(config.dump), config.rank, pick_device(config.device))
     if config.json:
         sys.stdout.write(json.dumps(findings) + "\n")
         return 0
@@ -56,6 +58,11 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
     if not storage.exists(storage.join(uri, "dump.json")):
         raise UsageError(f"{uri} is no dump of a training step (dump.json is missing). They lie in RUN/dumps/.")
     facts = storage.read_json(storage.join(uri, "dump.json"))
+    ranks = sorted(int(found[1]) for name in storage.list_names(uri) if (found := re.match(r"batch-(\d+)\.", name)))
+    if rank not in ranks:
+        raise UsageError(
+            f"{uri} has no batch of rank {rank}; --rank takes one of the ranks {', '.join(map(str, ranks))}."
+        )
     config = from_json(TrainConfig, facts["config"], f"{uri}: config")
     model = FocusViT(config.model).to(device).train()
     fill(model, load_weights(uri), uri)
@@ -73,7 +80,8 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
     for name, module in model.named_modules():
         module.register_forward_hook(look(name or "model"))
     torch.manual_seed(key_of("step", config.seed, facts["samples_seen"], rank))
-    with torch.autocast(device, torch.bfloat16, enabled=config.bf16(device)):
+    kind = torch.device(device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=config.bf16(kind)):
         logits = model(batch.images, batch.maps, batch.num_tokens)
     losses = sample_losses(logits, batch, config.label_smoothing, config.loss)
     losses.mean().backward()

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from focusvit.batch import Batch
+from pipeline import storage
 from pipeline.dataset import Split
 from pipeline.errors import DataError
 
@@ -61,14 +62,15 @@ class FeatureStore:
         place, note = self._places(key)
         if not note.exists():
             return None
-        said = json.loads(note.read_text())
-        if said.get("key") != key.digest():
-            raise DataError(f"the feature file {place} was made by other weights or settings. Remove it and its .json.")
         try:
+            said = json.loads(note.read_text())
+            made_by, shape, sha256 = said["key"], said["shape"], said["sha256"]
             values = np.load(place, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"the feature file {place} cannot be read ({error}). Remove it and its .json.") from None
-        if list(values.shape) != said["shape"] or _digest(values) != said["sha256"]:
+        if made_by != key.digest():
+            raise DataError(f"the feature file {place} was made by other weights or settings. Remove it and its .json.")
+        if list(values.shape) != shape or _digest(values) != sha256:
             raise DataError(f"the feature file {place} is not what was written. Remove it and its .json.")
         return values
 
@@ -102,9 +104,7 @@ class FeatureStore:
                 "made_by": key.__dict__,
             }
             temporary.replace(place)
-            note_temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
-            note_temporary.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
-            note_temporary.replace(note)
+            storage.put_json(str(note), said)
         finally:
             temporary.unlink(missing_ok=True)
         found = self.find(key)

@@ -15,6 +15,7 @@ from focusvit.checkpoint_writer import CheckpointWriter
 from focusvit.distill import DistillConfig, teacher_losses
 from focusvit.guard import Guard
 from focusvit.optim import OptimConfig, build_optimizer
+from focusvit.replay import main as replay_main
 from focusvit.replay import replay
 from focusvit.run import RunDir
 from focusvit.train import train
@@ -97,6 +98,11 @@ def test_a_bad_step_is_kept_and_replayed(uri: str, tmp_path: Path, monkeypatch: 
     assert found["first_module"] == "head" and len(found["sample_ids"]) == 17
     with pytest.raises(UsageError, match="is no dump"):
         replay(str(tmp_path))
+    with pytest.raises(UsageError, match=r"no batch of rank 7.*ranks 0"):
+        replay(str(dumps[0]), rank=7)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="torch sees no GPU"):
+            replay_main([str(dumps[0]), "--device", "cuda"])
 
 
 def test_nothing_but_bad_steps_stops_with_the_knob(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

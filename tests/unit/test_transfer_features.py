@@ -52,6 +52,16 @@ def test_a_file_of_other_weights_under_this_name_is_refused(tmp_path):
         store.find(KEY)
 
 
+def test_a_torn_note_is_named_with_the_fix(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(KEY, parts(), 20)
+    (note,) = tmp_path.glob("*.json")
+    for text in ("", '{"key": "', "[]"):
+        note.write_text(text)
+        with pytest.raises(DataError, match=r"cannot be read.*Remove it and its \.json"):
+            store.find(KEY)
+
+
 @pytest.mark.parametrize("rows", [np.arange(19), np.r_[np.arange(20), 3]])
 def test_missing_and_double_samples_leave_nothing_behind(tmp_path, rows):
     with pytest.raises(AssertionError, match="exactly once"):
