@@ -166,8 +166,9 @@ def main(argv: list[str]) -> int:
     name = config.name or ("objects-camvid" if config.data else "objects")
     train, shown = scenes_of(config)
     for rows in measure(config, train, shown, len(classes)):
+        seeds = len(rows[0].trained)
         note = (
-            f"{config.samples} training samples of {len(train.masks)} images, {len(rows[0].trained)} seeds; "
+            f"{config.samples} training samples of {len(train.masks)} images, {seeds} seed{'s' * (seeds > 1)}; "
             f"{len(shown.masks)} other images looked at; {len(classes)} classes: {', '.join(classes)}."
         )
         tables = (figures(title, rows, shown.masks, note), differences(title, rows))
