@@ -8,8 +8,18 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
 
-READ = {"--source", "--data", "--checkpoint", "--onnx", "--init-from"}
-WRITE = {"--out", "--run-dir"}
+READ = {
+    "--source",
+    "--data",
+    "--checkpoint",
+    "--onnx",
+    "--init-from",
+    "--distill.teacher",
+    "--checksums",
+    "--tasks-root",
+}
+NAMED = {"--task", "--score-on"}  # NAME=PLACE
+WRITE = {"--out", "--run-dir", "--confusion"}
 URIS = {"--tracking-uri", "--ray-address"}
 TRACKED = ("pretrain", "finetune", "transfer")  # verbs that write to MLflow
 SPREAD = ("preprocess", "pretrain", "finetune", "transfer")  # verbs whose work runs on every node
@@ -30,7 +40,7 @@ def places_of(argv: Sequence[str]) -> list[Place]:
     """The places that the options of a verb's command line name. NAME=PATH values give their path."""
     found = []
     for option, value in _options(argv):
-        if option == "--task" and "=" in value:
+        if option in NAMED and "=" in value:
             found.append(Place(option, value.split("=", 1)[1], "read"))
         elif option in READ:
             found.append(Place(option, value, "read"))
@@ -89,11 +99,13 @@ def warn_loopback(jobs_url: str, uris: Sequence[str]) -> list[str]:
 
 
 def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
-    """(option, value) pairs; an option with several values gives one pair for each."""
+    """(option, value) pairs; an option with several values gives one pair for each. --run_dir is --run-dir, as it is
+    for the verbs."""
     pairs, option = [], ""
     for token in argv[1:]:
         if token.startswith("--"):
             option, has_value, value = token.partition("=")
+            option = option.replace("_", "-")
             if has_value:
                 pairs.append((option, value))
                 option = ""

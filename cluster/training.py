@@ -158,6 +158,18 @@ def resolved(launch: LaunchConfig, name: str) -> LaunchConfig:
     )
 
 
+def with_absolute_places(config: TrainConfig) -> TrainConfig:
+    """The places that a config names, as those of the launch: a worker would look below its own folder for a teacher,
+    and would begin a new cache at every start."""
+    data, distill = config.data, config.distill
+    if data.cache_dir:
+        data = dataclasses.replace(data, cache_dir=storage.resolve(data.cache_dir))
+    if distill.teacher:
+        distill = dataclasses.replace(distill, teacher=storage.resolve(distill.teacher))
+    start = starting_weights(storage.resolve(config.init_from)) if config.init_from else None
+    return dataclasses.replace(config, data=data, distill=distill, init_from=start)
+
+
 def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]:
     """Train to the end and return the summary: run_dir, checkpoint, metrics, MLflow run. `launch` is `resolved`.
 
@@ -166,8 +178,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
     """
     data = open_dataset(launch.data)
     config = for_dataset(config, data)
-    if config.init_from:
-        config = dataclasses.replace(config, init_from=starting_weights(storage.resolve(config.init_from)))
+    config = with_absolute_places(config)
     data.split(config.data.eval_split)
     if launch.score_on:
         check_task(launch.score_on)

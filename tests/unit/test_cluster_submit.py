@@ -89,6 +89,13 @@ def test_places_of_a_command():
     [
         (["preprocess", "--source", "images", "--out", "/o"], "--source images is relative"),
         (["preprocess", "--source", "/i", "--out=out"], "--out out is relative"),
+        (["preprocess", "--source", "/i", "--out", "/o", "--checksums", "sums"], "--checksums sums is relative"),
+        (["pretrain", "demo", "--data", "/d", "--run_dir", "runs/a"], "--run-dir runs/a is relative"),
+        (["pretrain", "demo", "--data", "/d", "--run_dir=runs/a"], "--run-dir runs/a is relative"),
+        (["pretrain", "demo", "--data", "/d", "--score-on", "pets=pets"], "--score-on pets is relative"),
+        (["pretrain", "demo", "--data", "/d", "--distill.teacher", "vit"], "--distill.teacher vit is relative"),
+        (["pretrain", "demo", "--data", "/d", "--tracking_uri", "sqlite:///mlflow.db"], "is relative"),
+        (["evaluate", "--checkpoint", "/c", "--data", "/d", "--confusion", "a.png"], "--confusion a.png is relative"),
         (["preprocess", "--source", "file:///i", "--out", "/o"], "without file://"),
         (["pretrain", "demo", "--data", "/d", "--tracking-uri", "http://me:pw@m:5000"], "holds a password"),
         (["pretrain", "demo", "--data", "/d"], "MLFLOW_TRACKING_URI"),

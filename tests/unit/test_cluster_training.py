@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from testkit.tiny_shards import make_dataset
 
-from cluster.training import LaunchConfig, _stopped, worker_range
+from cluster.training import LaunchConfig, _stopped, with_absolute_places, worker_range
 from focusvit.cli import main
 from focusvit.recipes import RECIPES
 from pipeline.errors import UsageError
@@ -153,3 +153,17 @@ def test_only_living_nodes_need_a_place_that_all_see(tmp_path: Path) -> None:
     _check_places(config, [{"Alive": True}, {"Alive": False}])
     with pytest.raises(UsageError, match="has 2 nodes"):
         _check_places(config, [{"Alive": True}, {"Alive": True}])
+
+
+def test_the_places_of_a_config_mean_the_same_in_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from focusvit.recipes import debug
+
+    monkeypatch.chdir(tmp_path)
+    plain = debug()
+    assert with_absolute_places(plain) == plain
+    data = dataclasses.replace(plain.data, cache_dir="cache")
+    distill = dataclasses.replace(plain.distill, teacher="runs/vit")
+    found = with_absolute_places(dataclasses.replace(plain, data=data, distill=distill))
+    assert (found.data.cache_dir, found.distill.teacher) == (f"{tmp_path}/cache", f"{tmp_path}/runs/vit")
+    away = dataclasses.replace(plain, distill=dataclasses.replace(distill, teacher="s3://b/vit"))
+    assert with_absolute_places(away) == away
