@@ -59,14 +59,18 @@ def _is_integer(x: Tensor) -> bool:
 
 
 def check_values(
-    config: FocusViTConfig, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
+    config: FocusViTConfig,
+    images: Tensor,
+    maps: Tensor | None = None,
+    num_tokens: int | None = None,
+    coarse_maps: Tensor | None = None,
 ) -> None:
     """Boundary check of a batch (loader, predict): shapes, finite pixels, ids in range and each present. Reads values.
 
     Raises:
         ValueError: naming the first image at fault, what it holds, and the fix.
     """
-    num_tokens = check_shapes(config, images, maps, num_tokens) if config.latent_start != "coarse" else num_tokens
+    num_tokens = check_shapes(config, images, maps, num_tokens, coarse_maps)
     if images.is_floating_point():
         finite = images.isfinite().flatten(1).all(1)
         if not finite.all():
@@ -74,8 +78,13 @@ def check_values(
             raise ValueError(
                 f"image {first} of the batch holds NaN or infinite pixels; decode it again, or leave it out"
             )
-    if maps is not None:
-        check_maps(maps, num_tokens or config.tokens or 0, allow_empty=config.allow_empty)
+    if maps is not None and num_tokens is not None:
+        check_maps(maps, num_tokens, allow_empty=config.allow_empty)
+    if coarse_maps is not None:
+        try:
+            check_maps(coarse_maps, config.num_latents, allow_empty=True)
+        except ValueError as error:
+            raise ValueError(f"coarse_maps: {error}") from None
 
 
 def check_maps(maps: Tensor, num_tokens: int, *, allow_empty: bool = False) -> None:

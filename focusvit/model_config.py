@@ -188,5 +188,13 @@ def _check_combinations(config: FocusViTConfig) -> None:
         raise ValueError(
             "model.latent_start coarse needs superpixel maps; use latent_start seeds, or partition superpixel"
         )
+    pooled = config.tokens is not None and config.partition != "merge"
+    if config.area_bias and not (pooled and config.trunk in ("full", "hybrid")):
+        raise ValueError(
+            f"model.area_bias acts on full attention of tokens; model.trunk is '{config.trunk}', partition "
+            f"'{config.partition}' and tokens {config.tokens}: set it to False (latents always count areas)"
+        )
+    if config.window_projection and config.trunk != "window":
+        raise ValueError(f"model.window_projection belongs to trunk window and model.trunk is '{config.trunk}'")
     if config.allow_empty and config.trunk == "full" and config.partition == "merge":
         raise ValueError("model.allow_empty has no meaning with partition merge; set it to False")

@@ -37,6 +37,10 @@ tiny = reference.tiny_config
         ({"drop_path": 1.0}, "drop_path is 1.0; it is a probability below 1"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
         ({"num_latents": 0}, "num_latents is 0; it must be at least 1"),
+        ({"area_bias": True, "trunk": "window"}, "area_bias acts on full attention of tokens.* 'window'"),
+        ({"area_bias": True, "partition": "merge"}, "area_bias acts on full attention of tokens.* 'merge'"),
+        ({"area_bias": True, "tokens": None}, "area_bias acts on full attention of tokens.* tokens None"),
+        ({"window_projection": True}, "window_projection belongs to trunk window.* 'full'"),
     ],
 )
 def test_a_wrong_config_is_named_with_its_fix(values: dict[str, object], message: str) -> None:

@@ -8,6 +8,7 @@ from testkit import model_reference as reference
 from torch import Tensor, nn
 
 from focusvit.model import FocusViT, FocusViTConfig
+from focusvit.regions import EMPTY_BIAS
 
 VARIANTS = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}
 WITH_MAPS = list(reference.VARIANTS)
@@ -71,6 +72,37 @@ def test_the_token_budget_is_free_at_every_call(name: str, num_tokens: int) -> N
     assert (seen["tokens"].abs().sum(2) > 0).all()
 
 
+@pytest.mark.parametrize("num_tokens", [3, 5, 20])
+@pytest.mark.parametrize("name", ["grid_cells", "random_cells", "merge", "merge_class"])
+def test_controls_take_another_budget_at_every_call(name: str, num_tokens: int) -> None:
+    """The same as a model that was made for this budget."""
+    images, _ = batch(build(name).config)
+    made_for_it = build(name, tokens=num_tokens)
+    torch.testing.assert_close(build(name)(images, None, num_tokens), made_for_it(images), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_MAPS if "window" not in name])
+def test_exactly_k_regions_need_no_mask_and_no_padding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, real = build(name), [], nn.functional.scaled_dot_product_attention
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        calls.append((k.shape[2], attn_mask))
+        return real(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    for num_tokens in (5, 24):
+        model(**reference.inputs(model.config, 2, num_tokens), num_tokens=num_tokens)
+        after_pooling = calls[model.config.grid_depth :]
+        longest = num_tokens + model.num_class_tokens
+        assert after_pooling and all(keys in (num_tokens, longest, *_latents(model)) for keys, _ in after_pooling)
+        assert all(mask is None or float(mask.detach().min()) > EMPTY_BIAS / 2 for _, mask in calls)
+        calls.clear()
+
+
+def _latents(model: FocusViT) -> tuple[int, ...]:
+    return (model.config.num_latents, model.config.num_latents + 1) if model.config.has_latents else ()
+
+
 @pytest.mark.parametrize("name", WITH_MAPS)
 def test_empty_slots_are_masked_and_change_nothing(name: str) -> None:
     """Images with other numbers of regions in one batch: each gets the logits that it gets alone, at its exact K."""
@@ -98,12 +130,12 @@ def test_every_weight_gets_a_finite_gradient(name: str) -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "random" not in name])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_agree_with_differences_in_float64(name: str) -> None:
-    """Random regions are left out: they are drawn by the pixels, a step function."""
+    """With random regions in the weights alone: the regions are drawn by the pixels, a step function."""
     model = build(name, double=True)
     inputs = reference.inputs(model.config, 1)
-    pixels = ((inputs.pop("images").double() - 128) / 64).requires_grad_(True)
+    pixels = ((inputs.pop("images").double() - 128) / 64).requires_grad_("random" not in name)
     weight = model.blocks[-1].mlp.fc1.weight
 
     def total(images: Tensor, _: Tensor) -> Tensor:
