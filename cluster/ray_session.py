@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.errors import UsageError
 
+from .connection import TOKEN_HELP
+
 # What every process of ours should know, wherever Ray starts it.
 PASSED_ON = ("OMP_WAIT_POLICY", "NO_ALBUMENTATIONS_UPDATE", "NUMBA_CACHE_DIR", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 MIN_OBJECT_STORE_BYTES = 100 * 2**20
@@ -47,9 +49,12 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
     else:
         try:
             ray.init(address=address, **common)
+        except ray.exceptions.AuthenticationError:
+            raise UsageError(f"The Ray cluster at '{address}' takes no one without its token. {TOKEN_HELP}.") from None
         except (ConnectionError, RuntimeError, ValueError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UsageError(
-                f"No Ray cluster answers at '{address}' ({str(error).splitlines()[0][:200]}). Correct --ray-address, "
+                f"No Ray cluster answers at '{address}' ({said}). Correct --ray-address, "
                 "or leave it out to run on this machine."
             ) from None
     try:

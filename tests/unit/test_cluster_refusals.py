@@ -50,6 +50,19 @@ def test_a_head_that_cannot_be_used(capsys, version, answer, words):
     assert all(one in text for one in words)
 
 
+def test_a_cluster_that_wants_a_token_of_a_driver(tmp_path):
+    """In a process of its own: Ray reads the mode of its tokens once, and finds the token in the home folder."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    variables |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    code = "from cluster.ray_session import ray_session\nwith ray_session('127.0.0.1:9'): pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "pipeline.errors.UsageError: The Ray cluster at '127.0.0.1:9' takes no one without its token"
+    )
+    assert "RAY_AUTH_TOKEN" in last
+
+
 def test_a_busy_port(capsys, tmp_path):
     (tmp_path / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as holder:
