@@ -75,12 +75,17 @@ class Tally:
     def against(self, other: "Tally") -> tuple[float, float, float]:
         """Of two models on the same samples, one rank each: the difference of their top-1, half of its 95 % interval
         (paired: only samples that one of them gets right count), and the share of samples with the same answer.
+
+        Half a sample more in each of the four cells (Agresti and Min 2005): without it the interval is empty when
+        nothing changed, and holds the truth far less than 95 % of the time when little did.
         """
-        gained, lost = (self.right & ~other.right).sum(), (~self.right & other.right).sum()
-        total = max(1, self.num_samples)
-        off = float(gained - lost) / total
-        spread = ((gained + lost) / total - off**2) / total
-        return off, 1.96 * float(max(0.0, spread)) ** 0.5, float((self.answers == other.answers).mean())
+        if other is self:
+            return 0.0, 0.0, 1.0
+        gained, lost = int((self.right & ~other.right).sum()), int((~self.right & other.right).sum())
+        total = self.num_samples + 2
+        spread = ((gained + lost + 1) / total - ((gained - lost) / total) ** 2) / total
+        off = (gained - lost) / max(1, self.num_samples)
+        return off, 1.96 * spread**0.5, float((self.answers == other.answers).mean())
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of top-1."""

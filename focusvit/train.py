@@ -105,7 +105,8 @@ def _step(session: Session, batch: Batch, world_size: int, check: bool) -> StepS
         size = session.config.micro_batch or len(batch)
         raise UsageError(
             f"memory ran out with {size} images at a time on one worker ({str(error).splitlines()[0][:200]}). "
-            f"Set --micro-batch {max(1, size // 2)} (the result stays the same), or --model.checkpoint-blocks."
+            f"Set --micro-batch {max(1, size // 2)} (the same gradient, but for the draws of drop path), or "
+            "--model.checkpoint-blocks."
         ) from None
     session.watch.remember(here, sums.grad_norm, session.learner.samples_seen)
     return sums

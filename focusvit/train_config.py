@@ -11,7 +11,8 @@ from .optim import OptimConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training. The same config on the same data gives the same run, on any number of workers."""
+    """One training. The same config on the same data gives the same run, on any number of workers (with drop path or
+    dropout in distribution: their draws belong to a rank and its micro-batches)."""
 
     model: FocusViTConfig
     data: DataConfig = field(default_factory=DataConfig)

@@ -68,8 +68,8 @@ def train_step(
 
     The gradient is that of the mean loss over the *global* batch: each rank sums its samples' losses and divides by
     global_batch / world_size, and DDP's mean over ranks restores the rest, so slices may have different sizes.
-    Micro-batches bound the memory and change nothing else. `guard` may skip the update; `before_update` is called when
-    the gradient is queued and the weights have not moved.
+    Micro-batches bound the memory and change nothing else, but for the draws of drop path and dropout. `guard` may skip
+    the update; `before_update` is called when the gradient is queued and the weights have not moved.
     """
     device = batch.images.device
     optimizer.zero_grad(set_to_none=True)

@@ -188,12 +188,27 @@ def test_no_skew_between_stored_maps_maps_made_now_and_an_exported_file(road, tm
         main(["--checkpoint", other, "--data", data, "--onnx", str(exported)])
 
 
+def compared(gained, lost, num_samples):
+    first, second = (Tally(num_classes=2, num_samples=num_samples) for _ in range(2))
+    second.right[:gained], first.right[gained : gained + lost] = True, True
+    return second.against(first)
+
+
 def test_the_paired_interval_is_that_of_the_samples_that_changed():
-    first, second = Tally(num_classes=2, num_samples=100), Tally(num_classes=2, num_samples=100)
-    first.right[:50], second.right[10:52] = True, True
-    off, half, same = second.against(first)
-    changes = second.right.astype(float) - first.right
-    assert off == pytest.approx(changes.mean()) and half == pytest.approx(1.96 * changes.std() / 10) and same == 1
+    off, half, same = compared(300, 200, 10_000)
+    changes = np.r_[np.ones(300), -np.ones(200), np.zeros(9_500)]
+    assert off == pytest.approx(changes.mean()) and half == pytest.approx(1.96 * changes.std() / 100, rel=2e-3)
+    assert same == 1
+    alone = Tally(num_classes=2, num_samples=9)
+    assert alone.against(alone) == (0, 0, 1)
+
+
+def test_the_paired_interval_holds_the_truth_when_few_samples_change():
+    rng = np.random.default_rng(0)
+    for num_samples, gains, losses in ((20, 0.06, 0.0), (100, 0.01, 0.0), (30, 0.06, 0.02)):
+        drawn = rng.multinomial(num_samples, [gains, losses, 1 - gains - losses], 1000)
+        found = [compared(gained, lost, num_samples) for gained, lost, _ in drawn]
+        assert np.mean([abs(off - (gains - losses)) <= half + 1e-12 for off, half, _ in found]) > 0.92
 
 
 def test_a_segmenter_that_is_unknown_or_useless_is_wrong_usage(road, tmp_path, capsys):
