@@ -12,7 +12,7 @@ from cluster.restarts import NoteFailures, told_failures
 from focusvit.run import RunDir
 from pipeline import storage
 
-# What the driver of a job wrote while a worker was killed with SIGKILL.
+# The log of a driver: bars, our lines, and in the first of them what Ray's own log said of a worker that got SIGKILL.
 RECORDED = """\
 train:  33%|###3      | 200/600 [00:05<00:10, 39.0img/s, loss=1.380, val_top1=0.250]
 training workers failed, time 1 (they are started again at most 3 times): rank 1: The actor is dead because its worker \
