@@ -23,8 +23,15 @@ class Regions:
     histograms: np.ndarray
 
     def thinned(self, most: int, seed: int) -> "Regions":
-        """At most `most` regions that hold a counted pixel, drawn evenly: a bound on memory and time."""
+        """At most `most` regions that hold a counted pixel, drawn evenly: a bound on memory and time.
+
+        ValueError when there is none.
+        """
         rows = np.flatnonzero(self.histograms.sum(1) > 0)
+        if not len(rows):
+            raise ValueError(
+                f"none of the {len(self.histograms)} regions to fit on holds a counted pixel; give more training images"
+            )
         if len(rows) > most:
             rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
         return Regions(values=np.asarray(self.values[rows], np.float32), histograms=self.histograms[rows])

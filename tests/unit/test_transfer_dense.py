@@ -167,6 +167,16 @@ def test_wrong_labels_and_sizes_are_named(road, tmp_path, monkeypatch):
         load_dense(split, 0, CONFIG)
 
 
+def test_too_few_training_images_are_named_and_the_bounds_stay(road, tmp_path):
+    data = make_dataset(tmp_path / "data", splits={"train": 1, "val": 3}, dense=True)
+    outcome = run_task(
+        job(road, tmp_path, task=dataclasses.replace(job(road, tmp_path).task, uri=data), baselines=False)
+    )
+    (failure,) = outcome.failures  # k-means chooses nothing and takes the one image
+    assert "checkpoint linear: none of the 0 regions to fit on holds a counted pixel" in failure
+    assert {row.protocol for row in outcome.rows} == {"k-means", "superpixels", "grid"}
+
+
 def test_labels_out_of_range_fail_the_task_and_are_listed(road, tmp_path):
     task = Task(name="few", uri=road[1], classes=("ground", "disc"))
     outcome = run_task(job(road, tmp_path, task=task))
