@@ -77,7 +77,8 @@ class FeatureStore:
     def put(self, key: FeatureKey, parts: Iterable[tuple[np.ndarray, np.ndarray]], num_samples: int) -> np.ndarray:
         """Write parts (sample ids (b,), features (b, D)) and return them as `find` does.
 
-        Raises AssertionError unless every sample came exactly once, ValueError for numbers that are not finite.
+        Raises AssertionError unless every sample came exactly once, ValueError for numbers that are not finite,
+        DataError when the disk has no room for all of them.
         """
         place, note = self._places(key)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,7 @@ class FeatureStore:
                 if values is None:
                     shape = (num_samples, rows.shape[1])
                     values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                    _reserve(temporary)
                 if not np.isfinite(rows).all():
                     raise ValueError(
                         f"the features of sample {sample_ids[~np.isfinite(rows).all(1)][0]} are not finite"
@@ -143,6 +145,19 @@ def split_key(source: str, transform: dict[str, Any], split: Split) -> FeatureKe
         split_identity=split.identity,
         split_root_hash=split.info.root_hash,
     )
+
+
+def _reserve(place: Path) -> None:
+    """Give the file its room on the disk now: a mapped page that finds none later ends the process without a word."""
+    num_bytes = place.stat().st_size
+    with place.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise DataError(
+                f"the feature file {place} needs {num_bytes / 1e6:.1f} MB ({error.strerror}). Make room there, or name "
+                "another disk with --features-folder."
+            ) from None
 
 
 def _digest(values: np.ndarray) -> str:

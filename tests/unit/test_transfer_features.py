@@ -1,6 +1,7 @@
 """Features are computed once and never served for other weights; the test set opens once; the held-out part is fair."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,27 @@ def test_missing_and_double_samples_leave_nothing_behind(tmp_path, rows):
     with pytest.raises(AssertionError, match="exactly once"):
         FeatureStore(tmp_path).put(KEY, ((rows[i : i + 1], np.ones((1, 2), np.float32)) for i in range(len(rows))), 20)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_before_a_row_is_written(tmp_path, monkeypatch):
+    """A mapped file whose pages find no room ends the process (SIGBUS), so all of it is reserved first."""
+    reserved = []
+
+    def watched():
+        for part in parts(num=200, width=4096):
+            reserved.extend(place.stat().st_blocks * 512 >= place.stat().st_size for place in tmp_path.glob(".*.tmp"))
+            yield part
+
+    FeatureStore(tmp_path).put(KEY, watched(), 200)
+    assert reserved and all(reserved)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"needs 0\.2 MB .*No space left on device.*--features-folder"):
+        FeatureStore(tmp_path / "full").put(KEY, parts(width=3000), 20)
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 def test_numbers_that_are_not_finite_are_named(tmp_path):
