@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 SHARD_RETRIED = " is tried again ("  # so the executors say it (pipeline/executors.py)
 WORKERS_FAILED = "training workers failed, time "  # so cluster/restarts.py says it
-_FAILURE = re.compile(re.escape(WORKERS_FAILED) + r"\d+ \([^)]*\): (.*)")
+_FAILURE = re.compile(re.escape(WORKERS_FAILED) + r"\d+ \([^)]*\), (.*)")
 _BAR = re.compile(
     r"(?:(?P<what>[^|\r\n]*?):\s*)?(?P<percent>\d+)%\|[^|\r\n]*\|\s*(?P<done>[\d.]+\w?)/(?P<total>[\d.]+\w?)\s*"
     r"\[(?P<elapsed>[\d:]+)<(?P<left>[\d:?]+),\s*(?P<rate>[^,\]]+)(?:,\s*(?P<more>[^\]]*))?\]"
@@ -48,5 +48,5 @@ def last_bar(log: str) -> Progress | None:
 
 
 def worker_failures(log: str) -> list[str]:
-    """Why the workers of a training failed, each time that they did: 'rank 1: ...'."""
+    """Why the workers of a training failed, each time that they did: 'seen at rank 1: ...'."""
     return [reason.strip() for reason in _FAILURE.findall(log)]

@@ -39,7 +39,8 @@ class NoteFailures(UserCallback):
 
 
 def _cause(errors: dict[int, Exception]) -> tuple[int, Exception]:
-    """A worker that died before one that raised: the others lose their connection to it and raise too."""
+    """A worker that died before one that raised: the others lose their connection to it and raise too, often first.
+    Then nobody has told of the dead one yet, and the reason is theirs."""
     died = [rank for rank, error in errors.items() if hasattr(error, "health_check_failure")]
     rank = min(died or errors)
     return rank, errors[rank]
@@ -86,7 +87,7 @@ def told_failures(run_dir: str, max_failures: int, every_s: float = 1.0) -> Iter
 
 def _tell(number: int, max_failures: int, failure: dict[str, Any]) -> None:
     log.warning(
-        "%s%d (they are started again at most %d times): rank %d: %s",
+        "%s%d (they are started again at most %d times), seen at rank %d: %s",
         WORKERS_FAILED, number, max_failures, failure["rank"], failure["reason"],
         extra={"event": "training workers failed", "facts": {"failures": number, **failure}},
     )  # fmt: skip

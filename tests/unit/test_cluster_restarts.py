@@ -12,22 +12,24 @@ from cluster.restarts import NoteFailures, told_failures
 from focusvit.run import RunDir
 from pipeline import storage
 
-# The log of a driver: bars, our lines, and in the first of them what Ray's own log said of a worker that got SIGKILL.
-RECORDED = """\
-train:  33%|###3      | 200/600 [00:05<00:10, 39.0img/s, loss=1.380, val_top1=0.250]
-training workers failed, time 1 (they are started again at most 3 times): rank 1: The actor is dead because its worker \
-process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection error
-training workers failed, time 2 (they are started again at most 3 times): rank 0: RuntimeError: no space left on device
-train:  67%|######6   | 400/600 [00:15<00:05, 39.0img/s, loss=1.200, val_top1=0.250]
-"""
+# The log of a driver whose cluster lost a node, shortened; the second failure is made up.
+RECORDED = (
+    "\rtrain:  33%|###3      | 1.28k/3.84k [00:16<00:32, 80.0img/s, loss=1.334, img/s=423, val_top1=0.250]"
+    "\r                    \rtraining workers failed, time 1 "
+    "(they are started again at most 3 times), seen at rank 0: [pair.cc:537] Read error [127.0.0.1]:56725: Connection "
+    "reset by peer. This is typically caused by a remote worker hanging or bugs in the application.\n"
+    "\rtrain:  33%|###3      | 1.28k/3.84k [01:16<1:36:04, 2.25s/img, loss=1.334, img/s=423, val_top1=0.250]\n"
+    "training workers failed, time 2 (they are started again at most 3 times), seen at rank 0: RuntimeError: no space\n"
+    "\rtrain:  67%|######6   | 2.56k/3.84k [02:15<00:05, 39.0img/s, loss=1.200, img/s=420, val_top1=0.250]"
+)
 
 
 def test_the_status_of_a_job_counts_failures_and_shows_the_last_cause() -> None:
     row = jobs.status_of(FakeClient(log=[RECORDED]), "one")  # type: ignore[arg-type]
-    assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: RuntimeError: no space left on device")
+    assert (row["worker_failures"], row["last_failure"]) == (2, "seen at rank 0: RuntimeError: no space")
     assert row["bar"]["percent"] == 67
     shown = jobs._status_text(row)
-    assert "worker_failures 2\n" in shown and "last_failure    rank 0: RuntimeError: no space" in shown
+    assert "worker_failures 2\n" in shown and "last_failure    seen at rank 0: RuntimeError: no space" in shown
     quiet = jobs.status_of(FakeClient(log=["train: nothing happened\n"]), "one")  # type: ignore[arg-type]
     assert (quiet["worker_failures"], quiet["last_failure"]) == (0, "")
 
@@ -43,7 +45,7 @@ def test_what_the_controller_notes_the_driver_tells_once(tmp_path, caplog) -> No
     told = [record for record in caplog.records if record.name == "cluster.restarts"]
     assert [record.levelno for record in told] == [logging.WARNING] * 2
     row = jobs.status_of(FakeClient(log=[f"{record.getMessage()}\n" for record in told]), "one")  # type: ignore[arg-type]
-    assert (row["worker_failures"], row["last_failure"]) == (2, "rank 0: ValueError: 7")
+    assert (row["worker_failures"], row["last_failure"]) == (2, "seen at rank 0: ValueError: 7")
     assert told[0].facts["rank"] == 1 and "The actor died unexpectedly" in told[0].facts["reason"]
 
 
