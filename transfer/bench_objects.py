@@ -44,7 +44,7 @@ class BenchObjectsConfig:
     images_per_class: int = 800
     """training images of each class; an eighth as many others are looked at"""
     samples: int = 8_000
-    """training samples of each run; with a third of them some models are hardly better than chance"""
+    """training samples of each run; look at top-1 first: attention of a model that has not learned says nothing"""
     device: str = "cpu"
     name: str = ""
     """tables and picture go to tests/benchmarks/results/NAME.md, .json and .jpg; "" is objects, or objects-camvid"""
