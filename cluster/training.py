@@ -19,6 +19,7 @@ from focusvit.run import RunDir
 from focusvit.tracking import default_tracking_uri
 from focusvit.train import facts_of, for_dataset
 from focusvit.train_config import TrainConfig
+from focusvit.watch import DivergedError
 from pipeline import storage
 from pipeline.commandline import Positional, parse, parse_known
 from pipeline.dataset import open_dataset
@@ -288,5 +289,5 @@ def _raise_reported(run_dir: str, cause: Exception | None) -> None:
     place = RunDir(run_dir).path("error.json")
     if storage.exists(place):
         values = storage.read_json(place)
-        kind = UsageError if values["kind"] == "UsageError" else DataError
-        raise kind(values["text"]) from cause
+        kinds = {kind.__name__: kind for kind in (UsageError, DivergedError)}
+        raise kinds.get(values["kind"], DataError)(values["text"]) from cause

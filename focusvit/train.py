@@ -42,7 +42,7 @@ def train(
     rank after each checkpoint. `preempted()`, asked now and then with the same answer on every rank, makes a
     checkpoint at once. A file `stop` in `run_dir` makes one and ends this call; it is looked for at each point of the
     curves. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
-    when too many samples do not decode or nothing but non-finite gradients comes.
+    when too many samples do not decode, `DivergedError` when nothing but non-finite gradients comes.
     """
     session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size)
     learner, meters, points = session.learner, session.meters, session.points

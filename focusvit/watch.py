@@ -23,6 +23,10 @@ MAX_DUMPS = 3
 MAX_IN_A_ROW = 20
 
 
+class DivergedError(DataError):
+    """A training whose gradients have been nothing but non-finite for a while. A sweep goes on without it."""
+
+
 @dataclass
 class _Seen:
     batch: Batch
@@ -43,7 +47,7 @@ class Watch:
         self._last = _Seen(batch, ~torch.isfinite(grad_norm), samples_seen)
 
     def check(self) -> None:
-        """Look at the last step. Raises `DataError` when nothing but bad steps has come for a while."""
+        """Look at the last step. Raises `DivergedError` when nothing but bad steps has come for a while."""
         last, self._last = self._last, None
         if last is None or not bool(last.nonfinite):
             self._in_a_row = 0 if last is not None else self._in_a_row
@@ -54,7 +58,7 @@ class Watch:
             self._num_dumps += 1
             dump(place, last.batch, self._rank, self._weights(), {**self._facts, "samples_seen": last.samples_seen})
         if self._in_a_row >= MAX_IN_A_ROW:
-            raise DataError(
+            raise DivergedError(
                 f"the gradient was not finite in {self._in_a_row} steps in a row, up to {last.samples_seen} samples. "
                 f"Lower optim.lr, set optim.clip_norm, or use --precision fp32; `focusvit replay {place}` shows where."
             )

@@ -26,6 +26,7 @@ from focusvit.loader import eval_loader
 from focusvit.optim import OptimConfig
 from focusvit.run import RunDir
 from focusvit.train_config import TrainConfig
+from focusvit.watch import DivergedError
 from pipeline import storage
 from pipeline.dataset import open_dataset
 from pipeline.errors import DataError, UsageError
@@ -131,17 +132,23 @@ class _FineTuneRun:
         key = self._key()
         found = of.results.find(key)
         if found is not None:
-            return dataclasses.replace(outcome, rows=found, num_skipped=1)
+            return dataclasses.replace(outcome, rows=found, notes=self._notes(found), num_skipped=1)
         folder = storage.join(self.job.out, "finetune", key[:16])
         started = time.perf_counter()
         data = self._data(storage.join(folder, "data"))
-        lr, decay, held_out = self._choose(folder, data)
+        lr, decay, held_out, diverged = self._choose(folder, data)
         logits = [self._final(folder, data, lr, decay, seed) for seed in range(self.settings.seeds)]
         rows = self._scored(np.stack(logits, 1), lr, decay, held_out, time.perf_counter() - started)
+        for row in rows if diverged else ():
+            row.chosen["diverged"] = ", ".join(diverged)
         of.results.put(key, rows)
         if storage.is_local(folder):  # the sweep's checkpoints have served; the result is a file
             shutil.rmtree(folder)
-        return dataclasses.replace(outcome, rows=rows)
+        return dataclasses.replace(outcome, rows=rows, notes=self._notes(rows))
+
+    def _notes(self, rows: list[Result]) -> list[str]:
+        lost = [row.chosen["diverged"] for row in rows if "diverged" in row.chosen]
+        return [f"{self.task.name}, finetune: diverged and left out of the grid: {points}" for points in lost]
 
     def _key(self) -> str:
         of = self.run_of_task
@@ -172,16 +179,26 @@ class _FineTuneRun:
             fit, choose = [(train, rows)], [(train, chosen)]
         return write_subset(of.dataset, {FIT: fit, CHOOSE: choose, ALL: fit + choose}, folder)
 
-    def _choose(self, folder: str, data: str) -> tuple[float, float, float]:
-        """(learning rate, layer decay, score on the held-out samples): the best of the grid, the gentlest of equals."""
-        trials = []
+    def _choose(self, folder: str, data: str) -> tuple[float, float, float, list[str]]:
+        """(learning rate, layer decay, score on the held-out samples) of the best of the grid, the gentlest of equals,
+        and the points that diverged. Raises `DivergedError` when all did."""
+        trials, diverged = [], []
         for lr, decay in itertools.product(self.settings.learning_rates, self.settings.layer_decays):
             place = storage.join(folder, f"lr{lr:g}-decay{decay:g}")
-            self._trained(place, data, lr, decay, FIT, seed=self.job.seed)
+            try:
+                self._trained(place, data, lr, decay, FIT, seed=self.job.seed)
+            except DivergedError as error:
+                diverged.append(f"lr {lr:g} x decay {decay:g}")
+                last = error
+                continue
             counts = np.load(io.BytesIO(storage.read_bytes(storage.join(place, "confusion.npy"))))
             trials.append((metrics.of_confusion(counts, self.task.metric), -lr, -decay))
+        if not trials:
+            raise DivergedError(
+                f"all {len(diverged)} points of the grid diverged ({', '.join(diverged)}); last: {last}"
+            )
         best, minus_lr, minus_decay = max(trials)
-        return -minus_lr, -minus_decay, best
+        return -minus_lr, -minus_decay, best, diverged
 
     def _trained(self, place: str, data: str, lr: float, decay: float, split: str, seed: int) -> None:
         num_samples = open_dataset(data).split(split).num_samples

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from testkit.tiny_shards import make_dataset
 
-from cluster.training import LaunchConfig, _stopped, with_absolute_places, worker_range
+from cluster.training import LaunchConfig, _raise_reported, _stopped, with_absolute_places, worker_range
 from focusvit.cli import main
 from focusvit.recipes import RECIPES
-from pipeline.errors import UsageError
+from focusvit.watch import DivergedError
+from pipeline import storage
+from pipeline.errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +169,12 @@ def test_the_places_of_a_config_mean_the_same_in_a_worker(tmp_path: Path, monkey
     assert (found.data.cache_dir, found.distill.teacher) == (f"{tmp_path}/cache", f"{tmp_path}/runs/vit")
     away = dataclasses.replace(plain, distill=dataclasses.replace(distill, teacher="s3://b/vit"))
     assert with_absolute_places(away) == away
+
+
+@pytest.mark.parametrize("kind", [UsageError, DataError, DivergedError])
+def test_an_error_of_a_worker_keeps_its_kind(kind: type[Exception], tmp_path: Path) -> None:
+    """A sweep goes on after a `DivergedError` only."""
+    storage.put_json(str(tmp_path / "error.json"), {"kind": kind.__name__, "text": "in its own words"})
+    with pytest.raises(kind, match="in its own words") as raised:
+        _raise_reported(str(tmp_path), None)
+    assert type(raised.value) is kind

@@ -19,7 +19,8 @@ from focusvit.replay import main as replay_main
 from focusvit.replay import replay
 from focusvit.run import RunDir
 from focusvit.train import train
-from pipeline.errors import DataError, UsageError
+from focusvit.watch import DivergedError
+from pipeline.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_a_bad_step_is_kept_and_replayed(uri: str, tmp_path: Path, monkeypatch: 
 def test_nothing_but_bad_steps_stops_with_the_knob(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned(monkeypatch, {1})
     config = small(epochs=12, eval_every_epochs=12, checkpoint_every_epochs=12)
-    with pytest.raises(DataError, match=r"not finite in 20 steps in a row.*Lower optim\.lr"):
+    with pytest.raises(DivergedError, match=r"not finite in 20 steps in a row.*Lower optim\.lr"):
         train(config, data_uri=uri, run_dir=str(tmp_path))
 
 

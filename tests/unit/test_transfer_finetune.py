@@ -118,6 +118,19 @@ def test_a_training_that_breaks_is_a_line_too(road):
     assert outcome.rows == [] and outcome.failures == ["tiny, finetune: RuntimeError: a worker was lost"]
 
 
+def test_a_point_that_diverges_costs_that_point_alone(road):
+    settings = dataclasses.replace(SHORT, learning_rates=(1e-3, 1e30), steps=40, seeds=1)
+    outcome = run_finetune(job(road, seed=7), settings)
+    assert outcome.failures == [] and outcome.rows[0].chosen["lr"] == 1e-3
+    assert outcome.rows[0].chosen["diverged"] == "lr 1e+30 x decay 1"
+    assert outcome.notes == ["tiny, finetune: diverged and left out of the grid: lr 1e+30 x decay 1"]
+    again = run_finetune(job(road, seed=7), settings)
+    assert again.num_skipped == 1 and again.notes == outcome.notes
+    lost = run_finetune(job(road, seed=7), dataclasses.replace(settings, learning_rates=(1e30,)))
+    assert lost.rows == [] and "all 1 points of the grid diverged (lr 1e+30 x decay 1)" in lost.failures[0]
+    assert "not finite in 20 steps in a row" in lost.failures[0]
+
+
 def test_equal_weights_in_another_model_are_another_result(road, tmp_path):
     record = load_checkpoint(road[2])
     other = tmp_path / "hard"
