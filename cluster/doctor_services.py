@@ -5,25 +5,17 @@ import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pipeline import storage
 from pipeline.errors import UsageError
+from pipeline.storage import without_password
 
 from .connection import connect, jobs_url
 from .finding import Finding, broken, ok, warning
 
 TIMEOUT_S = 5.0
 STORE_EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown: a password inside it becomes ***."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    where = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    return urlunsplit(parts._replace(netloc=where))
 
 
 def check_tracking(uri: str, num_nodes: int = 1) -> list[Finding]:

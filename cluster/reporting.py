@@ -51,7 +51,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
         run.set_info(
             {
                 "run_id": tracker.run_id,
-                "tracking_uri": tracker.uri,
+                "tracking_uri": storage.without_password(tracker.uri),
                 "experiment": known.get("experiment", launch.experiment),
                 "starts": known.get("starts", 0) + 1,
             }
@@ -154,7 +154,7 @@ def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsen
         "num_classes": len(data.classes),
         "seconds": round(seconds, 1),
         "run_id": tracker.run_id,
-        "tracking_uri": tracker.uri,
+        "tracking_uri": storage.without_password(tracker.uri),
         "points_not_sent": unsent,
     }
 

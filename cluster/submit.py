@@ -195,6 +195,6 @@ def _shown(job: Job) -> dict[str, Any]:
 
 
 def _masked(uri: str | None) -> str | None:
-    from .doctor_services import without_password
+    from pipeline.storage import without_password
 
     return without_password(uri) if uri else uri

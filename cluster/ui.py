@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from focusvit.tracking import default_tracking_uri
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
-
-from .doctor_services import without_password
+from pipeline.storage import without_password
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.storage import without_password
 
 Point = tuple[str, int, float, int]
 """name, samples seen, value, time in ms since 1970"""
@@ -55,14 +56,15 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
                 "room there, or name another store with --tracking-uri (or MLFLOW_TRACKING_URI)."
             )
         return
+    shown = without_password(uri)
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise UsageError(f"The tracking server {uri} answers with error {error.code}. Look at its log.") from None
+            raise UsageError(f"The tracking server {shown} answers with error {error.code}. Look at its log.") from None
     except OSError as error:
         raise UsageError(
-            f"The tracking server {uri} does not answer ({getattr(error, 'reason', error)}). Start it, correct "
+            f"The tracking server {shown} does not answer ({getattr(error, 'reason', error)}). Start it, correct "
             "--tracking-uri (or MLFLOW_TRACKING_URI), or leave both out to write to a local database file."
         ) from None
 
@@ -117,7 +119,7 @@ class Tracker:
         except MlflowException as error:
             refused = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
             raise UsageError(
-                f"The tracking store {uri} {refused} ({_first_line(error)}). Check your access to it, or name another "
+                f"The tracking store {without_password(uri)} {refused} ({_first_line(error)}). Check your access to it, or name another "
                 "with --tracking-uri: the one that a run was started with, to go on with that run."
             ) from None
         return cls(uri, client, run_id, experiment_id)
@@ -134,12 +136,17 @@ class Tracker:
     def watch(self) -> None:
         """Start a small process that marks the run KILLED when this one dies without a word (SIGKILL, power)."""
         self._watchdog = subprocess.Popen(
-            [sys.executable, "-m", "focusvit.watchdog", self.uri, self.run_id],
+            [sys.executable, "-m", "focusvit.watchdog", self.run_id],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        assert self._watchdog.stdin
+        self._watchdog.stdin.write(
+            f"{self.uri}\n".encode()
+        )  # not an argument: `ps` shows those, and it may hold a password
+        self._watchdog.stdin.flush()
 
     def params(self, values: dict[str, Any]) -> None:
         """Log what the run does not have yet (a resumed run has them already)."""
@@ -232,7 +239,10 @@ def _experiment(client: Any, uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage == "deleted":
-            raise UsageError(f"The experiment '{name}' of {uri} is deleted. Restore it, or take another --experiment.")
+            shown = without_password(uri)
+            raise UsageError(
+                f"The experiment '{name}' of {shown} is deleted. Restore it, or take another --experiment."
+            )
         return found.experiment_id
     from mlflow.exceptions import MlflowException
 

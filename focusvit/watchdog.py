@@ -1,14 +1,15 @@
 """A side process of a training's driver: when the driver dies without closing its run, mark the run KILLED.
 
-Started as `python -m focusvit.watchdog URI RUN_ID`. The driver holds the other end of stdin; "done" means a proper
-end, end-of-file without it means that the driver is gone.
+Started as `python -m focusvit.watchdog RUN_ID`. The driver holds the other end of stdin: the first line is the URI of
+the tracking store, then "done" means a proper end, end-of-file without it means that the driver is gone.
 """
 
 import sys
 import time
 
 
-def main(uri: str, run_id: str) -> None:
+def main(run_id: str) -> None:
+    uri = sys.stdin.readline().strip()
     if sys.stdin.readline().strip() == "done":
         return
     from .tracking import _client

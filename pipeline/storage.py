@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from .errors import DataError, UsageError
 
@@ -28,6 +29,15 @@ _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryE
 
 def is_local(uri: str) -> bool:
     return "://" not in uri
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: a password inside it becomes ***."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    where = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    return urlunsplit(parts._replace(netloc=where))
 
 
 def resolve(uri: str) -> str:

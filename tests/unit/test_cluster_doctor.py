@@ -11,9 +11,10 @@ import pytest
 from testkit.web import scripted_server
 
 from cluster import doctor_machine
-from cluster.doctor_services import check_path, check_sqlite, check_tracking, without_password
+from cluster.doctor_services import check_path, check_sqlite, check_tracking
 from cluster.fast_slic_check import check_fast_slic
 from cluster.finding import as_json, as_text, broken, num_broken, ok, warning
+from pipeline.storage import without_password
 
 
 def test_a_finding_that_is_wrong_must_carry_its_fix():

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from focusvit.run import MetricsLog, RunDir
@@ -139,6 +140,15 @@ def test_a_server_that_refuses_is_a_usage_error(run_id: str | None) -> None:
         with pytest.raises(UsageError, match=r"not yours.*--tracking-uri"):
             Tracker.open(f"http://127.0.0.1:{server.server_port}", "e", "r", run_id=run_id)
         server.shutdown()
+
+
+def test_no_message_and_no_command_line_shows_a_password(store: str) -> None:
+    with pytest.raises(UsageError, match=r"The tracking server http://me:\*\*\*@localhost:1 does not answer"):
+        check_reachable("http://me:secret@localhost:1")
+    with Tracker.open(store, "e", "watched") as tracker:
+        tracker.uri = store + "?password=secret"
+        tracker.watch()
+        assert tracker._watchdog and "secret" not in " ".join(psutil.Process(tracker._watchdog.pid).cmdline())
 
 
 def test_a_watchdog_that_is_slow_to_leave_fails_no_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
