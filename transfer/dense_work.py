@@ -18,7 +18,7 @@ from pipeline.errors import DataError, UsageError
 
 from . import segmentation
 from .boundary import boundary_f1
-from .dense_data import DenseConfig, DenseSample, batches_of, colour_features, model_inputs, token_features, uniform_map
+from .dense_data import DenseConfig, batches_of, colour_features, model_inputs, token_features, uniform_map
 from .dense_protocols import DenseKMeans, DenseLinear, FittedDense, Regions
 from .features import FeatureStore, split_key, weights_hash
 from .jobs import Job
@@ -30,6 +30,7 @@ from .tasks import Task
 
 _BATCH = 16
 HELD_OUT_SHARE = 0.1
+DENSE_VERSION = 2  # raised when the same settings would give other numbers of a dense task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ class DenseTaskRun:
             scores = {
                 "miou": float(np.mean(draws)),
                 "pixel_accuracy": float(np.mean([segmentation.pixel_accuracy(one.sum(0)) for one in counts])),
-                "boundary_f1": float(np.mean(borders)),
+                **_known_boundary(_mean(borders)),
             }
             result = dataclasses.replace(
                 result, value=scores["miou"], low=low, high=high, interval=f"t over {len(draws)} draws", draws=draws,
@@ -146,22 +147,22 @@ class DenseTaskRun:
             return found
         rows = []
         C, K = self.config.num_classes, self.config.num_regions
-        cells = segmentation.grid_shape(*self._shape(), K)
-        kinds: list[tuple[str, str, Any, int]] = [("grid", f"{cells[0]}x{cells[1]}", uniform_map, cells[0] * cells[1])]
+        kinds: list[tuple[str, Any]] = [("grid", uniform_map)]
         if self.config.patch_grid is None:
-            kinds.insert(0, ("superpixels", f"K={K}", lambda sample, _: sample.region_map, K))
-        for name, variant, regions_of, count in kinds:
-            counts, borders = [], []
+            kinds.insert(0, ("superpixels", lambda sample, _: sample.region_map))
+        for name, regions_of in kinds:
+            counts, borders, sizes = [], [], set()
             for _, samples in batches_of(self.test, self.config, _BATCH):
                 for sample in samples:
                     regions = regions_of(sample, K)
-                    most = max(count, int(regions.max()) + 1)
-                    table = segmentation.region_histograms(regions, sample.label_map, most, C)
+                    sizes.add(sample.label_map.shape)
+                    table = segmentation.region_histograms(regions, sample.label_map, max(K, int(regions.max()) + 1), C)
                     best = segmentation.best_labels(table)
                     counts.append(segmentation.confusion_of(table, best))
                     borders.append(boundary_f1(best[regions], sample.label_map, C))
             row = self._row(np.stack(counts), features="oracle", protocol=name, boundary=_mean(borders))
-            rows.append(dataclasses.replace(row, variant=variant, chosen={"regions": count}))
+            variant, cells = (f"K={K}", K) if name == "superpixels" else segmentation.grid_label(sizes, K)
+            rows.append(dataclasses.replace(row, variant=variant, chosen={"regions": cells}))
         self.results.put(key, rows)
         return rows
 
@@ -185,7 +186,7 @@ class DenseTaskRun:
             scores={
                 "miou": segmentation.mean_iou(total),
                 "pixel_accuracy": segmentation.pixel_accuracy(total),
-                "boundary_f1": boundary,
+                **_known_boundary(boundary),
             },
             per_class=[None if math.isnan(v) else float(v) for v in segmentation.intersection_over_union(total)],
             confusion=total.tolist(),
@@ -255,7 +256,7 @@ class DenseTaskRun:
         return result_key(
             {"source": source, "features": features, "protocol": protocol, "settings": settings, "splits": splits,
              "task": dataclasses.asdict(self.task) | {"uri": ""}, "transform": self._transform(features),
-             "held_out_share": HELD_OUT_SHARE, "seed": self.job.seed}
+             "held_out_share": HELD_OUT_SHARE, "seed": self.job.seed, "dense_version": DENSE_VERSION}
         )  # fmt: skip
 
     def _network(self, features: str) -> FocusViT:
@@ -267,11 +268,6 @@ class DenseTaskRun:
             self._untrained = FocusViT(self.model.config).to(self.job.device).eval()
             torch.random.set_rng_state(state)
         return self._untrained
-
-    def _shape(self) -> tuple[int, int]:
-        """Size of the first test label map: it decides how many rows and columns the grid has."""
-        sample: DenseSample = next(batches_of(self.test, self.config, 1))[1][0]
-        return sample.label_map.shape  # type: ignore[return-value]
 
 
 def is_dense(split: Split) -> bool:
@@ -292,4 +288,9 @@ def _numbered(split: Split, ignore: tuple[int, ...]) -> tuple[str, ...]:
 
 def _mean(scores: list[float]) -> float:
     known = [score for score in scores if not math.isnan(score)]
-    return float(np.mean(known)) if known else 0.0
+    return float(np.mean(known)) if known else math.nan
+
+
+def _known_boundary(value: float) -> dict[str, float]:
+    """Nothing when no image has a border: the table then leaves the score out."""
+    return {} if math.isnan(value) else {"boundary_f1": value}

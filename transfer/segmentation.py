@@ -42,6 +42,14 @@ def grid_shape(height: int, width: int, num_regions: int) -> tuple[int, int]:
     return min(choices)[3:]
 
 
+def grid_label(sizes: set[tuple[int, int]], num_regions: int) -> tuple[str, int | str]:
+    """(label, cells) of the grids of all test images: rows and columns follow the sides of each picture (h, w)."""
+    shapes = {grid_shape(*size, num_regions) for size in sizes}
+    counts = sorted({rows * columns for rows, columns in shapes})
+    cells = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return "x".join(map(str, shapes.pop())) if len(shapes) == 1 else f"{cells} cells", cells
+
+
 def confusion_of(histograms: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """int64 (C, C), row = true, column = predicted class: histograms (R, C) of any regions, predicted class (R,)."""
     num_classes = histograms.shape[1]

@@ -15,9 +15,10 @@ from testkit.tiny_shards import make_dataset
 from focusvit.checkpoint import load_model
 from pipeline.dataset import open_dataset
 from pipeline.errors import DataError
-from transfer import segmentation
+from transfer import dense_work, segmentation
 from transfer.dense_data import (
     DenseConfig,
+    batches_of,
     colour_features,
     load_dense,
     model_inputs,
@@ -27,6 +28,7 @@ from transfer.dense_data import (
 )
 from transfer.dense_protocols import DenseKMeans, DenseLinear, Regions
 from transfer.jobs import Job
+from transfer.table import text_table
 from transfer.tasks import Task
 from transfer.work import run_task
 
@@ -181,3 +183,40 @@ def test_labels_out_of_range_fail_the_task_and_are_listed(road, tmp_path):
     task = Task(name="few", uri=road[1], classes=("ground", "disc"))
     outcome = run_task(job(road, tmp_path, task=task))
     assert outcome.rows == [] and "lies outside 0..1" in outcome.failures[0] and json.dumps(outcome.failures)
+
+
+def bounds_of(road, out, monkeypatch, changed, **changes):
+    """The rows by protocol, on images whose number n was replaced by changed(n, sample)."""
+
+    def batches(split, config, size):
+        for numbers, samples in batches_of(split, config, size):
+            yield numbers, [changed(number, sample) for number, sample in zip(numbers, samples)]
+
+    monkeypatch.setattr(dense_work, "batches_of", batches)
+    outcome = run_task(job(road, out, baselines=False, **changes))
+    assert outcome.failures == []
+    return {row.protocol: row for row in outcome.rows}
+
+
+def test_the_grid_is_named_after_all_test_images(road, tmp_path, monkeypatch):
+    def flat(number, sample):
+        rows = 12 if number % 2 else 40
+        return dataclasses.replace(sample, label_map=sample.label_map[:rows], region_map=sample.region_map[:rows])
+
+    by_name = bounds_of(road, tmp_path, monkeypatch, flat, tokens=31)
+    cells = [np.prod(segmentation.grid_shape(rows, 40, 31)) for rows in (40, 12)]
+    assert min(cells) < max(cells)
+    assert by_name["grid"].variant == f"{min(cells)} to {max(cells)} cells"
+    assert by_name["grid"].chosen == {"regions": f"{min(cells)} to {max(cells)}"}
+    assert segmentation.grid_label({(40, 40), (80, 80)}, 9) == ("3x3", 9)
+    assert segmentation.grid_label({(40, 40), (40, 80)}, 11) == ("12 cells", 12)
+
+
+def test_without_a_border_the_boundary_score_is_left_out(road, tmp_path, monkeypatch):
+    by_name = bounds_of(
+        road, tmp_path, monkeypatch, lambda _, sample: dataclasses.replace(sample, label_map=sample.label_map * 0)
+    )
+    for name in ("linear", "superpixels", "grid"):
+        assert by_name[name].scores == {"miou": 1.0, "pixel_accuracy": 1.0}
+    assert by_name["k-means"].scores["boundary_f1"] == 0.0  # it draws borders where there are none
+    assert text_table(list(by_name.values())).count("boundary F1") == 1
