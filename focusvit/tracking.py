@@ -118,8 +118,9 @@ class Tracker:
                 run_id = client.create_run(experiment_id, run_name=run_name, tags=all_tags).info.run_id
         except MlflowException as error:
             refused = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
+            shown = without_password(uri)
             raise UsageError(
-                f"The tracking store {without_password(uri)} {refused} ({_first_line(error)}). Check your access to it, or name another "
+                f"The tracking store {shown} {refused} ({_first_line(error)}). Check your access to it, or name another "
                 "with --tracking-uri: the one that a run was started with, to go on with that run."
             ) from None
         return cls(uri, client, run_id, experiment_id)

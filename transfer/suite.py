@@ -99,7 +99,8 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     say(
         f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(jobs)} tasks: "
         f"{', '.join(task.name for task in tasks)}\n"
-        f"results to {storage.resolve(config.out)}, runs to {storage.without_password(tracking_uri)}, device {jobs[0].device}\n"
+        f"results to {storage.resolve(config.out)}, runs to {storage.without_password(tracking_uri)}, "
+        f"device {jobs[0].device}\n"
     )
     for line in missing:
         say(f"left out: {line}\n")

@@ -109,7 +109,7 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     tidy_mlflow(visit.page)
     visit.open(f"{url}/#/experiments", "mlflow-experiments", "focusvit")
     visit.open(f"{home}/runs", "mlflow-runs", "demo fast", "demo slow", "shards")
-    visit.open(f"{home}/runs?compareRunsMode=CHART", "mlflow-charts", "val/top1", "train/loss", height_px=3000)
+    visit.open(f"{home}/runs?compareRunsMode=CHART", "mlflow-charts", "val/top1", "train/loss", height_px=4400)
     visit.open(run, "mlflow-run", "val/top1", "shards", "optim.lr", "data_root_hash", height_px=3000)
     visit.open(f"{run}/model-metrics", "mlflow-metrics", "train", "val", "perf", "val/top1", height_px=3000)
     visit.open(f"{run}/artifacts", "mlflow-artifacts", "images", "tables")
