@@ -34,6 +34,13 @@ def describe(
     ]
     if config.init_from:
         lines.append(f"from      {config.init_from}")
+    warmup = config.optim.warmup_epochs
+    if config.epochs <= warmup:
+        lines.append(
+            f"warning   the warm-up takes {warmup:g} epochs and the run {config.epochs:g}: the learning rate rises to "
+            f"the end, to {100 * config.epochs / warmup:.0f} % of optim.lr, and never falls. "
+            "Set a smaller --optim.warmup-epochs."
+        )
     if full:
         lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate)
         lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]

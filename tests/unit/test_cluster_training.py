@@ -171,6 +171,15 @@ def test_the_places_of_a_config_mean_the_same_in_a_worker(tmp_path: Path, monkey
     assert with_absolute_places(away) == away
 
 
+def test_a_warm_up_as_long_as_the_run_is_said(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"), "--dry-run", "--epochs", "2")
+    for warmup, share in (("8", "25 %"), ("2", "100 %")):
+        code, text = said(capsys, *base, "--optim.warmup-epochs", warmup)
+        assert code == 0 and f"takes {warmup} epochs and the run 2: " in text and f"to {share} of optim.lr" in text
+    assert "warning" not in said(capsys, *base, "--optim.warmup-epochs", "1.9")[1]
+    assert all(one().epochs > one().optim.warmup_epochs for one in RECIPES.values())
+
+
 @pytest.mark.parametrize("kind", [UsageError, DataError, DivergedError])
 def test_an_error_of_a_worker_keeps_its_kind(kind: type[Exception], tmp_path: Path) -> None:
     """A sweep goes on after a `DivergedError` only."""
