@@ -4,13 +4,15 @@ The key covers the weights, the transform, the tokens and the identity of the sp
 data set can never be served by an old file. Rows are written as they come: memory stays flat in the number of samples.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -82,7 +84,9 @@ class FeatureStore:
         """
         place, note = self._places(key)
         self.folder.mkdir(parents=True, exist_ok=True)
+        _clear_stale(self.folder)
         temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        lock = _locked(temporary)
         seen = np.zeros(num_samples, np.int64)
         values: np.ndarray | None = None
         try:
@@ -109,6 +113,7 @@ class FeatureStore:
             storage.put_json(str(note), said)
         finally:
             temporary.unlink(missing_ok=True)
+            lock.close()
         found = self.find(key)
         assert found is not None
         return found
@@ -158,6 +163,28 @@ def _reserve(place: Path) -> None:
                 f"the feature file {place} needs {num_bytes / 1e6:.1f} MB ({error.strerror}). Make room there, or name "
                 "another disk with --features-folder."
             ) from None
+
+
+def _locked(temporary: Path) -> IO[bytes]:
+    """A new file under this name, locked while the result is open: `_clear_stale` of other processes leaves it alone.
+
+    The lock goes with the process, however it ends; a process id would be another's in the next container.
+    """
+    while True:
+        file = temporary.open("wb")
+        with contextlib.suppress(OSError):  # a disk without locks: nobody can clear there either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists() and temporary.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()  # cleared between the opening and the lock
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove what writers that were killed have left, each as large as all its features."""
+    for place in folder.glob(".*.npy.*.tmp"):
+        with contextlib.suppress(OSError), place.open("r+b") as file:  # NFS locks what is open for writing
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer lives
+            place.unlink()
 
 
 def _digest(values: np.ndarray) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +91,30 @@ def test_a_full_disk_is_told_before_a_row_is_written(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"needs 0\.2 MB .*No space left on device.*--features-folder"):
         FeatureStore(tmp_path / "full").put(KEY, parts(width=3000), 20)
     assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_cleared_and_a_living_one_is_not_touched(tmp_path):
+    code = f"""
+import time, numpy as np
+from pathlib import Path
+from transfer.features import FeatureKey, FeatureStore
+
+def parts():
+    yield np.arange(1), np.ones((1, 3), np.float32)
+    print("half", flush=True)
+    time.sleep(60)
+
+FeatureStore(Path({str(tmp_path)!r})).put(FeatureKey(**{vars(KEY)!r}), parts(), 20)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "half\n"
+        (half,) = tmp_path.glob(".*.tmp")
+        FeatureStore(tmp_path).put(replace(KEY, source="w2"), parts(), 20)
+        assert half.exists()
+        writer.kill()
+    assert half.exists()
+    FeatureStore(tmp_path).put(KEY, parts(), 20)
+    assert list(tmp_path.glob(".*")) == [] and len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_numbers_that_are_not_finite_are_named(tmp_path):
