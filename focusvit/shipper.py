@@ -34,7 +34,7 @@ class Shipper:
         self._tracker, self._on_point, self._every_s = tracker, on_point, every_s
         self._offset = 0
         self._unsent: list[Point] = []
-        self._server_has: dict[str, int] | None = None
+        self._server_has: set[tuple[str, int]] | None = None
         self._retry_at, self._delay_s = 0.0, 1.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
@@ -89,13 +89,13 @@ class Shipper:
             return
         try:
             if self._server_has is None:
-                self._server_has = self._tracker.last_samples()
-            new = [p for p in self._unsent if p[1] > self._server_has.get(p[0], -1)]
+                self._server_has = self._tracker.places()
+            # Not by the last place: a resume with smaller log_every_steps writes points between those there.
+            new = [p for p in self._unsent if p[:2] not in self._server_has]
             for start in range(0, len(new), 1000):
                 part = new[start : start + 1000]
                 self._tracker.metrics(part)
-                for name, samples, _, _ in part:
-                    self._server_has[name] = max(samples, self._server_has.get(name, -1))
+                self._server_has.update(p[:2] for p in part)
             self._unsent = []
             self._delay_s = 1.0
         except Exception as error:  # whatever a server does must not reach the training

@@ -120,8 +120,8 @@ class Tracker:
             refused = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
             shown = without_password(uri)
             raise UsageError(
-                f"The tracking store {shown} {refused} ({_first_line(error)}). Check your access to it, or name another "
-                "with --tracking-uri: the one that a run was started with, to go on with that run."
+                f"The tracking store {shown} {refused} ({_first_line(error)}). Check your access to it, or name "
+                "another with --tracking-uri: the one that a run was started with, to go on with that run."
             ) from None
         return cls(uri, client, run_id, experiment_id)
 
@@ -172,10 +172,10 @@ class Tracker:
             ]
             self._client.log_batch(self.run_id, metrics=part)
 
-    def last_samples(self) -> dict[str, int]:
-        """For each metric, the largest samples count that the server has."""
+    def places(self) -> set[tuple[str, int]]:
+        """(metric, samples count) of every point that the server has."""
         names = self._client.get_run(self.run_id).data.metrics
-        return {name: max(m.step for m in self._client.get_metric_history(self.run_id, name)) for name in names}
+        return {(name, m.step) for name in names for m in self._client.get_metric_history(self.run_id, name)}
 
     def image(self, picture: np.ndarray | str, name: str) -> None:
         """An RGB uint8 picture (or a picture file) as images/`name`.png."""

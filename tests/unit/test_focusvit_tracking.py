@@ -26,10 +26,10 @@ class FakeServer:
         self.down = False
         self.lose_answer = False
 
-    def last_samples(self) -> dict[str, int]:
+    def places(self) -> set[tuple[str, int]]:
         if self.down:
             raise ConnectionError("refused")
-        return {name: max(p[1] for p in self.points if p[0] == name) for name in {p[0] for p in self.points}}
+        return {p[:2] for p in self.points}
 
     def metrics(self, points: list[Point]) -> None:
         if self.down:
@@ -74,6 +74,17 @@ def test_a_new_driver_sends_only_what_the_server_lacks(tmp_path: Path) -> None:
     write(run, 10, 20, 30)  # a worker that replays steps after a kill
     assert Shipper(str(tmp_path), server, every_s=9).start().finish() == 0  # type: ignore[arg-type]
     assert keys(server) == [(n, s) for s in (10, 20, 30) for n in ("train/loss", "train/top1")]
+
+
+def test_points_between_those_of_the_server_are_sent_once(tmp_path: Path) -> None:
+    """A resume with smaller log_every_steps runs steps again and writes a point where none was."""
+    run, server = RunDir(str(tmp_path)), FakeServer()
+    write(run, 10, 20)
+    assert Shipper(str(tmp_path), server, every_s=9).start().finish() == 0  # type: ignore[arg-type]
+    write(run, 15, 20, 25)
+    for _ in range(2):
+        assert Shipper(str(tmp_path), server, every_s=9).start().finish() == 0  # type: ignore[arg-type]
+    assert keys(server) == [(n, s) for s in (10, 20, 15, 25) for n in ("train/loss", "train/top1")]
 
 
 def test_what_cannot_be_sent_is_counted_and_stays(tmp_path: Path) -> None:
@@ -179,7 +190,7 @@ def test_a_real_store_takes_everything(store: str, tmp_path: Path) -> None:
         tracker.image(np.zeros((8, 8, 3), np.uint8), "overlay")
         tracker.table({"class": ["a"], "recall": [0.5]}, "per_class")
         tracker.dataset("tiny", "f" * 64, "/data")
-        assert tracker.last_samples() == {"train/loss": 1200}
+        assert tracker.places() == {("train/loss", s) for s in range(1, 1201)}
     assert status(store, tracker.run_id) == "FINISHED"
     found = tracker._client.get_run(tracker.run_id)
     assert found.data.params["key.0"] == "0" and found.data.params["new"] == "1"
