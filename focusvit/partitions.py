@@ -38,20 +38,30 @@ def random_cells(num_cells: int, height: int, width: int, seed: int) -> np.ndarr
     return distance.argmin(1).reshape(height, width).astype(np.int32)
 
 
+def _drawing_size(num_cells: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """4 x 4 pixels a patch, more where there are more cells than that."""
+    rows, columns = grid
+    scale = 4
+    while rows * columns * scale * scale < num_cells and rows * scale < _MAX_MAP_PX:
+        scale *= 2
+    return rows * scale, columns * scale
+
+
+def grid_partition(num_cells: int, grid: tuple[int, int]) -> np.ndarray:
+    """The map of the partition 'grid' at its own size; with as many cells as patches these are the patches."""
+    return grid_cells(num_cells, *_drawing_size(num_cells, grid))
+
+
 @lru_cache(maxsize=32)
 def static_partition(kind: str, num_cells: int, grid: tuple[int, int]) -> tuple[torch.Tensor, Regions]:
     """Overlap (R, K, N) and regions of the control `kind`: R is 1 for 'grid', RANDOM_PARTITIONS for 'random'.
 
     Drawn on a map of 4 x 4 pixels a patch, finer when there are more cells than that.
     """
-    rows, columns = grid
-    scale = 4
-    while rows * columns * scale * scale < num_cells and rows * scale < _MAX_MAP_PX:
-        scale *= 2
-    height, width = rows * scale, columns * scale
     if kind == "grid":
-        maps = grid_cells(num_cells, height, width)[None]
+        maps = grid_partition(num_cells, grid)[None]
     else:
+        height, width = _drawing_size(num_cells, grid)
         maps = np.stack([random_cells(num_cells, height, width, seed) for seed in range(RANDOM_PARTITIONS)])
     tensor = torch.from_numpy(maps)
     return overlap_matrix(tensor, grid, num_cells), measure_regions(tensor, num_cells)

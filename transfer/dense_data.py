@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from focusvit.partitions import grid_partition
 from pipeline.dataset import Split
 from pipeline.errors import DataError
 from pipeline.hierarchy import cut
@@ -31,7 +32,7 @@ class DenseConfig:
     num_regions: int
     """Regions of each image: the token budget, or the number of patches of a plain ViT."""
     patch_grid: tuple[int, int] | None = None
-    """(rows, columns) for a model without superpixels: its patches are the regions."""
+    """(rows, columns) for a model without superpixels: the regions are its patches, or the cells of its uniform grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,7 @@ def load_dense(split: Split, number: int, config: DenseConfig) -> DenseSample:
             "Their sides must have one ratio; give each image the label map of the same picture."
         )
     if config.patch_grid is not None:
-        rows, columns = config.patch_grid
-        y, x = np.arange(height) * rows // height, np.arange(width) * columns // width
-        region_map = y[:, None] * columns + x[None, :]
+        region_map = nearest(grid_partition(config.num_regions, config.patch_grid), (height, width))
         return DenseSample(rgb=rgb, label_map=label_map, region_map=region_map, small_map=region_map)
     small_map = _cut(sample, config.num_regions, place)
     return DenseSample(

@@ -79,9 +79,9 @@ class DenseTaskRun:
 
     def _dense_config(self, model: FocusViT) -> DenseConfig:
         config = model.config
-        if config.tokens is not None and not config.needs_maps:
+        if config.tokens is not None and config.partition not in ("superpixel", "grid"):
             raise UsageError(
-                f"the checkpoint pools by '{config.partition}'; dense tasks need superpixels, or a plain ViT."
+                f"the checkpoint pools by '{config.partition}'; dense tasks need superpixels, a grid or a plain ViT."
             )
         plain = config.tokens is None
         budget = config.num_patches if plain else (self.job.tokens or config.tokens)
@@ -90,7 +90,7 @@ class DenseTaskRun:
             num_classes=len(self.classes),
             ignore=self.task.ignore,
             num_regions=budget,
-            patch_grid=config.grid if plain else None,
+            patch_grid=None if config.needs_maps else config.grid,
         )
 
     # Measurements.

@@ -13,6 +13,7 @@ from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 
 from focusvit.checkpoint import load_model
+from focusvit.partitions import static_partition
 from pipeline.dataset import open_dataset
 from pipeline.errors import DataError
 from transfer import dense_work, segmentation
@@ -125,6 +126,21 @@ def test_a_plain_vit_is_scored_on_its_patches(road, tmp_path):
     outcome = run_task(job(road, tmp_path, checkpoint=make_checkpoint(tmp_path / "ckpt", tokens=None), baselines=False))
     assert outcome.failures == []
     assert [row.variant for row in outcome.rows if row.features == "oracle"] == ["4x4"]
+
+
+def test_the_cells_of_a_uniform_grid_are_those_that_its_model_pools(road, tmp_path):
+    model, _ = load_model(make_checkpoint(tmp_path / "ckpt", tokens=6, partition="grid"))
+    config = dataclasses.replace(CONFIG, num_regions=6, patch_grid=model.config.grid)
+    sample = load_dense(open_dataset(road[1]).split("val"), 0, config)
+    painted = torch.from_numpy(nearest(sample.region_map, (32, 32)))[None]
+    rows, columns = model.config.grid
+    patches = painted.reshape(rows, 32 // rows, columns, 32 // columns).permute(0, 2, 1, 3).reshape(rows * columns, -1)
+    shares = torch.stack([(patches == cell).float().mean(1) for cell in range(6)])
+    pooled = static_partition("grid", 6, model.config.grid)[0][0]
+    torch.testing.assert_close(shares / shares.sum(1, keepdim=True), pooled / pooled.sum(1, keepdim=True))
+    outcome = run_task(job(road, tmp_path, checkpoint=str(tmp_path / "ckpt"), baselines=False))
+    assert outcome.failures == []
+    assert {row.features for row in outcome.rows} == {"checkpoint", "oracle"}
 
 
 def test_linear_head_learns_soft_targets_and_kmeans_finds_clusters():
