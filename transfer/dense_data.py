@@ -32,7 +32,7 @@ class DenseConfig:
     num_regions: int
     """Regions of each image: the token budget, or the number of patches of a plain ViT."""
     patch_grid: tuple[int, int] | None = None
-    """(rows, columns) for a model without superpixels: the regions are its patches, or the cells of its uniform grid."""
+    """(rows, columns) for a model without superpixels: the regions are its patches, or cells of its uniform grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
