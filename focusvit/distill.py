@@ -36,13 +36,16 @@ class DistillConfig:
 class Teacher:
     """The teacher's logits for a batch; it sees the pixels and maps that the student sees."""
 
-    def __init__(self, config: DistillConfig, classes: tuple[str, ...], image_px: int, device: torch.device) -> None:
+    def __init__(
+        self, config: DistillConfig, classes: tuple[str, ...] | None, image_px: int, device: torch.device
+    ) -> None:
+        """`classes`: those of the data set, which it must know; None = the training has checked them."""
         from .checkpoint import load_model
 
         assert config.teacher is not None
         self._model: FocusViT
         self._model, record = load_model(config.teacher, device)
-        if record.classes != classes:
+        if classes is not None and record.classes != classes:
             raise UsageError(f"the teacher {record.uri} knows other classes than the data set. Take one trained on it.")
         if self._model.config.image_size != (image_px, image_px):
             size = self._model.config.image_px
@@ -66,3 +69,8 @@ def teacher_losses(logits: Tensor, teacher: Tensor, config: DistillConfig) -> Te
     student = functional.log_softmax(logits.float() / t, dim=1)
     wanted = functional.log_softmax(teacher.float() / t, dim=1)
     return functional.kl_div(student, wanted, log_target=True, reduction="none").sum(1) * t**2
+
+
+def distilled(losses: Tensor, logits: Tensor, teacher: Tensor, config: DistillConfig) -> Tensor:
+    """The loss of each sample (B,) with the teacher's share in it; `losses` are those against the labels."""
+    return (1 - config.weight) * losses + config.weight * teacher_losses(logits, teacher, config)

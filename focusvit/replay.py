@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from pipeline import storage
 from pipeline.commandline import Positional, parse
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .batch import Batch
 from .checkpoint import fill, load_weights
 from .config_json import from_json
+from .distill import Teacher, distilled
 from .evaluate import pick_device
 from .model import FocusViT
 from .order import key_of
@@ -50,11 +51,16 @@ def main(argv: list[str]) -> int:
         f"parameters with such gradients: {', '.join(findings['parameters'][:5]) or 'none'}; "
         f"samples with such losses: {findings['sample_ids'] or 'none'}\n"
     )
+    if findings["teacher_left_out"]:
+        sys.stdout.write(f"without the teacher, which could not be read: {findings['teacher_left_out']}\n")
     return 0
 
 
 def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
-    """The findings: loss, first module and parameters and samples that are not finite. `UsageError` without a dump."""
+    """The findings: loss, first module and parameters and samples that are not finite. `UsageError` without a dump.
+
+    The step is the training's: its micro-batches, draws and teacher. `teacher_left_out` says why one could not be read.
+    """
     if not storage.exists(storage.join(uri, "dump.json")):
         raise UsageError(f"{uri} is no dump of a training step (dump.json is missing). They lie in RUN/dumps/.")
     facts = storage.read_json(storage.join(uri, "dump.json"))
@@ -79,16 +85,35 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
 
     for name, module in model.named_modules():
         module.register_forward_hook(look(name or "model"))
+    teacher, left_out = _teacher(config, device)
     torch.manual_seed(key_of("step", config.seed, facts["samples_seen"], rank))
-    kind = torch.device(device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=config.bf16(kind)):
-        logits = model(batch.images, batch.maps, batch.num_tokens)
-    losses = sample_losses(logits, batch, config.label_smoothing, config.loss)
-    losses.mean().backward()
+    kind, by_part = torch.device(device).type, []
+    for part in batch.split(config.micro_batch):
+        with torch.autocast(kind, torch.bfloat16, enabled=config.bf16(kind)):
+            logits = model(part.images, part.maps, part.num_tokens)
+        losses = sample_losses(logits, part, config.label_smoothing, config.loss)
+        if teacher is not None:
+            wanted = teacher(part)
+            look("teacher")(model, part, wanted)
+            losses = distilled(losses, logits, wanted, config.distill)
+        (losses.sum() * (facts["world_size"] / config.global_batch)).backward()
+        by_part.append(losses.detach())
+    losses = torch.cat(by_part)
     return {
         "samples_seen": facts["samples_seen"],
-        "loss": float(losses.detach().mean()),
+        "loss": float(losses.mean()),
         "first_module": first[0] if first else None,
         "parameters": [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()],
         "sample_ids": batch.sample_ids[~torch.isfinite(losses)].tolist(),
+        "teacher_left_out": left_out,
     }
+
+
+def _teacher(config: TrainConfig, device: str) -> tuple[Teacher | None, str | None]:
+    """(the teacher of the training, why there is none though the training had one)."""
+    if not config.distill.teacher:
+        return None, None
+    try:
+        return Teacher(config.distill, None, config.data.image_px, torch.device(device)), None
+    except (UsageError, DataError, OSError) as error:
+        return None, str(error)

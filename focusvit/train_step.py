@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from .batch import Batch
-from .distill import DistillConfig, teacher_losses
+from .distill import DistillConfig, distilled
 from .guard import Guard
 
 
@@ -83,7 +83,7 @@ def train_step(
                 logits = model(part.images, part.maps, part.num_tokens)
             losses = sample_losses(logits, part, label_smoothing, loss)
             if teacher is not None and distill is not None:
-                losses = (1 - distill.weight) * losses + distill.weight * teacher_losses(logits, teacher(part), distill)
+                losses = distilled(losses, logits, teacher(part), distill)
             (losses.sum() * (world_size / global_batch)).backward()
         loss_sum += losses.detach().sum()
         correct += (logits.detach().argmax(1) == part.class_ids).sum()

@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import small, values_of
+from torch.nn import functional
 
 import focusvit.train
 from focusvit.checkpoint_writer import CheckpointWriter
 from focusvit.distill import DistillConfig, teacher_losses
 from focusvit.guard import Guard
+from focusvit.model import FocusViT
 from focusvit.optim import OptimConfig, build_optimizer
+from focusvit.order import key_of
 from focusvit.replay import main as replay_main
 from focusvit.replay import replay
 from focusvit.run import RunDir
 from focusvit.train import train
+from focusvit.train_config import TrainConfig
 from focusvit.watch import DivergedError
 from pipeline.errors import UsageError
 
@@ -155,6 +160,49 @@ def test_distillation_pulls_towards_the_teacher(uri: str, tmp_path: Path) -> Non
     assert RunDir(str(tmp_path / "student")).latest()
     logits = torch.randn(3, 5)
     assert torch.allclose(teacher_losses(logits, logits, DistillConfig(temperature=3.0)), torch.zeros(3), atol=1e-6)
+
+
+def test_a_replay_has_the_teacher_and_the_micro_batches_of_its_training(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = RunDir(str(tmp_path / "teacher"))
+    train(small(epochs=0.3), data_uri=uri, run_dir=teacher.uri)
+    place = Path(teacher.checkpoint_uri(teacher.latest() or 0), "model.safetensors")
+    weights = safetensors.torch.load_file(place)
+    weights["head.bias"][:] = float("nan")
+    place.write_bytes(safetensors.torch.save(weights))
+    config = small(epochs=12, micro_batch=5, distill=DistillConfig(teacher=teacher.uri))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, drop_path=0.5))
+    with pytest.raises(DivergedError):
+        train(config, data_uri=uri, run_dir=str(tmp_path / "student"))
+    kept = str(min((tmp_path / "student" / "dumps").iterdir()))
+    found = replay(kept)
+    assert found["first_module"] == "teacher" and len(found["sample_ids"]) == 17 and not found["teacher_left_out"]
+
+    (tmp_path / "teacher").rename(tmp_path / "gone")
+    found = replay(kept)
+    assert found["first_module"] is None and str(tmp_path / "teacher") in found["teacher_left_out"]
+    assert found["loss"] == pytest.approx(slow_loss(kept, config), rel=1e-6)
+    assert found["loss"] != pytest.approx(slow_loss(kept, dataclasses.replace(config, micro_batch=17)), rel=1e-6)
+    assert replay_main([kept]) == 0 and "without the teacher, which could not be read" in capsys.readouterr().out
+
+
+def slow_loss(kept: str, config: TrainConfig) -> float:
+    """The mean loss against the labels of the first step, as micro-batches of the training draw it."""
+    model = FocusViT(dataclasses.replace(config.model, num_classes=4)).train()
+    model.load_state_dict(safetensors.torch.load_file(Path(kept, "model.safetensors")))
+    rows = safetensors.torch.load_file(Path(kept, "batch-0.safetensors"))
+    torch.manual_seed(key_of("step", config.seed, 0, 0))
+    losses = []
+    for start in range(0, 17, config.micro_batch or 17):
+        part = {name: value[start : start + (config.micro_batch or 17)] for name, value in rows.items()}
+        logits = model(part["images"], part["maps"], config.model.tokens)
+        losses.append(
+            functional.cross_entropy(
+                logits, part["class_ids"], reduction="none", label_smoothing=config.label_smoothing
+            )
+        )
+    return float(torch.cat(losses).detach().mean())
 
 
 def test_a_teacher_of_another_size_is_refused(uri: str, tmp_path: Path) -> None:
