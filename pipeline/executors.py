@@ -104,7 +104,12 @@ class _LocalWorker:
 
     def give(self, task: ShardTask) -> None:
         self.task = task
-        self.pipe.send(task)
+        try:
+            self.pipe.send(task)
+        except ConnectionError:  # killed while it waited: no task's fault, so it costs no try
+            self.stop()
+            self._start()
+            self.pipe.send(task)
 
     def take(self) -> tuple[ShardTask, Any, bool]:
         """(task, its result or exception or how the process ended, did the process end)."""

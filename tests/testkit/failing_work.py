@@ -44,3 +44,7 @@ def store_is_busy(task: ShardTask) -> dict[str, Any]:
 
 def machine_differs(task: ShardTask) -> dict[str, Any]:
     return run_shard(replace(task, golden="0" * 64))
+
+
+def tell_process(task: ShardTask) -> dict[str, Any]:
+    return {"shard": task.shard, "pid": os.getpid()}
