@@ -87,7 +87,11 @@ def _fit(fine: np.ndarray, rows: np.ndarray, columns: np.ndarray, merges: np.nda
     root = np.arange(num_regions)
     step = 0
     while surplus > 0:
+        if step == merges.shape[0]:  # compiled code does not look at bounds, and an .npy file has no checksum
+            raise ValueError("the merge order does not join all regions of the map")
         a, b = merges[step, 0], merges[step, 1]
+        if a >= b or b >= num_regions or root[a] != a or root[b] != b:
+            raise ValueError("the merge order merges a region that is gone or that the map does not have")
         root[b] = a
         if counts[b] > 0:
             if counts[a] > 0:

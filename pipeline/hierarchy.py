@@ -18,14 +18,19 @@ def cut(fine: np.ndarray, merges: np.ndarray, k: int) -> np.ndarray:
     """The fine map with its first n - k merges made: uint8 (h, w), exactly k connected regions, 1 <= k <= n.
 
     Cuts are nested: the regions at k are unions of the regions at every larger k. Raises ValueError when k is out of
-    range; `fit` also gives more regions than the map has.
+    range or the merge order is damaged; `fit` also gives more regions than the map has.
     """
     num_regions = len(merges) + 1
     if not 1 <= k <= num_regions:
         raise ValueError(
             f"cannot cut {num_regions} regions into {k}: choose 1 to {num_regions}, or use fit, which splits"
         )
-    return renumber(fine, ids_after(merges, num_regions - k))
+    if int(fine.max()) >= num_regions or np.any(merges[:, 0] >= merges[:, 1]) or merges.max(initial=0) >= num_regions:
+        raise ValueError("the superpixel map and its merge order do not fit each other: ids are out of range")
+    ids = ids_after(merges, num_regions - k)
+    if int(ids.max()) + 1 != k:
+        raise ValueError("the merge order merges a region that is gone")
+    return renumber(fine, ids)
 
 
 def fit(fine: np.ndarray, merges: np.ndarray, crop: Crop, flip: bool, size: tuple[int, int], k: int) -> np.ndarray:
@@ -35,7 +40,8 @@ def fit(fine: np.ndarray, merges: np.ndarray, crop: Crop, flip: bool, size: tupl
     image. flip: mirror left-right. size: output (height, width) in pixels; nearest sampling at pixel centres.
     Returns (height, width), uint8 when k <= 256 else int16: k non-empty regions, ids in raster order of first pixel.
     A region that is too large is halved across its longer side, largest first. Regions may be disconnected by the
-    crop only. Raises ValueError when k < 1, k > height * width or the crop is empty or leaves [0, 1].
+    crop only. Raises ValueError when k < 1, k > height * width, the crop is empty or leaves [0, 1], or the
+    merge order is damaged in a step that is made.
     """
     y0, x0, y1, x1 = crop
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
@@ -67,5 +73,5 @@ def _check(fine: np.ndarray, merges: np.ndarray, k: int, height: int, width: int
         raise ValueError(
             f"cannot make {k} regions of a map of {height} x {width} pixels: choose 1 to {min(height * width, 32767)}"
         )
-    if merges.ndim != 2 or merges.shape[1] != 2 or merges.dtype != np.uint8:
-        raise ValueError(f"merges must be uint8 (n-1, 2), got {merges.dtype} {merges.shape}")
+    if merges.ndim != 2 or merges.shape[1] != 2 or merges.dtype != np.uint8 or len(merges) > 255:
+        raise ValueError(f"merges must be uint8 (n-1, 2) with n <= 256, got {merges.dtype} {merges.shape}")

@@ -142,3 +142,22 @@ def test_wrong_arguments_are_named() -> None:
         merge_order(np.array([[0, 2]]), np.zeros((1, 2, 3), np.uint8), 1.0)
     with pytest.raises(ValueError, match="lab"):
         merge_order(fine, np.zeros((3, 3, 3), np.uint8), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "pair"),
+    [(0, (0, 200)), (2, (0, 1)), (2, (1, 4)), (1, (5, 5)), (1, (6, 3))],
+    ids=["an id the map lacks", "merged twice", "into one that is gone", "into itself", "the larger id survives"],
+)
+def test_a_damaged_merge_order_is_refused_and_never_gives_another_number_of_regions(
+    step: int, pair: tuple[int, int]
+) -> None:
+    fine = np.repeat(np.arange(10, dtype=np.uint8), 10).reshape(10, 10)
+    merges = np.array([(0, other) for other in range(1, 10)], np.uint8)
+    assert len(np.unique(fit_warped(fine, merges, 3))) == len(np.unique(cut(fine, merges, 3))) == 3
+    merges[step] = pair
+    for make in (fit_warped, cut):
+        with pytest.raises(ValueError, match="merge order"):
+            make(fine, merges, 3)
+    with pytest.raises(ValueError, match="n <= 256"):
+        fit_warped(fine, np.zeros((299, 2), np.uint8), 3)
