@@ -49,13 +49,21 @@ class DenseFolders:
 
     def _stems(self, folder: str) -> dict[str, str]:
         names = [name for name in storage.list_names(storage.join(self.root, folder)) if is_image_name(name)]
-        return {name.rsplit(".", 1)[0]: name for name in names}
+        found = {name.rsplit(".", 1)[0]: name for name in names}
+        if len(found) < len(names):
+            twice = sorted(name for name in names if name not in found.values())
+            raise UsageError(
+                f"{len(twice)} files in {self.root}/{folder} have the name of another one but for the ending: "
+                f"{shorten(twice)}. Images and label maps are paired by name: keep one of each."
+            )
+        return found
 
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the label values 0, 1, ..., when `classes.txt` lies in the folder or above it."""
         for place in (self.root, self.root.rpartition("/")[0]):
             if CLASS_LIST in storage.list_names(place):
-                return tuple(storage.read_bytes(storage.join(place, CLASS_LIST)).decode().split("\n")[:256])
+                text = storage.read_bytes(storage.join(place, CLASS_LIST)).decode()
+                return tuple(text.rstrip().splitlines()[:256])  # the newline at the end of a file begins no class
         return None
 
     def reader(self) -> FileReader:

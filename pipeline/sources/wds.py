@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import storage, tar
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.scan import Scan, in_parallel
 
 from .folder import shorten
@@ -40,7 +40,12 @@ class WebDatasetTars:
         for member in members:
             folder, _, base = member.name.removeprefix("./").rpartition("/")
             stem, _, suffix = base.partition(".")
-            samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})[suffix.lower()] = member
+            found = samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+            if found.setdefault(suffix.lower(), member) is not member:
+                raise DataError(
+                    f"{file} holds {member.name} twice, so one of these samples would be lost. Keys must be unique in "
+                    f"a tar: write it again."
+                )
         for key, found in samples.items():
             image = next((member for suffix, member in found.items() if is_image_name(f".{suffix}")), None)
             if image is None:

@@ -11,8 +11,9 @@ import pytest
 from scipy.io import savemat
 from testkit.image_sources import class_images, jpeg, tar_bytes, write_folder
 
+from pipeline import tar
 from pipeline.dataset import open_dataset
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.sources import Source, detect
 from pipeline.sources.ilsvrc import diagnosis
@@ -156,7 +157,7 @@ def test_images_with_label_maps(tmp_path: Path, palette: bool) -> None:
             f"labels/{i}.png": _label_png(i, height, 56 * height // 40, palette),
         }
         _write(tmp_path / "train", files)
-    (tmp_path / "classes.txt").write_text("\n".join(f"c{i}" for i in range(12)))
+    (tmp_path / "classes.txt").write_text("".join(f"c{i}\r\n" for i in range(12)))
     assert _run(tmp_path, "train").num_samples == 4
     split = open_dataset(str(tmp_path / "out")).split("train")
     assert split.num_classes == 12 and set(split.class_ids.tolist()) == {-1}
@@ -177,6 +178,27 @@ def test_maps_that_do_not_pair_up_are_named(tmp_path: Path) -> None:
     _write(tmp_path, {"images/a.jpg": jpeg(0), "images/b.jpg": jpeg(1), "labels/a.png": b"", "labels/c.png": b""})
     with pytest.raises(UsageError, match="without a map: b; maps without an image: c"):
         list(detect(str(tmp_path), "train").rows())
+
+
+def test_two_images_of_one_name_are_not_silently_one(tmp_path: Path) -> None:
+    _write(tmp_path, {"images/a.jpg": jpeg(0), "images/a.png": jpeg(1), "labels/a.png": b""})
+    with pytest.raises(
+        UsageError, match=r"1 files in .*images have the name of another one but for the ending: a\.jpg"
+    ):
+        list(detect(str(tmp_path), "train").rows())
+
+
+def test_a_key_that_a_tar_holds_twice_is_refused(tmp_path: Path) -> None:
+    first, second = (_wds_tar(start, "cls") for start in (0, 2))  # both hold s0002 and s0003
+    (tmp_path / "0.tar").write_bytes(_joined(first, second))
+    with pytest.raises(DataError, match=r"0\.tar holds s0002\.jpg twice"):
+        list(detect(str(tmp_path), "train").rows())
+
+
+def _joined(first: bytes, second: bytes) -> bytes:
+    """One archive of the members of both: without the zero blocks that end the first."""
+    last = list(tar.members(lambda at, length: first[at : at + length], 0, len(first), "first"))[-1]
+    return first[: last.offset + tar.padded(last.size)] + second
 
 
 def test_label_lists(tmp_path: Path) -> None:
