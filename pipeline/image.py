@@ -1,6 +1,7 @@
 """Encoded images in, encoded images of bounded size out. What cannot be decoded is a `BadImage` with a reason."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -59,9 +60,11 @@ def read_header(data: bytes) -> Header:
             upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True
             eight_bit = image.format != "PNG" or data[24] == 8
             plain = upright and eight_bit and image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
+            if image.format == "PPM" and not _fills_its_range(data):
+                raise BadImage("is a PPM or PFM file whose values do not end at 255 or 65535: it would come out dark")
             header = Header(format=image.format or "", width=image.width, height=image.height, plain=plain)
-    except MemoryError:
-        raise  # of this moment, not of this image
+    except (MemoryError, BadImage):
+        raise  # want of memory is of this moment, not of this image
     except Image.DecompressionBombError:
         raise BadImage(f"states more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # PIL's readers raise many kinds on damaged headers: all of them mean the same here
@@ -69,6 +72,14 @@ def read_header(data: bytes) -> Header:
     if header.width * header.height > MAX_PIXELS:
         raise BadImage(f"states {header.width}x{header.height} pixels, more than {MAX_PIXELS}")
     return header
+
+
+def _fills_its_range(data: bytes) -> bool:
+    """Whether OpenCV scales a PPM file to 0..255. PFM and binary files of other largest values it leaves as is."""
+    words = re.sub(rb"#[^\n]*", b"", data[:4096]).split(maxsplit=4)
+    if words[0] in (b"P5", b"P6"):
+        return words[3] in (b"255", b"65535")
+    return words[0] in (b"P1", b"P2", b"P3", b"P4")
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -113,6 +124,8 @@ def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int,
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "GIF", "BMP", "TIFF")) as image:
             labels, mode = np.asarray(image), image.mode
+    except MemoryError:
+        raise  # of this moment, not of this image
     except Exception as error:
         raise BadImage(f"has a label map that cannot be decoded: {_first_line(error, data)}") from None
     if mode not in ("L", "P", "1") or labels.ndim != 2:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from testkit.image_sources import jpeg, photo, png
 
-from pipeline.image import BadImage, ImageConfig, decode_image, prepare_image, read_header
+from pipeline.image import BadImage, ImageConfig, decode_image, prepare_image, prepare_label_map, read_header
 
 SMALL, LARGE = photo(0, 40, 56), photo(1, 400, 600)
 
@@ -139,6 +139,21 @@ def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
         read_header(jpeg(0))
+    with pytest.raises(MemoryError):
+        prepare_label_map(png(0), (40, 56), (40, 56, 3))
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "top"),
+    [("P5 # x\n20 20\n1023\n", ">u2", 1023), ("P5\n20 20 15\n", "u1", 15), ("Pf\n20 20\n-1.0\n", "<f4", 1)],
+)
+def test_portable_maps_that_would_come_out_dark_are_refused(header: str, kind: str, top: int) -> None:
+    ramp = np.linspace(0, 1, 400)
+    with pytest.raises(BadImage, match="would come out dark"):
+        prepare_image(header.encode() + (ramp * top).astype(kind).tobytes(), ImageConfig())
+    for magic, largest, whole in (("P5 # x\n20 20", 65535, ">u2"), ("P5 20 20", 255, "u1")):
+        data = f"{magic}\n{largest}\n".encode() + (ramp * largest).astype(whole).tobytes()
+        assert np.abs(prepare_image(data, ImageConfig())[2][..., 0].ravel() - ramp * 255).max() <= 1
 
 
 def test_header_and_config_checks() -> None:
