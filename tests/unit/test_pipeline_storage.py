@@ -26,6 +26,7 @@ def test_put_then_read_whole_and_in_part(place: str) -> None:
     assert storage.read_bytes(file) == b"0123456789"
     assert storage.read_bytes(file, 3, 4) == b"3456"
     assert storage.read_bytes(file, 8, 4) == b"89"
+    assert storage.read_bytes(file, 3, 0) == storage.read_bytes(file, 0, 0) == b""
     assert storage.list_names(place) == ["sub"]
     assert storage.list_names(storage.join(place, "sub")) == ["x.bin"]
     assert list(storage.walk(place)) == ["sub/x.bin"]
@@ -88,6 +89,13 @@ def test_an_error_that_passes_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(type(store), "cat_file", lambda *a, **k: (_ for _ in ()).throw(OSError("503")))
     with pytest.raises(OSError, match=r"memory://retry/x: 503 \(tried 5 times\)"):
         storage.read_bytes("memory://retry/x")
+
+
+def test_an_empty_range_is_not_asked_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Range: bytes=7-6` is invalid, and servers answer that with the whole object."""
+    store, _ = storage._open_store("memory://empty-range")
+    monkeypatch.setattr(store, "cat_file", lambda path, start, end: b"all of an archive")
+    assert storage.read_bytes("memory://empty-range/x.tar", 7, 0) == b""
 
 
 def test_an_unknown_scheme_is_a_usage_error() -> None:
