@@ -48,6 +48,8 @@ class RemapConfig:
     def __post_init__(self) -> None:
         if storage.resolve(self.uri) == storage.resolve(self.out):
             raise ValueError(f"--out is the data set itself ({self.out}); its shards are never changed. Name another.")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; it must be at least 0")
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def test_remap_refuses(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _remap(made) == 2
     assert "has superpixels of these settings already" in capsys.readouterr().err
     assert _remap(made, "--superpixels.fine-regions", "64", "--split", "val") == 2
+    with pytest.raises(SystemExit, match="2"):  # not a wait without end
+        _remap(made, "--superpixels.fine-regions", "64", "--workers", "-1")
     data = bytearray((made / "out" / "train-000000.tar").read_bytes())
     data[3000] ^= 1
     (made / "out" / "train-000000.tar").write_bytes(data)
