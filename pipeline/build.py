@@ -27,7 +27,6 @@ from .superpixels import SuperpixelConfig, segment_image
 Row = dict[str, Any]  # of plan.SCHEMA
 Members = dict[str, bytes]
 log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/worker_log.py does
-MAX_LISTED = 1000  # bad samples that a report carries; the count is always whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +218,7 @@ def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float
         "num_samples": len(built.offsets),
         "num_bytes": len(built.data),
         "num_bad": len(built.bad),
-        "bad": skipped[:MAX_LISTED],
+        "bad": skipped,
         **timing,
     }
 

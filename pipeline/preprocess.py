@@ -203,6 +203,7 @@ def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: lis
     """Run the tasks that are left, appending bad samples to `bad`; returns how many images were prepared."""
     from .executors import run_local, run_ray
 
+    _check_limit(config, bad)  # those that an earlier run left out count too
     if not todo:
         return 0
     if config.local:
@@ -217,12 +218,16 @@ def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: lis
             bar.set_postfix_str(f"shards={num_shards}/{plan.num_shards}, bad={num_bad}", refresh=False)
             bar.update(result["num_samples"] + result["num_bad"])
             bad.extend(result["bad"])
-            if config.max_errors is not None and num_bad > config.max_errors:
-                raise DataError(
-                    f"{num_bad} images are bad, more than --max-errors {config.max_errors} allows. {_listing(bad)} "
-                    f"Finished shards are kept."
-                )
+            _check_limit(config, bad)
     return total
+
+
+def _check_limit(config: PreprocessConfig, bad: list[dict[str, Any]]) -> None:
+    if config.max_errors is not None and len(bad) > config.max_errors:
+        raise DataError(
+            f"{len(bad)} images are bad, more than --max-errors {config.max_errors} allows. {_listing(bad)} "
+            f"Finished shards are kept."
+        )
 
 
 def _settle_errors(config: PreprocessConfig, out: str, split: str, bad: list[dict[str, Any]]) -> None:

@@ -140,6 +140,8 @@ def test_bad_images_are_listed_and_nothing_is_finished(source: Path, tmp_path: P
         _run(source, out, on_error="skip", max_errors=1)
     skipped = _run(source, out, on_error="skip")
     assert (skipped.num_samples, skipped.num_skipped) == (22, 2)
+    with pytest.raises(DataError, match="2 images are bad, more than --max-errors 1"):  # nothing is left to build
+        _run(source, out, on_error="skip", max_errors=1)
     (source / "n00000002" / "n00000002_3.JPEG").write_bytes(good)
     (source / "n00000003" / "n00000003_0.JPEG").write_bytes(IMAGES["n00000003"]["n00000003_0.JPEG"])
     assert _run(source, tmp_path / "out2").root_hash == clean.root_hash
