@@ -41,7 +41,12 @@ def members(read: Callable[[int, int], bytes], start: int, end: int, place: str)
             if kind == b"L":
                 long_name = record.rstrip(b"\0").decode(errors="surrogateescape")
             else:
-                long_name, long_size = _pax(record, long_name)
+                try:
+                    long_name, long_size = _pax(record, long_name)
+                except (ValueError, IndexError):
+                    raise DataError(
+                        f"{place} is damaged: the extended header at byte {data} cannot be read. Fetch it again."
+                    ) from None
             continue
         if kind in (b"0", b"\0", b"7"):
             if long_size >= 0:

@@ -34,7 +34,8 @@ class TarArchive:
     def rows(self) -> Iterator[Row]:
         place = storage.join(self.root, self.name)
         with Scan(place) as scan:
-            found = [(member.name.removeprefix("./"), member) for member in tar.members(scan, 0, scan.size, place)]
+            members = tar.members(scan, 0, scan.size, place)
+            found = [(member.name.removeprefix("./"), member) for member in members if not _is_hidden(member.name)]
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
                 yield from self._of_tars(inner, place)
@@ -58,7 +59,7 @@ class TarArchive:
             end = outer.offset + outer.size
             for member in tar.members(scan, outer.offset, end, f"{place}, in its member {name},"):
                 path = member.name.removeprefix("./")
-                if is_image_name(path):
+                if is_image_name(path) and not _is_hidden(path):
                     source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
                     rows.append(self._row(source, member, class_name))
         return rows
@@ -93,6 +94,11 @@ class TarArchive:
 
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
+
+
+def _is_hidden(name: str) -> bool:
+    """As `storage.walk` leaves out names that begin with '.': macOS packs a `._x.jpg` of attributes beside x.jpg."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def first_names(place: str, count: int = 64) -> list[str]:

@@ -64,10 +64,15 @@ class WebDatasetTars:
         if "cls" in found:
             label = read(found["cls"].offset, found["cls"].size).decode().strip()
         elif "json" in found:
-            content = json.loads(read(found["json"].offset, found["json"].size))
+            try:
+                content = json.loads(read(found["json"].offset, found["json"].size))
+            except ValueError as error:
+                raise DataError(f"{place}: its json cannot be read ({error}). Fetch the tar again.") from None
             label = next((content[name] for name in _JSON_LABELS if name in content), None)
         if label is None:
             return None
+        if isinstance(label, list | dict):
+            raise UsageError(f"{place} has the label {label}; one class for each sample is needed, a number or a name.")
         try:
             number = int(label)
         except ValueError:

@@ -195,6 +195,18 @@ def test_a_key_that_a_tar_holds_twice_is_refused(tmp_path: Path) -> None:
         list(detect(str(tmp_path), "train").rows())
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [(b"{bad", DataError, "its json cannot be read"), (b'{"label": [1, 2]}', UsageError, r"the label \[1, 2\]")],
+)
+def test_a_json_without_a_usable_label_names_its_sample(
+    tmp_path: Path, content: bytes, kind: type[Exception], words: str
+) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_bytes({"a.jpg": jpeg(0), "a.json": content}))
+    with pytest.raises(kind, match=rf"0\.tar, sample a.*{words}"):
+        list(detect(str(tmp_path), "train").rows())
+
+
 def _joined(first: bytes, second: bytes) -> bytes:
     """One archive of the members of both: without the zero blocks that end the first."""
     last = list(tar.members(lambda at, length: first[at : at + length], 0, len(first), "first"))[-1]

@@ -53,6 +53,19 @@ def test_tar_of_class_folders_equals_its_extraction(tmp_path: Path) -> None:
     assert _content(detect(str(file), "train")) == EXPECTED
 
 
+def test_hidden_members_are_left_out_as_hidden_files_are(tmp_path: Path) -> None:
+    hidden = {"._n1": b"mac", "n1/._x.jpg": b"mac"}
+    flat, nested = tmp_path / "flat.tar", tmp_path / "nested.tar"
+    flat.write_bytes(tar_bytes({**hidden, **{path: data for path, (_, data) in EXPECTED.items()}}))
+    of_classes = {
+        f"{name}.tar": tar_bytes({"._x.JPEG": b"mac", **{p: d for p, (c, d) in EXPECTED.items() if c == name}})
+        for name in {c for c, _ in EXPECTED.values()}
+    }
+    nested.write_bytes(tar_bytes({"._n1.tar": b"mac", **of_classes}))  # type: ignore[dict-item]
+    for file in (flat, nested):
+        assert _content(detect(str(file), "train")) == EXPECTED
+
+
 def test_tiny_imagenet_val_as_tar_and_as_folder(tmp_path: Path) -> None:
     files = annotated_val(IMAGES)
     (tmp_path / "val.tar").write_bytes(tar_bytes(files))

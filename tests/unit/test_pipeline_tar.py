@@ -43,6 +43,17 @@ def test_a_cut_archive_is_refused(cut: int) -> None:
         _members(tar_bytes(FILES)[:cut])
 
 
+@pytest.mark.parametrize("record", [b"0 path=b\n", b"garbage", b"10 size=x\n"])
+def test_a_damaged_extended_header_is_named(record: bytes) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        info = tarfile.TarInfo("h")
+        info.type, info.size = tarfile.XHDTYPE, len(record)
+        archive.addfile(info, io.BytesIO(record))
+    with pytest.raises(DataError, match=r"x\.tar is damaged: the extended header at byte 512"):
+        _members(buffer.getvalue() + tar_bytes({"a.jpg": b"abc"}))
+
+
 def test_a_missing_end_mark_is_forgiven() -> None:
     data = tar_bytes({"a": b"1"})
     assert _members(data[:1024]) == {"a": b"1"}
