@@ -50,6 +50,8 @@ class RemapConfig:
             raise ValueError(f"--out is the data set itself ({self.out}); its shards are never changed. Name another.")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"--workers is {self.workers}; it must be at least 0")
+        if self.workers == 0 and self.ray_address:
+            raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
 
 
 @dataclass(frozen=True)

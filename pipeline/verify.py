@@ -49,6 +49,8 @@ class VerifyConfig:
             raise ValueError("--source names where damaged shards are built from; add --repair")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"--workers is {self.workers}; it must be at least 0")
+        if self.workers == 0 and self.ray_address:
+            raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ from testkit.image_sources import class_images, jpeg, write_folder
 from focusvit.cli import main
 from pipeline.dataset import open_dataset
 from pipeline.preprocess import PreprocessConfig, preprocess
+from pipeline.remap import RemapConfig
 from pipeline.superpixels import SuperpixelConfig
+from pipeline.verify import VerifyConfig
 
 OTHER = SuperpixelConfig(fine_regions=64)
 
@@ -55,3 +57,11 @@ def test_remap_refuses(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (made / "out" / "train-000000.tar").write_bytes(data)
     assert _remap(made, "--superpixels.fine-regions", "64") == 1
     assert "train-000000.tar in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [RemapConfig, VerifyConfig])
+def test_this_process_and_a_cluster_exclude_each_other(config: type) -> None:
+    places = {"uri": "a", "out": "b"} if config is RemapConfig else {"uri": "a"}
+    assert config(**places, workers=0).workers == 0
+    with pytest.raises(ValueError, match="exclude each other"):
+        config(**places, workers=0, ray_address="auto")
