@@ -45,7 +45,7 @@ def test_merge_order_equals_the_slow_one(height: int, width: int, seed: int, wei
 def test_equal_costs_go_to_the_smaller_ids() -> None:
     fine = np.arange(12).reshape(3, 4)
     merges = merge_order(fine, np.zeros((3, 4, 3), np.uint8), 0.0)
-    assert merges.tolist() == [[0, i] for i in range(1, 12)] or merges[0].tolist() == [0, 1]
+    assert merges.tolist() == [[0, i] for i in range(1, 12)]
     assert merges.tolist() == slow.slow_merge_order(fine, np.zeros((3, 4, 3)), 0.0, 1.0).tolist()
 
 
