@@ -72,7 +72,10 @@ def _check(header: bytes, place: str, position: int) -> int:
             raise ValueError
         if header[124] & 0x80:  # GNU's binary form for sizes of 8 GiB and more
             return int.from_bytes(header[125:136], "big")
-        return int(header[124:136].split(b"\0", 1)[0].strip() or b"0", 8)
+        size = int(header[124:136].split(b"\0", 1)[0].strip() or b"0", 8)
+        if size < 0:  # the next header would lie before this one, and the scan would never end
+            raise ValueError
+        return size
     except (ValueError, IndexError):
         raise DataError(
             f"{place} is not a tar, or is damaged: there is no valid header at byte {position}. "
@@ -90,10 +93,14 @@ def _pax(record: bytes, name: str) -> tuple[str, int]:
     size = -1
     while record:
         length = int(record.split(b" ", 1)[0])
+        if length <= 0:
+            raise ValueError
         key, value = record[:length].split(b" ", 1)[1].rstrip(b"\n").split(b"=", 1)
         if key == b"path":
             name = value.decode(errors="surrogateescape")
         elif key == b"size":
             size = int(value)
+            if size < 0:
+                raise ValueError
         record = record[length:]
     return name, size

@@ -43,7 +43,7 @@ def test_a_cut_archive_is_refused(cut: int) -> None:
         _members(tar_bytes(FILES)[:cut])
 
 
-@pytest.mark.parametrize("record", [b"0 path=b\n", b"garbage", b"10 size=x\n"])
+@pytest.mark.parametrize("record", [b"0 path=b\n", b"-6 a=b\n6 a=b\n", b"garbage", b"10 size=x\n", b"11 size=-1\n"])
 def test_a_damaged_extended_header_is_named(record: bytes) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -52,6 +52,27 @@ def test_a_damaged_extended_header_is_named(record: bytes) -> None:
         archive.addfile(info, io.BytesIO(record))
     with pytest.raises(DataError, match=r"x\.tar is damaged: the extended header at byte 512"):
         _members(buffer.getvalue() + tar_bytes({"a.jpg": b"abc"}))
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE])
+def test_a_negative_size_is_refused_and_never_leads_back(kind: bytes) -> None:
+    header = bytearray(tar_bytes({"a.jpg": b"abc"})[:512])
+    header[124:136], header[156:157], header[148:156] = (
+        b"-0000001000\0",
+        kind,
+        b" " * 8,
+    )  # octal -512: this header again
+    header[148:156] = b"%06o\0 " % sum(header)
+    data, reads = bytes(header) * 3, 0
+
+    def read(at: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert 0 <= at and reads < 10, "the scan does not advance"
+        return data[at : at + length]
+
+    with pytest.raises(DataError, match=r"x\.tar .*no valid header at byte 0"):
+        list(tar.members(read, 0, len(data), "x.tar"))
 
 
 def test_a_missing_end_mark_is_forgiven() -> None:
