@@ -89,7 +89,7 @@ class ParquetReader:
 
 
 def open_parquet(root: str, files: list[str]) -> HuggingFaceParquet:
-    """Look at the schema of the first file. Raises UsageError when there is no image column."""
+    """Look at the schema of the first file. Raises UsageError: no image column, or labels that are no integers."""
     import pyarrow as pa
 
     schema = _open(storage.join(root, files[0])).schema_arrow
@@ -103,6 +103,13 @@ def open_parquet(root: str, files: list[str]) -> HuggingFaceParquet:
     by_kind = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     by_name = [name for name in ("label", "labels", "fine_label") if name in schema.names]
     label = next((name for name in [*by_name, *by_kind] if pa.types.is_integer(schema.field(name).type)), None)
+    other = [name for name in [*by_name, *by_kind] if not pa.types.is_null(schema.field(name).type)]
+    if other and not label:
+        raise UsageError(
+            f"{storage.join(root, files[0])} has the label column '{other[0]}' of type {schema.field(other[0]).type}, "
+            f"but a class is read from integers only. Write it as integers (a ClassLabel), or leave the column out to "
+            f"go without classes."
+        )
     names = features.get(label or "", {}).get("names")
     return HuggingFaceParquet(
         root=root,

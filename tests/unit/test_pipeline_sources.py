@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from testkit.image_sources import (
     annotated_val,
@@ -94,6 +96,19 @@ def test_parquet_by_split_with_labels_of_its_features(tmp_path: Path) -> None:
     assert len(list(detect(str(tmp_path), "val").rows())) == 3
     with pytest.raises(UsageError, match="no split 'test'; their names say train, validation"):
         detect(str(tmp_path), "test")
+
+
+@pytest.mark.parametrize(("labels", "kind"), [(["cat", "dog"], "string"), ([[0], [0, 1]], "list<.*int64>")])
+def test_labels_that_are_no_integers_are_refused_not_forgotten(tmp_path: Path, labels: list, kind: str) -> None:
+    images = [{"bytes": jpeg(i), "path": f"{i}.jpg"} for i in range(2)]
+    file = tmp_path / "train-0.parquet"
+    pq.write_table(pa.table({"image": images, "labels": labels}), file)
+    with pytest.raises(UsageError, match=rf"train-0\.parquet has the label column 'labels' of type {kind}"):
+        detect(str(tmp_path), "train")
+    for name, without in (("a", {}), ("b", {"labels": pa.nulls(2)})):
+        file = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"image": images, **without}), file)
+        assert [row.class_name for row in detect(str(file), "train").rows()] == [None, None]
 
 
 @pytest.mark.parametrize(
