@@ -1,5 +1,6 @@
 """ILSVRC2012's validation images: flat names, with classes in the devkit or in Kaggle's list. And its known counts."""
 
+import contextlib
 import csv
 import io
 import tarfile
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 
 from .folder import shorten
 from .readers import FileReader
@@ -29,18 +30,20 @@ def is_val_name(name: str) -> bool:
 def val_classes(folder: str) -> dict[str, str]:
     """wnid by image name without its ending, from the devkit or Kaggle's list in `folder` or above it.
 
-    Raises UsageError when there is neither: the names of the images do not tell their classes.
+    Raises UsageError when there is neither: the names of the images do not tell their classes. Raises DataError when
+    what is there cannot be read.
     """
     place = folder
     for _ in range(_LEVELS_UP + 1):
         names = storage.list_names(place)
         if _KAGGLE_LIST in names:
-            return _from_kaggle(storage.read_bytes(storage.join(place, _KAGGLE_LIST)))
+            return _from_kaggle(storage.join(place, _KAGGLE_LIST))
         if f"{_DEVKIT}.tar.gz" in names:
-            return _from_devkit_archive(storage.read_bytes(storage.join(place, f"{_DEVKIT}.tar.gz")))
+            return _from_devkit_archive(storage.join(place, f"{_DEVKIT}.tar.gz"))
         if _DEVKIT in names:
-            files = [storage.read_bytes(storage.join(place, _DEVKIT, name)) for name in (_TRUTH, _META)]
-            return _from_devkit(*files)
+            with _reading(storage.join(place, _DEVKIT)):
+                files = [storage.read_bytes(storage.join(place, _DEVKIT, name)) for name in (_TRUTH, _META)]
+                return _from_devkit(*files)
         if not place.rpartition("/")[0].strip(":/"):
             break
         place = place.rpartition("/")[0]
@@ -50,15 +53,41 @@ def val_classes(folder: str) -> dict[str, str]:
     )
 
 
-def _from_kaggle(data: bytes) -> dict[str, str]:
-    rows = csv.DictReader(io.StringIO(data.decode()))
-    return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+@contextlib.contextmanager
+def _reading(place: str) -> Iterator[None]:
+    """What goes wrong inside becomes a DataError that names the list of classes."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # gzip, tarfile and scipy each have their own kinds for a file that was cut
+        raise DataError(
+            f"the classes of the validation images cannot be read from {place} ({type(error).__name__}: {error}). "
+            f"Fetch it again."
+        ) from error
 
 
-def _from_devkit_archive(data: bytes) -> dict[str, str]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        names = {name: next(n for n in archive.getnames() if n.endswith(name)) for name in (_TRUTH, _META)}
-        contents = [archive.extractfile(names[name]) for name in (_TRUTH, _META)]
+def _from_kaggle(place: str) -> dict[str, str]:
+    with _reading(place):
+        rows = csv.DictReader(io.StringIO(storage.read_bytes(place).decode()))
+        if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+            raise DataError(
+                f"{place} has the columns {rows.fieldnames}; its first line must be: ImageId,PredictionString. "
+                f"Fetch it again."
+            )
+        classes = {row["ImageId"]: (row["PredictionString"] or "").split()[:1] for row in rows}
+    without = [name for name, words in classes.items() if not words]
+    if without:
+        raise DataError(f"{place} names no class for {shorten(without)}. Fetch it again.")
+    return {name: words[0] for name, words in classes.items()}
+
+
+def _from_devkit_archive(place: str) -> dict[str, str]:
+    with _reading(place), tarfile.open(fileobj=io.BytesIO(storage.read_bytes(place))) as archive:
+        found = {name: n for n in archive.getnames() for name in (_TRUTH, _META) if n.endswith(name)}
+        if len(found) < 2:
+            raise DataError(f"{place} does not hold both {_TRUTH} and {_META}. Fetch it again.")
+        contents = [archive.extractfile(found[name]) for name in (_TRUTH, _META)]
         return _from_devkit(*(file.read() for file in contents if file))
 
 

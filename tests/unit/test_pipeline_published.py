@@ -73,6 +73,43 @@ def test_kaggle(tmp_path: Path) -> None:
     assert len(_content(detect(str(tmp_path), "train"))) == 24
 
 
+_KIT, _LIST = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("cut archive", rf"{_KIT}\.tar\.gz \(EOFError"),
+        ("no archive", rf"{_KIT}\.tar\.gz \(ReadError"),
+        ("archive without meta", rf"{_KIT}\.tar\.gz does not hold both"),
+        ("cut meta", rf"{_KIT} \("),
+        ("folder without meta", rf"{_KIT} \(FileNotFoundError"),
+        ("unknown id", rf"{_KIT} \(KeyError: 77"),
+        ("other columns", rf"{_LIST} has the columns \['image', 'wnid'\]"),
+        ("empty list", rf"{_LIST} has the columns None"),
+        ("no class", rf"{_LIST} names no class for b, c\."),
+    ],
+)
+def test_class_lists_that_cannot_be_read_are_named(tmp_path: Path, case: str, words: str) -> None:
+    kit = {f"{_KIT}/{name}": data for name, data in _devkit().items()}
+    (truth, labels), (meta, matrix) = kit.items()
+    packed = gzip.compress(tar_bytes(kit))
+    files = {
+        "cut archive": {f"{_KIT}.tar.gz": packed[: len(packed) // 2]},
+        "no archive": {f"{_KIT}.tar.gz": b"<html>not found</html>"},
+        "archive without meta": {f"{_KIT}.tar.gz": gzip.compress(tar_bytes({truth: labels}))},
+        "cut meta": {truth: labels, meta: matrix[: len(matrix) // 2]},
+        "folder without meta": {truth: labels},
+        "unknown id": {truth: b"77\n" + labels, meta: matrix},
+        "other columns": {_LIST: b"image,wnid\na,n00000001\n"},
+        "empty list": {_LIST: b""},
+        "no class": {_LIST: b"ImageId,PredictionString\na,n00000001 1 2 3 4\nb, \nc\n"},
+    }
+    _write(tmp_path, {**files[case], **{f"val/{name}": data for name, data in VAL.items()}})
+    with pytest.raises(DataError, match=words):
+        list(detect(str(tmp_path / "val"), "val").rows())
+
+
 def test_torchvision_root(tmp_path: Path) -> None:
     _write(tmp_path, {"meta.bin": b"a pickle that nobody needs"})
     _write(tmp_path / "val", {source: data for source, (_, data) in EXPECTED.items()})
