@@ -22,6 +22,7 @@ from .plan import Plan, make_plan, save_plan
 from .probe import probe
 from .scan import in_parallel
 from .sources import Source, detect, resolve_source
+from .sources.folder import ClassFolders
 from .sources.ilsvrc import diagnosis
 from .superpixels import SuperpixelConfig
 
@@ -185,8 +186,9 @@ def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, ou
     of_each = f" ({min(counts.values())} to {max(counts.values())} of each)" if any(counts.values()) else ""
     say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes{of_each}")
     note = diagnosis(plan.split, counts) if config.max_samples is None else None
-    if note:
-        say(f"note     {note}")
+    passed_over = source.left_out() if isinstance(source, ClassFolders) else None
+    for text in filter(None, (note, passed_over)):
+        say(f"note     {text}")
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(
         f"images   short side at most {config.image.target_px} px (JPEG quality {config.image.quality} when reduced); "

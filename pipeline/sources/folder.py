@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline import storage
 from pipeline.errors import UsageError
@@ -21,10 +21,12 @@ class ClassFolders:
     root: str
     stated_classes: tuple[str, ...] | None = None
     kind: str = "image folder"
+    _left_out: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def rows(self) -> Iterator[Row]:
         found: Counter[str] = Counter()
         flat, other = 0, 0
+        self._left_out.clear()
         for path in walk(self.root):
             class_name, _, rest = path.partition("/")
             if not is_image_name(path):
@@ -36,6 +38,7 @@ class ClassFolders:
                 yield Row(source=path, file=path, class_name=class_name)
         if not found:
             raise UsageError(_nothing(self.root, flat, other))
+        self._left_out.update(flat=flat, other=other)
         if storage.is_local(self.root):
             folders = [name for name in storage.list_names(self.root) if storage.is_folder(f"{self.root}/{name}")]
             empty = [name for name in folders if not name.startswith(".") and name not in found]
@@ -44,6 +47,13 @@ class ClassFolders:
                     f"{len(empty)} of {len(folders)} class folders in {self.root} hold no image: {shorten(empty)}. "
                     f"Was the download cut short? Fill these folders, or remove them to go without these classes."
                 )
+
+    def left_out(self) -> str | None:
+        """What the last listing by `rows` passed over; None when it took every file."""
+        flat, other = self._left_out["flat"], self._left_out["other"]
+        if not flat and not other:
+            return None
+        return f"left out: {flat} images directly in {self.root}, in no class folder; {other} files of unknown ending"
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes

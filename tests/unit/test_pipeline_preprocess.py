@@ -53,6 +53,18 @@ def test_a_folder_becomes_a_data_set(source: Path, tmp_path: Path) -> None:
         dataset.split("val")
 
 
+def test_files_that_a_folder_source_passes_over_are_counted(source: Path, tmp_path: Path) -> None:
+    config = PreprocessConfig(source=str(source), out=str(tmp_path / "out"), dry_run=True, local=True, workers=0)
+    lines: list[str] = []
+    preprocess(config, lines.append)
+    assert not any(line.startswith("note") for line in lines)
+    for name in ("lone.jpg", "lone.png", "notes.txt", "n00000001/raw.heic", "n00000002/raw.avif"):
+        (source / name).write_bytes(b"x")
+    preprocess(config, lines.append)
+    [note] = [line for line in lines if line.startswith("note")]
+    assert f"2 images directly in {source}, in no class folder; 3 files of unknown ending" in note
+
+
 def test_layouts_of_the_same_images_give_the_same_shards(source: Path, tmp_path: Path) -> None:
     roots = {_run(source, tmp_path / "a").root_hash}
     roots.add(_run(write_tar_of_tars(tmp_path / "train.tar", IMAGES), tmp_path / "b").root_hash)
