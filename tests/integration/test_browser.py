@@ -120,7 +120,7 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
         visit.picture(f"mlflow-{name}")
     both = f"runs={json.dumps(ids)}&experiments={json.dumps([experiment])}"
     visit.open(
-        f"{url}/#/compare-runs?{both}", "mlflow-compare", "optim.lr", "0.002", "0.0002", "val/top1", height_px=2400
+        f"{url}/#/compare-runs?{both}", "mlflow-compare", "optim.lr", "0.002", "0.0002", "train/loss", height_px=2400
     )
     visit.open(f"{home}/models", "mlflow-models", "model", "demo fast", "demo slow")
     assert visit.missing == [] and visit.errors == [] and visit.left == []
