@@ -1,4 +1,4 @@
-"""What makes a split part of a data set: the checks before it, and the index and `dataset.json` after it."""
+"""What makes a split part of a data set: the checks before it, and the index and its entry after it."""
 
 import contextlib
 import hashlib
@@ -20,13 +20,13 @@ from .dataset import (
     SplitInfo,
     errors_uri,
     index_uri,
-    open_dataset,
     plan_uri,
 )
+from .entry import enter_split
 from .errors import DataError, UsageError
 from .fingerprint import byte_versions, digest
 from .image import ImageConfig
-from .interop import TIMM_FILE, timm_info, wids_index, wids_name
+from .interop import TIMM_FILE, wids_index, wids_name
 from .plan import Plan, load_plan
 from .sample import FORMAT_VERSION
 from .scan import in_parallel
@@ -172,16 +172,20 @@ def _other_samples(stored: Plan, plan: Plan) -> str:
 
 
 def clear_leftovers(out: str, split: str) -> None:
-    """Remove what interrupted local writes of this split left: hidden files that nothing else looks at."""
+    """Remove what interrupted local writes of this split left: hidden files that nothing else looks at. `out` exists.
+
+    Under the lock, since a run of another split may be writing `dataset.json` just now.
+    """
     state = storage.join(out, STATE_FOLDER)
-    for folder, prefixes in (
-        (out, (f"{split}-", f"wids-{split}", TIMM_FILE, DATASET_FILE)),
-        (state, (f"plan-{split}", f"index-{split}", f"errors-{split}")),
-        (storage.join(state, "shards"), (f"{split}-",)),
-        (storage.join(state, "dali"), (f"{split}-",)),
-    ):
-        for prefix in prefixes:
-            storage.remove_temporary(folder, prefix)
+    with storage.locked(out):
+        for folder, prefixes in (
+            (out, (f"{split}-", f"wids-{split}.", TIMM_FILE, DATASET_FILE)),
+            (state, (f"plan-{split}.", f"index-{split}.", f"errors-{split}.")),
+            (storage.join(state, "shards"), (f"{split}-",)),
+            (storage.join(state, "dali"), (f"{split}-",)),
+        ):
+            for prefix in prefixes:
+                storage.remove_temporary(folder, prefix)
 
 
 def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask]) -> SplitInfo:
@@ -200,9 +204,7 @@ def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Seque
     if not any(sidecar["skipped"] for sidecar in sidecars):
         storage.remove(errors_uri(out, plan.split))
     info = split_info(out, plan, description, sidecars)
-    before = open_dataset(out).splits if storage.exists(storage.join(out, DATASET_FILE)) else {}
-    for place, data in dataset_files(out, plan.classes, description, {**before, plan.split: info}).items():
-        storage.put(place, data)
+    enter_split(out, plan, description, info)
     return info
 
 
@@ -264,29 +266,3 @@ def build_index(sidecars: Sequence[dict[str, Any]]) -> np.ndarray:
 def root_hash(tar_hashes: Sequence[str]) -> str:
     """sha256 over the raw sha256 digests of the tars, in shard order."""
     return hashlib.sha256(b"".join(bytes.fromhex(value) for value in tar_hashes)).hexdigest()
-
-
-def dataset_files(
-    out: str, classes: Sequence[str], description: dict[str, Any], splits: dict[str, SplitInfo]
-) -> dict[str, bytes]:
-    """`dataset.json` and, before it, timm's file, for these splits. Their sample indexes must be written."""
-    if not classes and storage.exists(storage.join(out, DATASET_FILE)):
-        classes = open_dataset(out).classes  # an unlabelled split beside a labelled one
-    content = {
-        "format": "focusvit shards",
-        "format_version": FORMAT_VERSION,
-        "classes": list(classes),
-        "image": description["image"],
-        "superpixels": description["superpixels"],
-        "splits": {name: asdict(info) for name, info in splits.items()},
-    }
-    sizes = {name: (info, _shard_sizes(out, name, info)) for name, info in splits.items()}
-    return {
-        storage.join(out, TIMM_FILE): timm_info(sizes),
-        storage.join(out, DATASET_FILE): (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(),
-    }
-
-
-def _shard_sizes(out: str, split: str, info: SplitInfo) -> list[int]:
-    index = np.load(io.BytesIO(storage.read_bytes(index_uri(out, split))), allow_pickle=False)
-    return np.bincount(index["shard"], minlength=info.num_shards).tolist()

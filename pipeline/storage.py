@@ -5,6 +5,7 @@ local file is written beside it, synced and renamed; an object is sent as one fi
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -222,6 +223,20 @@ def writing(uri: str) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """One run at a time in a local folder, with no file for it. A store, and a disk without such locks, lets all in."""
+    handle = os.open(folder, os.O_RDONLY) if is_local(folder) else -1
+    try:
+        if handle >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def remove(uri: str) -> None:

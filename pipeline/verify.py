@@ -13,8 +13,9 @@ from . import storage
 from .build import ShardTask, read_sidecar, run_shard
 from .check import check_shard, recheck_shard
 from .commandline import Positional, parse
-from .commit import dataset_files, derived_files, is_whole, split_info
+from .commit import derived_files, is_whole, split_info
 from .dataset import DATASET_FILE, STATE_FOLDER, errors_uri, index_uri, open_dataset, plan_uri, shard_name, sidecar_uri
+from .entry import dataset_files
 from .errors import DataError, UsageError
 from .executors import run_local, run_ray
 from .fingerprint import byte_versions
