@@ -37,6 +37,11 @@ def members(read: Callable[[int, int], bytes], start: int, end: int, place: str)
         size, kind = _check(header, place, position), header[156:157]
         data, position = position + BLOCK, position + BLOCK + padded(size)
         if kind in b"Lx":
+            if data + size > end:
+                raise DataError(
+                    f"{place} is cut or damaged: the extended header at byte {data} states {size} bytes, but the "
+                    f"archive ends at byte {end}. Fetch it again."
+                )
             record = read(data, size)
             if kind == b"L":
                 long_name = record.rstrip(b"\0").decode(errors="surrogateescape")

@@ -75,6 +75,20 @@ def test_a_negative_size_is_refused_and_never_leads_back(kind: bytes) -> None:
         list(tar.members(read, 0, len(data), "x.tar"))
 
 
+def test_an_extended_header_larger_than_the_archive_is_not_asked_for() -> None:
+    header = bytearray(tar_bytes({"h": b""})[:512])
+    header[124:136], header[156:157], header[148:156] = b"\x80" + b"\x01" * 11, tarfile.XHDTYPE, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data = bytes(header) * 3
+
+    def read(at: int, length: int) -> bytes:
+        assert length <= len(data), "more than memory holds"
+        return data[at : at + length]
+
+    with pytest.raises(DataError, match=r"x\.tar is cut or damaged: the extended header at byte 512"):
+        list(tar.members(read, 0, len(data), "x.tar"))
+
+
 def test_a_missing_end_mark_is_forgiven() -> None:
     data = tar_bytes({"a": b"1"})
     assert _members(data[:1024]) == {"a": b"1"}
