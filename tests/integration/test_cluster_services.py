@@ -18,7 +18,7 @@ from cluster.doctor_services import check_tracking
 from pipeline.dataset import open_dataset
 from pipeline.embedded import write_shapes
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # a journey is up to five jobs, each with a start of its own
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks(ROOT / "cluster" / "README.md")
 PASSWORD = "correct-horse-battery-staple"
