@@ -17,6 +17,21 @@ PASSED_ON = ("OMP_WAIT_POLICY", "NO_ALBUMENTATIONS_UPDATE", "NUMBA_CACHE_DIR", "
 MIN_OBJECT_STORE_BYTES = 100 * 2**20
 
 
+def node_cpus(nodes: list[dict[str, Any]]) -> list[int]:
+    """CPUs of each living node of `ray.nodes()`. A task or worker lies on one node, so their sum alone says little."""
+    return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+
+
+def num_that_fit(cpus: list[int], each: int) -> int:
+    """How many tasks of `each` CPUs the nodes hold at once."""
+    return sum(count // each for count in cpus)
+
+
+def cpus_each(cpus: list[int], num: int) -> int:
+    """The most CPUs that each of `num` tasks can have when all run at once on these nodes; at least 1."""
+    return next((each for each in range(max(cpus, default=1), 1, -1) if num_that_fit(cpus, each) >= num), 1)
+
+
 @contextmanager
 def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]:
     """Ray for the time of a `with`. A Ray that is already up in this process is used and left running.

@@ -26,7 +26,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import DataError, UsageError
 
 from .estimate import describe
-from .ray_session import ray_session
+from .ray_session import cpus_each, node_cpus, num_that_fit, ray_session
 from .reporting import reported_run, summary_line
 from .scoring import check_task, scored_checkpoints
 from .termination import ended_gently
@@ -46,7 +46,7 @@ class LaunchConfig:
     device: str = "auto"
     """cpu, gpu, or auto (gpu when there is one)"""
     cpus_per_worker: int = 0
-    """CPU threads of each worker; 0 = all cores of this machine divided by the workers"""
+    """CPU threads of each worker; 0 = as many as all workers can have at once on the nodes that are there"""
     max_failures: int = 3
     """how often the workers are started again after one died"""
     local: bool = False
@@ -220,14 +220,15 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
         from .restarts import NoteFailures, told_failures
 
         resources = ray.cluster_resources()
-        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        gpus, cpus = int(resources.get("GPU", 0)), sorted(node_cpus(ray.nodes()))
         if launch.device == "gpu" and gpus < low:
             raise UsageError(f"--device gpu with {low} workers needs {low} GPUs; Ray sees {gpus}. Use --device cpu.")
         use_gpu = launch.device == "gpu" or (launch.device == "auto" and gpus >= high)
-        threads = launch.cpus_per_worker or max(1, (cores - bool(launch.score_on)) // high)
-        if low * threads > cores:
+        left = [*cpus[:-1], cpus[-1] - bool(launch.score_on)]
+        threads = launch.cpus_per_worker or cpus_each(left, high)
+        if num_that_fit(cpus, threads) < low:  # Ray would wait for such nodes for ever
             raise UsageError(
-                f"{low} workers with {threads} CPUs each need {low * threads}; Ray has {cores}. "
+                f"{low} workers with {threads} CPUs each do not fit: the nodes have {', '.join(map(str, cpus))} CPUs. "
                 "Use fewer --workers or a smaller --cpus-per-worker."
             )
         settings = {

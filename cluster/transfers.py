@@ -16,7 +16,7 @@ from transfer.finetune import Train, train_here
 from transfer.jobs import Job, MapTasks, Outcome, in_turn
 from transfer.suite import TransferConfig, run
 
-from .ray_session import ray_session
+from .ray_session import cpus_each, node_cpus, ray_session
 from .training import LaunchConfig, train_on_ray, worker_range
 
 
@@ -56,7 +56,7 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
             _check_places(config, ray.nodes())
             resources = ray.cluster_resources()
             most = min(config.tasks_at_once, len(jobs))
-            needs: dict[str, Any] = {"num_cpus": max(1, int(resources.get("CPU", 1)) // most)}
+            needs: dict[str, Any] = {"num_cpus": cpus_each(node_cpus(ray.nodes()), most)}
             if jobs[0].device != "cpu":
                 needs["num_gpus"] = min(1.0, resources.get("GPU", 0) / most)
             # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
