@@ -60,17 +60,18 @@ bench: $(VENV)/.ok-soak
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 # Then attention beside the masks of objects.
 SETS ?= build/sets
-FINE := --sets tiny-imagenet-40-256-patches --samples 16000
+FINE := --sets tiny-imagenet-40-256-patches
 study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/focusvit study --data $(SETS) --stage speed
 	$(BIN)/focusvit study --data $(SETS) --stage speed $(FINE)
-	$(BIN)/focusvit study --data $(SETS) --checkpoints build/study
-	$(BIN)/focusvit study --data $(SETS) $(FINE)
+	$(BIN)/focusvit study --data $(SETS)
+	$(BIN)/focusvit study --data $(SETS) $(FINE) --samples 16000
 	$(BIN)/focusvit bench objects
 	$(BIN)/focusvit bench objects --data $(SETS)
 
-# The study's Tiny ImageNet-40 models in the quick suite and on CamVid; fills what is missing, after `make study`.
+# The study's Tiny ImageNet-40 models in the quick suite and on CamVid. It trains those whose weights are not here.
 transfer-study: $(VENV)/.ok-test $(SETS)/.ok
+	$(BIN)/focusvit study --data $(SETS) --sets tiny-imagenet-40 --checkpoints build/study --minutes 600
 	for model in build/study/tiny-imagenet-40/*/; do for suite in quick dense; do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $$suite --tasks-root $(SETS) --max-samples 2000 \
 	    --no-baselines --out build/transfer-study/$$suite/$$(basename "$$model") --tracking-uri sqlite:///build/transfer-study.db; \

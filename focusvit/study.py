@@ -200,7 +200,7 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
         test = arrays(uri, SETS[run.set_name].test_split, px, map_px, tokens).to(config.device)
     scores, weights = train_and_score(run, train, test, config.device)
     if config.checkpoints:
-        keep(f"{config.checkpoints}/{run.set_name}/{slug(run.row)}-{run.config.seed}", run, weights, scores, uri)
+        keep(checkpoint_uri(run, config), run, weights, scores, uri)
     facts = evidence(f"focusvit study --stage {run.stage}", ("torch", "numpy", "fast-slic"))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
@@ -218,6 +218,15 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
 def slug(row: str) -> str:
     """The name of a row as a folder: 'control: uniform grid' is control-uniform-grid."""
     return "-".join(re.findall(r"[a-z0-9]+", row.lower()))
+
+
+def checkpoint_uri(run: Run, config: StudyConfig) -> str:
+    return f"{config.checkpoints}/{run.set_name}/{slug(run.row)}-{run.config.seed}"
+
+
+def lacks_checkpoint(run: Run, config: StudyConfig) -> bool:
+    """A record of the ledger has no weights: with --checkpoints such a run is made again."""
+    return bool(config.checkpoints) and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
 
 
 def keep(place: str, run: Run, weights: dict[str, torch.Tensor], scores: dict[str, Any], data_uri: str) -> None:
@@ -267,7 +276,7 @@ def main(argv: list[str]) -> int:
     elif config.data:
         runs = list(planned(config))
         done = recorded(ledger)
-        missing = [run for run in runs if (run.key(), run.config.seed) not in done]
+        missing = [run for run in runs if (run.key(), run.config.seed) not in done or lacks_checkpoint(run, config)]
         sys.stdout.write(
             f"study, stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
             f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes\n"

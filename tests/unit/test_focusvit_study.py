@@ -98,6 +98,9 @@ def test_a_kept_checkpoint_is_the_scored_model(shards: Path, tmp_path: Path) -> 
     (run,) = [run for run in study.planned(config) if run.row == "control: uniform grid"]
     scores = study.fill(run, config, Path(config.ledger))["scores"]
     folder = tmp_path / "kept" / "tiny-imagenet-40" / "control-uniform-grid-0"
+    elsewhere = replace(config, checkpoints=str(tmp_path / "elsewhere"))
+    assert study.lacks_checkpoint(run, elsewhere) and not study.lacks_checkpoint(run, config)
+    assert not study.lacks_checkpoint(run, replace(config, checkpoints=""))
     model, record = load_model(str(folder), torch.device("cpu"))
     test = study.arrays(f"{shards}/tiny-imagenet-40", "train", 64, 32, None)
     found = tally(model, ArrayEvalLoader(test, batch_size=25), num_samples=50, num_classes=4, device="cpu").metrics()
