@@ -116,7 +116,6 @@ def planned(config: StudyConfig) -> Iterator[Run]:
     rows_of = core_rows if config.stage == "core" else selection_rows
     for set_name in config.sets:
         of = SETS[set_name]
-        data = open_dataset(f"{config.data}/{of.folder}")
         models = rows_of(of)
         unknown = set(config.rows) - models.keys()
         if unknown:
@@ -124,6 +123,7 @@ def planned(config: StudyConfig) -> Iterator[Run]:
         wanted = {row: model for row, model in models.items() if row in (config.rows or models)}
         for seed in range(config.seeds):
             for row, model in wanted.items():
+                data = open_dataset(f"{config.data}/{of.folder_of(row)}")
                 trained = train_config(replace(model, num_classes=len(data.classes)), of, seed)
                 yield Run(
                     set_name=set_name, row=row, stage=config.stage, config=trained, samples=config.samples,
@@ -190,7 +190,7 @@ def train_and_score(
 
 def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
     """Make the record of one run and put it into the ledger."""
-    model, uri = run.config.model, f"{config.data}/{SETS[run.set_name].folder}"
+    model, uri = run.config.model, f"{config.data}/{SETS[run.set_name].folder_of(run.row)}"
     tokens = model.tokens if model.needs_maps else None
     px, map_px = run.config.data.image_px, run.config.data.map_px
     train = arrays(uri, "train", px, map_px, tokens).to(config.device)
@@ -272,7 +272,7 @@ def main(argv: list[str]) -> int:
         from .study_speed import measure_speed
 
         for set_name in config.sets:
-            measure_speed(f"{config.data}/{SETS[set_name].folder}", set_name, ledger, arrays)
+            measure_speed(config.data, set_name, ledger, arrays)
     elif config.data:
         runs = list(planned(config))
         done = recorded(ledger)

@@ -7,6 +7,8 @@ from .model_config import FocusViTConfig
 from .presets import control, focusvit_64px
 
 PLAIN, DEFAULT = "ViT", "FocusViT"
+LIGHT = ", light superpixels"
+"""ends the names of rows that read `StudySet.light_folder`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,12 @@ class StudySet:
     """superpixels, a quarter of the patches"""
     lla: tuple[int, int] = (24, 8)
     """tokens and latents of the row with latents"""
+    light_folder: str = ""
+    """of the same images with superpixels that cost less to make; "" where there are none"""
+
+    def folder_of(self, row: str) -> str:
+        """The shards that a row of the matrix is trained on, timed with, and tested on."""
+        return self.light_folder if row.endswith(LIGHT) else self.folder
 
 
 SETS: dict[str, StudySet] = {
@@ -33,7 +41,7 @@ SETS: dict[str, StudySet] = {
     # As many patches as 256 px images have at patch 16: here superpixels are not the larger part of the cost.
     "tiny-imagenet-40-256-patches": StudySet(
         folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=4, map_px=64, width=128, heads=4, tokens=64,
-        lla=(100, 32),
+        lla=(100, 32), light_folder="tiny-imagenet-40-light",
     ),
 }  # fmt: skip
 
@@ -62,6 +70,8 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
     tokens, latents = of.lla
     title = f"FocusViT, LLA ({tokens} tokens, {latents} latents)"
     rows[title] = replace(model, tokens=tokens, trunk="hybrid", num_latents=latents)
+    if of.light_folder:
+        rows |= {f"{row}{LIGHT}": rows[row] for row in (DEFAULT, title)}
     return rows
 
 

@@ -23,9 +23,10 @@ from .study_matrix import PLAIN, SETS, core_rows
 BATCH = 64
 
 
-def measure_speed(data_uri: str, set_name: str, ledger: Path, arrays: Any, rounds: int = 7) -> Path:
+def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, rounds: int = 7) -> Path:
     """CPU seconds an image, superpixels included, and peak bytes at batch 64 of every row of the core matrix.
 
+    A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
     `arrays(uri, split, image_px, map_px, tokens)` gives the test images. Superpixels are computed as for the shards.
     """
     of = SETS[set_name]
@@ -34,7 +35,7 @@ def measure_speed(data_uri: str, set_name: str, ledger: Path, arrays: Any, round
     for row, config in core_rows(of).items():
         tokens = config.tokens if config.needs_maps else None
         px = config.image_size[0]
-        data = arrays(data_uri, of.test_split, px, of.map_px, tokens)
+        data = arrays(f"{root}/{of.folder_of(row)}", of.test_split, px, of.map_px, tokens)
         images[px] = data
         given = (data.images[:BATCH],) if data.maps is None else (data.images[:BATCH], data.maps[:BATCH])
         models[row] = FocusViT(replace(config, num_classes=int(data.class_ids.max()) + 1)).eval()
@@ -45,7 +46,9 @@ def measure_speed(data_uri: str, set_name: str, ledger: Path, arrays: Any, round
     rows = {}
     for row, model in models.items():
         tokens = uses_maps[row]
-        segmenting = 0.0 if tokens is None else _segmenting_seconds(data_uri, pixels, of.map_px, tokens)
+        segmenting = 0.0
+        if tokens is not None:
+            segmenting = _segmenting_seconds(f"{root}/{of.folder_of(row)}", pixels, of.map_px, tokens)
         rows[row] = {
             "forward_s": [value / BATCH for value in seconds[row]],
             "superpixels_s": segmenting,
@@ -56,7 +59,8 @@ def measure_speed(data_uri: str, set_name: str, ledger: Path, arrays: Any, round
         "threads": torch.get_num_threads(), **evidence("focusvit study --stage speed", ("torch", "numpy", "fast-slic")),
     }  # fmt: skip
     ledger.mkdir(parents=True, exist_ok=True)
-    place = ledger / f"speed-{set_name}.json"
+    sitting = 1 + len(list(ledger.glob(f"speed-{set_name}-[0-9]*.json")))
+    place = ledger / f"speed-{set_name}-{sitting}.json"
     place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return place
 
@@ -84,7 +88,9 @@ def _segmenting_seconds(data_uri: str, pixels: np.ndarray, map_px: int, tokens: 
 
 
 def speedups(record: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """By row: throughput against the plain ViT without and with superpixels (medians over rounds), memory share."""
+    """One sitting, by row: throughput against the plain ViT without and with superpixels (medians over rounds), memory
+    share.
+    """
     rows = record["rows"]
     plain = rows[PLAIN]
     found = {}

@@ -15,7 +15,7 @@ from focusvit.checkpoint import load_model
 from focusvit.evaluate import tally
 from focusvit.model import FocusViT
 from focusvit.profile import example_inputs
-from focusvit.study_matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
+from focusvit.study_matrix import DEFAULT, LIGHT, PLAIN, SETS, core_rows, selection_rows
 from focusvit.study_report import against, interval, joint_table, score_table, verdict
 from pipeline.errors import UsageError
 
@@ -149,8 +149,21 @@ def test_the_joint_claim_needs_all_three_and_three_seeds() -> None:
     assert verdict(DEFAULT, 3.0, 0.3, {**scores, DEFAULT: {0: 0.4, 1: 0.5}}) == "missed: accuracy"
     cost = {"forward_s": [2.0, 2.0], "superpixels_s": 0.0, "peak_bytes": 100}
     ours = {"forward_s": [0.5, 0.5], "superpixels_s": 0.5, "peak_bytes": 50}
-    table = joint_table({"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}}, [])
-    assert table.rows[1][1:4] == ("4.00x", "2.00x", "50%")
+    first = {"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}}
+    assert joint_table([first], []).rows[1][1:4] == ("4.00x", "2.00x", "50%")
+    slower = {**first, "rows": {PLAIN: cost, DEFAULT: {**ours, "superpixels_s": 1.5}}}
+    faster = {**first, "rows": {PLAIN: cost, DEFAULT: {**ours, "forward_s": [0.3, 0.3]}, "gone": ours}}
+    (_, row) = joint_table([first, slower, faster], []).rows
+    assert row[1:3] == ("4.00x (4.00 .. 6.67)", "2.00x (1.00 .. 2.50)")
+
+
+def test_rows_with_light_superpixels_differ_in_their_shards_only() -> None:
+    of = SETS["tiny-imagenet-40-256-patches"]
+    rows = core_rows(of)
+    light = [row for row in rows if of.folder_of(row) == of.light_folder]
+    assert light and all(rows[row] == rows[row.removesuffix(LIGHT)] for row in light)
+    assert all(of.folder_of(row.removesuffix(LIGHT)) == of.folder for row in light)
+    assert not any(row.endswith(LIGHT) for row in core_rows(SETS["cifar10"]))
 
 
 def test_an_unknown_set_is_named() -> None:
