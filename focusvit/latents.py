@@ -25,8 +25,10 @@ def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
     y, x = regions.centre.unbind(-1)
     second = regions.covariance + torch.stack([y * y, x * x, y * x], -1)
     centre = weights @ regions.centre
-    y, x = centre.unbind(-1)
-    covariance = weights @ second - torch.stack([y * y, x * x, y * x], -1)
+    # Not y, x = centre.unbind(-1): torch.compile would keep centre and its two views for the backward pass and write
+    # over the one while it still reads the others (torch 2.13, CPU: gradients wrong by percents).
+    of_centre = torch.cat([centre.square(), (centre * centre.flip(-1))[..., :1]], -1)
+    covariance = weights @ second - of_centre
     floor = covariance.new_tensor([0.0, 0.0, float("-inf")])
     return Regions(area, centre, torch.maximum(covariance, floor))
 

@@ -1,8 +1,12 @@
 """torch.compile takes the whole forward as one graph: nothing is read back to the host, no shape depends on values."""
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from testkit import model_reference as reference
+from torch import Tensor
 
 from focusvit.model import FocusViT
 
@@ -36,16 +40,28 @@ def test_the_compiled_model_gives_the_same_logits(name: str) -> None:
     assert compiled_error(name, "inductor") < 1e-4
 
 
+def gradients(model: torch.nn.Module, forward: Callable[..., torch.Tensor], inputs: dict[str, object]) -> list[Tensor]:
+    model.zero_grad()
+    forward(**inputs).square().sum().backward()
+    return [p.grad.double() for p in model.parameters() if p.grad is not None]
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["default", "hybrid", "merge"])
-def test_the_training_step_compiles(name: str) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_compiled_gradients_are_as_exact_as_eager_ones(name: str) -> None:
+    """Against float64: a tolerance in absolute numbers hid gradients that were wrong by 2 % of themselves."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = reference.shaken(FocusViT(reference.tiny_config(**VARIANTS[name]))).train()
     inputs = reference.inputs(model.config)
-    model(**inputs).square().sum().backward()
-    expected = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    torch.compile(model, fullgraph=True)(**inputs).square().sum().backward()
-    for p, grad in zip(model.parameters(), expected):
-        torch.testing.assert_close(p.grad, grad, rtol=1e-3, atol=1e-4)
+    exact_model = copy.deepcopy(model).double()
+    exact = gradients(exact_model, exact_model, inputs)
+    eager = gradients(model, model, inputs)
+    compiled = gradients(model, torch.compile(model, fullgraph=True), inputs)
+    assert len(exact) == len(eager) == len(compiled)
+    largest = max(grad.abs().max().item() for grad in exact)
+    for grad, one, other in zip(exact, eager, compiled, strict=True):
+        # Biases of keys have no gradient at all: there, what is left is the rounding of the whole.
+        scale = max(grad.abs().max().item(), 1e-6 * largest)
+        assert (one - grad).abs().max().item() < 1e-4 * scale
+        assert (other - grad).abs().max().item() < 1e-4 * scale
