@@ -44,18 +44,22 @@ $(VENV)/.ok-soak: $(VENV)/.ok-test
 soak: $(VENV)/.ok-soak
 	$(BIN)/python -m pytest -m soak
 
-# Speed tables into tests/benchmarks/results. FOCUSVIT_DATA names the folder that holds bsds500/ and the photos.
+# Speed tables into tests/benchmarks/results, in under an hour. FOCUSVIT_DATA names the folder that holds bsds500/ and the
+# photos. CPU seconds, so that other work on the machine matters little; PEERS are tests/benchmarks/peers/*.sh's folders.
+PEERS ?=
 bench: $(VENV)/.ok-soak
-	$(BIN)/focusvit bench preprocess
+	$(BIN)/focusvit bench preprocess --rounds 3
 	$(BIN)/focusvit bench superpixels
-	$(BIN)/focusvit bench scale
-	$(BIN)/focusvit bench model
-	$(BIN)/focusvit bench original
-	$(BIN)/focusvit bench train
-	$(BIN)/focusvit bench transfer
-	$(BIN)/focusvit bench loader
-	$(BIN)/focusvit bench energy
-	$(BIN)/focusvit bench growth
+	$(BIN)/focusvit bench scale --sleep-s 4
+	PYTHONPATH=$(PEERS)/timm $(BIN)/focusvit bench model --clock cpu --rounds 2
+	$(BIN)/focusvit bench original --clock cpu --rounds 2
+	$(BIN)/focusvit bench train --clock cpu --rounds 3 --steps 8
+	$(BIN)/focusvit bench transfer --clock cpu --samples 1000 --width 96 --classes 10 --repeats 1 --batches 5
+	$(BIN)/focusvit bench loader --rounds 3 $(if $(PEERS),--peers $(PEERS)/loader)
+	$(BIN)/focusvit bench energy --rounds 2
+	$(BIN)/focusvit bench growth --rounds 2
+	$(BIN)/focusvit bench slic --clock cpu --rounds 1 --images 25 --batch-sizes 1 64
+	$(BIN)/focusvit bench edge --batch-sizes 1 --threads 1 --clock cpu --rounds 5
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 # Then attention beside the masks of objects.

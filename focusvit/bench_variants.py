@@ -1,5 +1,6 @@
 """What `focusvit bench model` compares: FocusViT, the plain ViT of Hugging Face and our own, and the controls."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from .model import FocusViT, FocusViTConfig
 from .profile import example_inputs
 
 PEER = "ViT-S/16, Hugging Face (SDPA)"
+TIMM = "ViT-S/16, timm"
 DEFAULT = "FocusViT-S"
 
 
@@ -18,13 +20,18 @@ class Variant:
     """A model to build, and what it is given."""
 
     config: FocusViTConfig | None
-    """None is Hugging Face's ViT of the size."""
+    """None is the plain ViT of a library."""
+    library: Callable[[str, int], nn.Module] | None = None
+    """builds that ViT of a size for images of a side; by default `hugging_face_vit`"""
 
     def build(self, size: str, image_px: int) -> nn.Module:
-        return hugging_face_vit(size, image_px) if self.config is None else FocusViT(self.config)
+        """Raises ImportError when the library is not installed."""
+        if self.config is not None:
+            return FocusViT(self.config)
+        return (self.library or hugging_face_vit)(size, image_px)
 
     def inputs(self, batch: int, image_px: int) -> tuple[Tensor, ...]:
-        """Hugging Face's model takes normalised floats; ours takes bytes and normalises them inside."""
+        """Libraries' models take normalised floats; ours takes bytes and normalises them inside."""
         if self.config is None:
             return (torch.randn(batch, 3, image_px, image_px, generator=torch.Generator().manual_seed(0)),)
         images, maps = example_inputs(self.config, batch)
@@ -49,6 +56,14 @@ def hugging_face_vit(size: str, image_px: int) -> nn.Module:
     return ViTForImageClassification(config)
 
 
+def timm_vit(size: str, image_px: int) -> nn.Module:
+    """timm's VisionTransformer with random weights. Raises ImportError without timm."""
+    import timm
+
+    model: nn.Module = timm.create_model(f"vit_{size}_patch16_224", num_classes=1000, img_size=image_px)
+    return model
+
+
 def main_variants(size: str) -> dict[str, Variant]:
     """The default, its trunk in other forms, the plain ViTs and the controls at the same number of tokens."""
     model = presets.focusvit(size)
@@ -64,7 +79,9 @@ def main_variants(size: str) -> dict[str, Variant]:
         "control: patch 32": presets.control("large_patch", model),
         "control: 128 px image": presets.control("lower_resolution", model),
     }
-    return {name.replace("-S", f"-{size[0].upper()}"): Variant(config=config) for name, config in configs.items()}
+    variants = {name: Variant(config=config) for name, config in configs.items()}
+    variants[TIMM] = Variant(config=None, library=timm_vit)
+    return {name.replace("-S", f"-{size[0].upper()}"): variant for name, variant in variants.items()}
 
 
 def sweep_variants(size: str) -> dict[str, Variant]:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
+_START = time.monotonic()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,10 @@ def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
 
 
 def save(name: str, tables: Sequence[Table], facts: dict[str, Any]) -> tuple[Path, Path]:
-    """Write `results/{name}.json` and `.md`; returns both paths."""
+    """Write `results/{name}.json` and `.md` with the seconds since the process began; returns both paths."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     document, page = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
+    facts = {**facts, "wall_s": round(time.monotonic() - _START)}
     content = {**facts, "tables": [asdict(table) for table in tables]}
     document.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     lines = [f"- {key}: {_fact(value)}" for key, value in facts.items()]
