@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint soak bench study transfer-study clean
+.PHONY: demo test lint soak peers bench study transfer-study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -45,11 +45,18 @@ soak: $(VENV)/.ok-soak
 	$(BIN)/python -m pytest -m soak
 
 # Speed tables into tests/benchmarks/results, in under an hour. FOCUSVIT_DATA names the folder that holds bsds500/ and the
-# photos. CPU seconds, so that other work on the machine matters little; PEERS are tests/benchmarks/peers/*.sh's folders.
+# photos, PEERS what `make peers` filled. CPU seconds, so that other work on the machine matters little.
 PEERS ?=
+peers: $(VENV)/.ok-soak
+	@test -n "$(PEERS)" || { echo "make peers: set PEERS to a folder for their environments (7 GB)"; exit 2; }
+	$(PYTHON) -m venv $(PEERS)/opencv
+	$(PEERS)/opencv/bin/python -m pip --disable-pip-version-check install -q opencv-contrib-python-headless==4.12.0.88 numpy==2.2.6
+	PYTHON=$(BIN)/python tests/benchmarks/peers/timm.sh $(PEERS)/timm
+	PYTHON=$(PYTHON) tests/benchmarks/peers/loader_environments.sh $(PEERS)/loader
+
 bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench preprocess --rounds 3
-	$(BIN)/focusvit bench superpixels
+	$(BIN)/focusvit bench superpixels $(if $(PEERS),--opencv-python $(PEERS)/opencv/bin/python)
 	$(BIN)/focusvit bench scale --sleep-s 4
 	PYTHONPATH=$(PEERS)/timm $(BIN)/focusvit bench model --clock cpu --rounds 2
 	$(BIN)/focusvit bench original --clock cpu --rounds 2
