@@ -39,13 +39,13 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
     marks the run FAILED or KILLED.
     """
     run, started = RunDir(launch.run_dir), time.monotonic()
-    known = run.info()
+    known, verb = run.info(), "finetune" if config.init_from else "pretrain"
     tracker = Tracker.open(
         str(known.get("tracking_uri", launch.tracking_uri)),
         known.get("experiment", launch.experiment),
         launch.run_name or "training",
         run_id=known.get("run_id"),
-        tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": "finetune" if config.init_from else "pretrain"},
+        tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": verb, "mlflow.source.name": f"focusvit {verb}"},
     )
     with ended_gently(run), tracker:
         run.set_info(
@@ -73,7 +73,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: "LaunchConfig") -> 
             unsent = shipper.finish() + (scores.finish() if scores else 0)
             bar.close()
             summary = _summary(run, tracker, data, time.monotonic() - started, unsent)
-            _send_results(run, tracker, data)
+            _send_results(run, tracker, data, summary)
             return summary
 
         try:
@@ -106,9 +106,10 @@ def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
     return superpixel_overlay(batch.images.permute(0, 2, 3, 1).numpy(), batch.maps.numpy())
 
 
-def _send_results(run: RunDir, tracker: Tracker, data: Dataset) -> None:
-    """The confusion matrix of the last scoring and the model; a store that fails now does not undo a training."""
+def _send_results(run: RunDir, tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> None:
+    """Description, confusion matrix of the last scoring, model; a store that fails now does not undo a training."""
     try:
+        tracker.tags({"mlflow.note.content": description(summary, data.uri)})
         if storage.exists(run.path("confusion.npy")):
             from focusvit.pictures import confusion_figure
 
@@ -157,6 +158,16 @@ def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsen
         "tracking_uri": storage.without_password(tracker.uri),
         "points_not_sent": unsent,
     }
+
+
+def description(summary: dict[str, Any], data_uri: str) -> str:
+    """Markdown for a reviewer, on the run's page and in the column of that name: how well, after what, where it is."""
+    share, chance = summary["best_val_top1"], 1 / summary["num_classes"]
+    score = "not scored" if share is None else f"val/top1 **{share:.2%}** (chance {chance:.2%})"
+    return (
+        f"{score} after {int(summary['samples_seen'])} samples of `{data_uri}`\n\n"
+        f"best checkpoint: `{summary['checkpoint']}`"
+    )
 
 
 def summary_line(summary: dict[str, Any]) -> str:

@@ -36,7 +36,10 @@ class Logbook:
         cls, tracking_uri: str, experiment: str, suite: str, checkpoint: Checkpoint, params: dict[str, str]
     ) -> "Logbook":
         """Start the parent run. Raises UsageError when the store cannot be used: before any work is done."""
-        tags = {"kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri}
+        tags = {
+            "focusvit.kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri,
+            "mlflow.source.name": "focusvit transfer",
+        }  # fmt: skip
         if checkpoint.run_id:
             tags["checkpoint_run_id"] = checkpoint.run_id
         name = f"{suite} suite of {short_name(checkpoint.uri)}"
@@ -70,10 +73,19 @@ class Logbook:
 
     def _child(self, outcome: Outcome, rows: list[Result]) -> None:
         first = rows[0]
-        tags = {"kind": "transfer task", "task": first.task, "protocol": first.protocol, "features": first.features}
+        tags = {
+            "focusvit.kind": "transfer task",
+            "task": first.task,
+            "protocol": first.protocol,
+            "features": first.features,
+        }
         name = f"{first.task} {first.protocol}" + ("" if first.features == "checkpoint" else f" ({first.features})")
         with Tracker.open(
-            self._parent.uri, self._experiment, name, parent_run_id=self._parent.run_id, tags=tags
+            self._parent.uri,
+            self._experiment,
+            name,
+            parent_run_id=self._parent.run_id,
+            tags=tags,
         ) as child:
             child.params(
                 {

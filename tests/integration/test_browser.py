@@ -110,7 +110,17 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     visit.open(f"{url}/#/experiments", "mlflow-experiments", "focusvit")
     visit.open(f"{home}/runs", "mlflow-runs", "demo fast", "demo slow", "shards")
     visit.open(f"{home}/runs?compareRunsMode=CHART", "mlflow-charts", "val/top1", "train/loss", height_px=4400)
-    visit.open(run, "mlflow-run", "val/top1", "shards", "optim.lr", "data_root_hash", height_px=3000)
+    visit.open(
+        run,
+        "mlflow-run",
+        "val/top1",
+        "best checkpoint",
+        "focusvit pretrain",
+        "shards",
+        "optim.lr",
+        "data_root_hash",
+        height_px=3000,
+    )
     visit.open(f"{run}/model-metrics", "mlflow-metrics", "train", "val", "perf", "val/top1", height_px=3000)
     visit.open(f"{run}/artifacts", "mlflow-artifacts", "images", "tables")
     visit.page.get_by_text("images", exact=True).first.click(timeout=10_000)

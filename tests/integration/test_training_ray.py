@@ -91,6 +91,8 @@ def test_five_random_kills_on_ray_end_in_the_same_loss(uri: str, tmp_path: Path)
 def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
     config: TrainConfig = dataclasses.replace(CONFIG, epochs=0.3)
     launch_training(config, launch(uri, tmp_path, local=True))
+    tags = dict(rows(tmp_path, "select key, value from tags"))
+    assert "best checkpoint: `" in tags["mlflow.note.content"] and tags["mlflow.source.name"] == "focusvit pretrain"
     params = dict(rows(tmp_path, "select key, value from params"))
     assert params["optim.lr"] == "0.0001" and params["model.tokens"] == "8"
     assert rows(tmp_path, "select count(*) from datasets")[0][0] == 1

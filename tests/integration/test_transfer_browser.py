@@ -70,7 +70,7 @@ def test_suite_children_table_and_painted_masks_are_shown(pages):
     client = mlflow.MlflowClient(tracking_uri=server.url)
     experiment = client.get_experiment_by_name("transfer").experiment_id
     runs = client.search_runs([experiment])
-    (suite,) = [run for run in runs if run.data.tags["kind"] == "transfer"]
+    (suite,) = [run for run in runs if run.data.tags["focusvit.kind"] == "transfer"]
     dense = next(run for run in runs if run.info.run_name == "scenes linear")
     listed = show(f"/experiments/{experiment}/runs", "transfer-runs", "quick suite of")
     assert "quick suite of" in listed

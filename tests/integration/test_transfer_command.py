@@ -28,8 +28,8 @@ def test_a_suite_with_a_failing_task_lists_it_and_keeps_the_rest(tmp_path, capsy
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("transfer")
     runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if run.data.tags["kind"] == "transfer"]
-    children = [run for run in runs if run.data.tags["kind"] == "transfer task"]
+    parents = [run for run in runs if run.data.tags["focusvit.kind"] == "transfer"]
+    children = [run for run in runs if run.data.tags["focusvit.kind"] == "transfer task"]
     assert len(parents) == 1 and parents[0].data.tags["failed"] == "1" and parents[0].info.status == "FINISHED"
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert len(children) == len({(row["features"], row["protocol"]) for row in found["rows"]})
