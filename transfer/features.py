@@ -155,6 +155,8 @@ def split_key(source: str, transform: dict[str, Any], split: Split) -> FeatureKe
 def _reserve(place: Path) -> None:
     """Give the file its room on the disk now: a mapped page that finds none later ends the process without a word."""
     num_bytes = place.stat().st_size
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     with place.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, num_bytes)

@@ -83,10 +83,23 @@ class LabelList:
     @cached_property
     def _lines(self) -> list[tuple[str, list[str]]]:
         place = storage.join(self.root, LABEL_LIST)
-        reader = csv.DictReader(io.StringIO(storage.read_bytes(place).decode()))
-        if not {"file", "labels"} <= set(reader.fieldnames or ()):
-            raise UsageError(f"{place} has the columns {reader.fieldnames}; its first line must be: file,labels")
-        return [(row["file"], [name for name in (row["labels"] or "").split(";") if name]) for row in reader]
+        try:
+            text = storage.read_bytes(place).decode("utf-8-sig")  # spreadsheets put a byte order mark first
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"{place} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
+            ) from None
+        lines = csv.reader(io.StringIO(text))
+        columns = [name.strip() for name in next(lines, [])]
+        if not {"file", "labels"} <= set(columns):
+            raise UsageError(f"{place} has the columns {columns}; its first line must be: file,labels")
+        found = []
+        for cells in lines:
+            row = dict(zip(columns, cells, strict=False))  # a short line has no label
+            if file := row.get("file", "").strip():
+                names = (name.strip() for name in row.get("labels", "").split(";"))
+                found.append((file, [name for name in names if name]))
+        return found
 
     def rows(self) -> Iterator[Row]:
         rank = {name: number for number, name in enumerate(self.class_names())}

@@ -260,6 +260,14 @@ def test_label_lists(tmp_path: Path) -> None:
     assert found == {"x/0.jpg": [0, 1], "x/1.jpg": [2], "x/2.jpg": None}
     listing.write_text("file,labels\nx/0.jpg,dog\nx/1.jpg,cat\n")
     assert {row.class_name for row in detect(str(tmp_path), "train").rows()} == {"dog", "cat"}
+    as_spreadsheets_do = "file , labels\r\nx/0.jpg, dog\r\n\r\nx/1.jpg ,cat \r\n"
+    listing.write_bytes(as_spreadsheets_do.encode("utf-8-sig"))
+    assert [(row.file, row.class_name) for row in detect(str(tmp_path), "train").rows()] == [
+        ("x/0.jpg", "dog"), ("x/1.jpg", "cat")
+    ]  # fmt: skip
+    listing.write_bytes("file,labels\nx/0.jpg,Kätzchen\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        list(detect(str(tmp_path), "train").rows())
     listing.write_text("name;label\n")
     with pytest.raises(UsageError, match="first line must be: file,labels"):
         list(detect(str(tmp_path), "train").rows())
