@@ -27,7 +27,7 @@ from .hierarchy import cut
 from .image import ImageConfig, decode_image, prepare_image
 from .quality import measure
 from .slic import slic
-from .superpixels import SuperpixelConfig, scale_for_segmentation, segment_image
+from .superpixels import LIGHT, SuperpixelConfig, scale_for_segmentation, segment_image
 
 BUDGETS = (49, 64, 100, 196)
 ALLOWED = 0.002  # a difference smaller than this is none
@@ -250,15 +250,16 @@ def _small_table(photos: Sequence[Photo]) -> Table:
         own = SuperpixelConfig(pixels_per_region=max(16, side * side * 3 // 2 // 256))
         ways = {"cut (default)": _cuts(SuperpixelConfig()), "direct SLIC": _direct(SuperpixelConfig())}
         if side == 64:
-            ways["direct SLIC, not enlarged"] = _direct(own)
+            ways |= {"cut (light)": _cuts(LIGHT), "direct SLIC, not enlarged": _direct(own)}
         for name, segmenter in ways.items():
             score = _score(f"{side} px: {name}", tiny, segmenter)
             cells = [" / ".join(f"{x:.4f}".lstrip("0") for x in score.figures[k]) for k in (49, 64)]
-            rows.append([side, name, *cells, f"{score.regions[49]:.0f}, {score.regions[64]:.0f}"])
+            rows.append([side, name, *cells, f"{score.regions[49]:.0f}, {score.regions[64]:.0f}", f"{score.ms:.2f}"])
     return Table(
         title="Small images: photos reduced to a short side of 32 and 64 px, judged at full size",
-        columns=["px", "way", "K = 49", "K = 64", "regions"],
+        columns=["px", "way", "K = 49", "K = 64", "regions", "ms"],
         rows=rows,
+        note="light: `pipeline.superpixels.LIGHT`, which does not enlarge.",
     )
 
 

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 from testkit import regions as slow
 
 from pipeline import slic as slic_module
+from pipeline.commandline import parse
 from pipeline.connected import connected_regions
 from pipeline.errors import UsageError
-from pipeline.superpixels import SuperpixelConfig, scale_for_segmentation, segment_image
+from pipeline.preprocess import PreprocessConfig
+from pipeline.superpixels import LIGHT, SuperpixelConfig, scale_for_segmentation, segment_image
 
 CONFIG = SuperpixelConfig()
 
@@ -164,3 +168,11 @@ print(json.dumps(counts))
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert child.returncode == 0, child.stderr
     assert all(1 <= n <= 256 for n in json.loads(child.stdout))
+
+
+def test_the_study_is_made_with_the_light_superpixels() -> None:
+    """The Makefile types them as a user would."""
+    makefile = (Path(__file__).resolve().parents[2] / "Makefile").read_text()
+    flags = re.search(r"^LIGHT := (.*)$", makefile, re.MULTILINE)[1].split()
+    config = parse(PreprocessConfig, ["--source", "s", "--out", "o", *flags], prog="focusvit preprocess")
+    assert config.superpixels == LIGHT
