@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from .bench_variants import Variant
 
 SECTIONS = ("throughput", "compiled", "training", "memory", "sweep", "large", "linear")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this x86 processor multiplies bfloat16 matrices itself (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +24,8 @@ class BenchConfig:
     size: str = "small"
     """tiny, small or base"""
     batch_sizes: tuple[int, ...] = (1, 64)
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ()
+    """by default fp32, and bf16 where the processor has instructions for it (else it only shows that they are absent)"""
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     memory_of: tuple[Literal["inference", "training"], ...] = ("inference", "training")
@@ -39,6 +47,11 @@ class BenchConfig:
         names = list(variants)[:most]
         kept = [name for name in names[1:] if not self.models or any(part in name for part in self.models)]
         return {name: variants[name] for name in [names[0], *kept]}
+
+    def precisions_here(self) -> tuple[Literal["fp32", "bf16"], ...]:
+        """Those asked for, or what is worth measuring on this device."""
+        with_bf16 = not self.device.startswith("cpu") or cpu_has_bf16()
+        return self.precisions or (("fp32", "bf16") if with_bf16 else ("fp32",))
 
     def __post_init__(self) -> None:
         if self.clock == "cpu" and self.device != "cpu":

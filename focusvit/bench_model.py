@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     config = parse(BenchConfig, argv, prog="focusvit bench model")
     sys.stdout.write(
         f"bench model: FocusViT of size {config.size} on {config.device}, sections {', '.join(config.sections)}, "
-        f"batches {config.batch_sizes}, {config.rounds} rounds\n"
+        f"batches {config.batch_sizes}, {' and '.join(config.precisions_here())}, {config.rounds} rounds\n"
     )
     on_cpu = config.device == "cpu"
     segment = segmentation_seconds if on_cpu else partial(slic_seconds, device=config.device)

@@ -87,7 +87,7 @@ def throughput_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
     variants = config.wanted(main_variants(config.size))
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
-    for precision in config.precisions:
+    for precision in config.precisions_here():
         for batch in config.batch_sizes:
             calls = {
                 name: _call(models[name], variant.inputs(batch, 224), config.device, precision)
@@ -166,7 +166,7 @@ def compiled_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
     how: dict[str, Any] = {"options": {"freezing": True}} if config.device == "cpu" else {"mode": "reduce-overhead"}
-    for precision in config.precisions:
+    for precision in config.precisions_here():
         for batch in config.batch_sizes:
             calls = {}
             for name, model in models.items():

@@ -33,6 +33,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(results: Path, *sections: str) -> list[dict]:
     argv = ["--size", "tiny", "--sections", *sections, "--rounds", "1", "--batch-sizes", "1", "2", "--large-px", "64"]
+    argv += ["--precisions", "fp32", "bf16"]
     assert bench_model.main(argv) == 0
     content = json.loads((results / "model.json").read_text())
     assert content["command"] == "focusvit bench model " + " ".join(argv)
@@ -68,6 +69,14 @@ def test_memory_and_compiled_tables(results: Path) -> None:
     assert "100%" in tables[-1]["rows"][0][1]
     compiled = [table for table in tables if "torch.compile" in table["title"]]
     assert len(compiled) == 4 and all(len(table["rows"]) == 2 for table in compiled)
+
+
+def test_bf16_is_measured_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, expected in ((False, ("fp32",)), (True, ("fp32", "bf16"))):
+        monkeypatch.setattr("focusvit.bench_config.cpu_has_bf16", lambda has=has: has)
+        assert BenchConfig().precisions_here() == expected
+        assert BenchConfig(device="cuda:0").precisions_here() == ("fp32", "bf16")
+        assert BenchConfig(precisions=("bf16",)).precisions_here() == ("bf16",)
 
 
 def test_the_device_segmenter_is_timed_where_the_model_runs() -> None:
