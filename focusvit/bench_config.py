@@ -25,7 +25,7 @@ class BenchConfig:
     """tiny, small or base"""
     batch_sizes: tuple[int, ...] = (1, 64)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ()
-    """by default fp32, and bf16 where the processor has instructions for it (else it only shows that they are absent)"""
+    """fp32 by default, and bf16 where the processor has instructions for it: emulated, it says nothing"""
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     memory_of: tuple[Literal["inference", "training"], ...] = ("inference", "training")
