@@ -87,7 +87,7 @@ def compare(config: AgreementConfig) -> Table:
         worst = max(cells, key=lambda cell: cell.difference)
         within = sum(cell.difference <= config.spread for cell in cells)
         rows.append(
-            (name, old["commit"], new["commit"], len(cells), f"{within} of {len(cells)}",
+            (name, _origin(old), _origin(new), len(cells), f"{within} of {len(cells)}",
              f"{statistics.median(cell.difference for cell in cells):.1%}",
              f"{worst.difference:.1%} ({worst.before:g} and {worst.after:g}): {worst.where}")
         )  # fmt: skip
@@ -99,13 +99,19 @@ def compare(config: AgreementConfig) -> Table:
     return Table(
         title="Two runs by different processes",
         columns=(
-            "result", "commit before", "commit after", "ratios", f"within {config.spread:.0%}", "median difference",
+            "result", "before", "after", "ratios", f"within {config.spread:.0%}", "median difference",
             "largest difference",
         ),
         rows=rows,
         note="Ratios and shares only; differences are relative to the larger value. A row whose code changed between "
         "the commits shows that change too.",
     )  # fmt: skip
+
+
+def _origin(result: dict[str, Any]) -> str:
+    """'8aa9b15 on AMD EPYC'"""
+    processor = str(result.get("machine", "unknown")).split(",")[0].split("(R) Processor")[0]
+    return f"{result['commit']} on {processor}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

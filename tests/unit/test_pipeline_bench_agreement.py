@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 
 def result(*rows: list[object]) -> dict[str, object]:
     return {
-        "command": "x", "commit": "c", "tables": [{"title": "t", "columns": ["model", "s", "ratio"], "rows": [*rows]}]
+        "command": "x", "commit": "c", "machine": "AMD EPYC, 2 cores",
+        "tables": [{"title": "t", "columns": ["model", "s", "ratio"], "rows": [*rows]}]
     }  # fmt: skip
 
 
@@ -37,6 +38,7 @@ def test_the_table_counts_what_agrees(tmp_path: Path) -> None:
         (folder / "same.json").write_text(json.dumps(result(["a", "-", "3x"])))
     config = AgreementConfig(before=str(folders[0]), after=str(folders[1]))
     (row,) = compare(config).rows
-    assert row[0] == "model" and row[3:5] == (2, "1 of 2") and row[6].startswith("50.0% (10 and 20): t: b: ratio")
+    assert row[:3] == ("model", "c on AMD EPYC", "c on AMD EPYC")
+    assert row[3:5] == (2, "1 of 2") and row[6].startswith("50.0% (10 and 20): t: b: ratio")
     with pytest.raises(UsageError, match="no two different results"):
         compare(AgreementConfig(before=str(folders[0]), after=str(folders[0])))
