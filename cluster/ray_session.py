@@ -22,14 +22,19 @@ def node_cpus(nodes: list[dict[str, Any]]) -> list[int]:
     return [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
 
 
-def num_that_fit(cpus: list[int], each: int) -> int:
-    """How many tasks of `each` CPUs the nodes hold at once."""
-    return sum(count // each for count in cpus)
+def node_gpus(nodes: list[dict[str, Any]]) -> list[float]:
+    """GPUs of each living node, in the order of `node_cpus`."""
+    return [float(node["Resources"].get("GPU", 0)) for node in nodes if node["Alive"]]
 
 
-def cpus_each(cpus: list[int], num: int) -> int:
+def num_that_fit(cpus: list[int], each: int, most: list[int] | None = None) -> int:
+    """How many tasks of `each` CPUs the nodes hold at once; `most`: on a node, as its GPUs allow."""
+    return sum(min(count // each, limit) for count, limit in zip(cpus, most or cpus, strict=True))
+
+
+def cpus_each(cpus: list[int], num: int, most: list[int] | None = None) -> int:
     """The most CPUs that each of `num` tasks can have when all run at once on these nodes; at least 1."""
-    return next((each for each in range(max(cpus, default=1), 1, -1) if num_that_fit(cpus, each) >= num), 1)
+    return next((each for each in range(max(cpus, default=1), 1, -1) if num_that_fit(cpus, each, most) >= num), 1)
 
 
 @contextmanager

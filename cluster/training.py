@@ -26,7 +26,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import DataError, UsageError
 
 from .estimate import describe
-from .ray_session import cpus_each, node_cpus, num_that_fit, ray_session
+from .ray_session import cpus_each, node_cpus, node_gpus, num_that_fit, ray_session
 from .reporting import reported_run, summary_line
 from .scoring import check_task, scored_checkpoints
 from .termination import ended_gently
@@ -207,7 +207,10 @@ def _train_here(config: TrainConfig, launch: LaunchConfig) -> None:
 
     from focusvit.train import train
 
-    device = "cuda" if launch.device != "cpu" and torch.cuda.is_available() else "cpu"
+    found = torch.cuda.is_available()
+    if launch.device == "gpu" and not found:
+        raise UsageError("--device gpu: torch sees no GPU here. Use --device cpu or auto.")
+    device = "cuda" if launch.device != "cpu" and found else "cpu"
     train(config, data_uri=launch.data, run_dir=launch.run_dir, device=device)
 
 
@@ -219,17 +222,20 @@ def train_on_ray(config: TrainConfig, launch: LaunchConfig, low: int, high: int)
 
         from .restarts import NoteFailures, told_failures
 
-        resources = ray.cluster_resources()
-        gpus, cpus = int(resources.get("GPU", 0)), sorted(node_cpus(ray.nodes()))
+        nodes = sorted(ray.nodes(), key=lambda node: node["Resources"].get("CPU", 0))
+        gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), node_cpus(nodes)
         if launch.device == "gpu" and gpus < low:
             raise UsageError(f"--device gpu with {low} workers needs {low} GPUs; Ray sees {gpus}. Use --device cpu.")
         use_gpu = launch.device == "gpu" or (launch.device == "auto" and gpus >= high)
+        # A worker's GPU and CPUs lie on one node: the CPUs of a node without GPUs are of no use to it.
+        most = [int(count) for count in node_gpus(nodes)] if use_gpu else None
         left = [*cpus[:-1], cpus[-1] - bool(launch.score_on)]
-        threads = launch.cpus_per_worker or cpus_each(left, high)
-        if num_that_fit(cpus, threads) < low:  # Ray would wait for such nodes for ever
+        threads = launch.cpus_per_worker or cpus_each(left, min(high, gpus) if use_gpu else high, most)
+        if num_that_fit(cpus, threads, most) < low:  # Ray would wait for such nodes for ever
+            beside = f" and {', '.join(map(str, most))} GPUs" if most else ""
             raise UsageError(
-                f"{low} workers with {threads} CPUs each do not fit: the nodes have {', '.join(map(str, cpus))} CPUs. "
-                "Use fewer --workers or a smaller --cpus-per-worker."
+                f"{low} workers with {threads} CPUs each do not fit: the nodes have {', '.join(map(str, cpus))} CPUs"
+                f"{beside}. Use fewer --workers or a smaller --cpus-per-worker."
             )
         settings = {
             "config": to_json(config),

@@ -16,7 +16,7 @@ from transfer.finetune import Train, train_here
 from transfer.jobs import Job, MapTasks, Outcome, in_turn
 from transfer.suite import TransferConfig, run
 
-from .ray_session import cpus_each, node_cpus, ray_session
+from .ray_session import cpus_each, node_cpus, node_gpus, ray_session
 from .training import LaunchConfig, train_on_ray, worker_range
 
 
@@ -54,11 +54,8 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
             import ray
 
             _check_places(config, ray.nodes())
-            resources = ray.cluster_resources()
             most = min(config.tasks_at_once, len(jobs))
-            needs: dict[str, Any] = {"num_cpus": cpus_each(node_cpus(ray.nodes()), most)}
-            if jobs[0].device != "cpu":
-                needs["num_gpus"] = min(1.0, resources.get("GPU", 0) / most)
+            needs = task_needs(ray.nodes(), most, with_gpu=jobs[0].device != "cpu")
             # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
             remote = ray.remote(max_retries=0, **needs)(work)
             waiting = list(jobs)
@@ -78,6 +75,19 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
                     yield Outcome(task=job.task, failures=[f"{job.task.name}: {reason}"])
 
     return map_tasks
+
+
+def task_needs(nodes: list[dict[str, Any]], num: int, with_gpu: bool) -> dict[str, Any]:
+    """What each of `num` tasks side by side asks Ray for: CPUs, and GPUs or a share of one, all on one node."""
+    cpus = node_cpus(nodes)
+    if not with_gpu:
+        return {"num_cpus": cpus_each(cpus, num)}
+    gpus = node_gpus(nodes)
+    if not any(gpus):
+        raise UsageError("this machine has a GPU and Ray's nodes have none. Use --device cpu.")
+    share = min(1.0, sum(gpus) / num)
+    most = [int(count / share + 1e-6) for count in gpus]
+    return {"num_cpus": cpus_each(cpus, min(num, sum(most)), most), "num_gpus": share}
 
 
 def _check_places(config: TransferLaunch, nodes: list[dict[str, Any]]) -> None:

@@ -129,11 +129,17 @@ def token_budgets(text: str, default: int | None) -> list[int | None]:
 
 
 def pick_device(name: str) -> str:
-    """'auto' -> cuda where there is one. UsageError for cuda without a GPU."""
+    """'auto' -> cuda where there is one. UsageError for another name, and for a GPU that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
+        raise UsageError(f"--device is '{name}': use auto, cpu, cuda, or cuda:1 for the second GPU.")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch sees no GPU here. Use --device cpu or auto.")
+    if colon and int(number) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UsageError(f"--device {name}: torch sees {last + 1} GPUs here. Use cuda:0 to cuda:{last}.")
     return name
 
 

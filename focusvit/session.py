@@ -112,6 +112,8 @@ def open_session(
     config: TrainConfig, data_uri: str, run_dir: str, device: torch.device, rank: int, world_size: int
 ) -> Session:
     """Open data and run directory, build or resume the learner, make the loaders. See `train` for what it raises."""
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
     data = open_dataset(data_uri)
     train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
     config = for_dataset(config, data)

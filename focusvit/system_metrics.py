@@ -65,8 +65,8 @@ def _network_bytes() -> float:
 
 
 def _gpu_percent(device: torch.device) -> float:
-    """NaN without nvidia-ml-py, which torch asks."""
+    """NaN without nvidia-ml-py, which torch asks, and where it has no answer: a part of a GPU (MIG), WSL."""
     try:
         return float(torch.cuda.utilization(device))
-    except (ImportError, RuntimeError):
+    except Exception:  # NVMLError is an Exception and no more; no training ends for want of a curve
         return float("nan")

@@ -26,7 +26,7 @@ class TrainConfig:
     seed: int = 0
     """weights, order, augmentation, drop path"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 autocast on a GPU, fp32 on a CPU"""
+    """auto = bf16 autocast on a GPU that has it (from compute capability 8.0 on), else fp32"""
     compile: bool = False
     """torch.compile the model"""
     loss: Literal["softmax", "bce"] = "softmax"
@@ -96,4 +96,9 @@ class TrainConfig:
 
     def bf16(self, device_type: str) -> bool:
         """Whether forward runs under bf16 autocast on this kind of device."""
-        return self.precision == "bf16" or (self.precision == "auto" and device_type == "cuda")
+        if self.precision != "auto" or device_type != "cuda":
+            return self.precision == "bf16"
+        import torch
+
+        # An older GPU (V100, T4) emulates it, slower than fp32, and torch.compile cannot make kernels of it there.
+        return torch.cuda.is_bf16_supported(including_emulation=False)

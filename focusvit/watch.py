@@ -31,7 +31,15 @@ class DivergedError(DataError):
 class _Seen:
     batch: Batch
     nonfinite: Tensor
+    """on the host; of a GPU it may be on its way until `arrived`"""
+    arrived: Any
     samples_seen: int
+
+    def was_bad(self) -> bool:
+        """Waits for the step itself and not, as reading a GPU's value would, for all that was queued after it."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return bool(self.nonfinite)
 
 
 class Watch:
@@ -44,12 +52,16 @@ class Watch:
 
     def remember(self, batch: Batch, grad_norm: Tensor, samples_seen: int) -> None:
         """Note a step that ended; `samples_seen` is the position before it."""
-        self._last = _Seen(batch, ~torch.isfinite(grad_norm), samples_seen)
+        nonfinite, arrived = ~torch.isfinite(grad_norm), None if grad_norm.device.type != "cuda" else torch.cuda.Event()
+        if arrived is not None:
+            nonfinite = nonfinite.to("cpu", non_blocking=True)
+            arrived.record()
+        self._last = _Seen(batch, nonfinite, arrived, samples_seen)
 
     def check(self) -> None:
         """Look at the last step. Raises `DivergedError` when nothing but bad steps has come for a while."""
         last, self._last = self._last, None
-        if last is None or not bool(last.nonfinite):
+        if last is None or not last.was_bad():
             self._in_a_row = 0 if last is not None else self._in_a_row
             return
         self._in_a_row += 1
