@@ -114,8 +114,8 @@ def window_bias(regions: Regions, window: int, aspect: float, readout: str) -> T
     Distances are in pixels' proportions (`aspect` = height / width). Centres as near as the last one are kept too, so
     the order of tokens does not matter. The class token sees and is seen by all.
     """
-    scale = torch.tensor([aspect, 1.0], device=regions.centre.device, dtype=regions.centre.dtype)
-    centre = regions.centre * scale
+    y, x = regions.centre.unbind(-1)
+    centre = torch.stack([y * aspect, x], -1)
     difference = centre[:, :, None, :] - centre[:, None, :, :]
     distance = difference.square().sum(-1)
     empty = (regions.area <= 0)[:, None, :]

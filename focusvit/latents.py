@@ -10,7 +10,7 @@ from .attention import Trace, attend, join_heads
 from .model_config import FocusViTConfig
 from .partitions import static_partition
 from .position import NUM_FEATURES, RegionFeatures
-from .regions import Regions, one_hot
+from .regions import Regions, full_precision, one_hot
 
 
 def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
@@ -20,17 +20,19 @@ def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
     """
     weights = weights.to(torch.promote_types(weights.dtype, regions.area.dtype))
     regions = Regions(*(part.to(weights.dtype) for part in regions))
-    share = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
-    area = (share @ regions.area[..., None]).squeeze(-1)
-    y, x = regions.centre.unbind(-1)
-    second = regions.covariance + torch.stack([y * y, x * x, y * x], -1)
-    centre = weights @ regions.centre
-    # Not y, x = centre.unbind(-1): torch.compile would keep centre and its two views for the backward pass and write
-    # over the one while it still reads the others (torch 2.13, CPU: gradients wrong by percents).
-    of_centre = torch.cat([centre.square(), (centre * centre.flip(-1))[..., :1]], -1)
-    covariance = weights @ second - of_centre
-    floor = covariance.new_tensor([0.0, 0.0, float("-inf")])
-    return Regions(area, centre, torch.maximum(covariance, floor))
+    with full_precision(weights):
+        share = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
+        area = (share @ regions.area[..., None]).squeeze(-1)
+        y, x = regions.centre.unbind(-1)
+        second = regions.covariance + torch.stack([y * y, x * x, y * x], -1)
+        centre = weights @ regions.centre
+        # Not y, x = centre.unbind(-1): torch.compile would keep centre and its two views for the backward pass and
+        # write over the one while it still reads the others (torch 2.13, CPU: gradients wrong by percents).
+        of_centre = torch.cat([centre.square(), (centre * centre.flip(-1))[..., :1]], -1)
+        covariance = weights @ second - of_centre
+    # Made on the device: a list of numbers would be sent, and the host would wait.
+    is_variance = torch.arange(3, device=covariance.device) < 2
+    return Regions(area, centre, torch.where(is_variance, covariance.clamp(min=0), covariance))
 
 
 class LatentStart(nn.Module):
@@ -76,9 +78,9 @@ class LatentStart(nn.Module):
         logits = logits + regions.log_relative_area()[:, None, :]
         if self.kind == "seeds":
             difference = self.seed_centre[:, :, None, :] - regions.centre[:, None, :, :]
-            logits = logits - self.log_sharpness.exp().to(logits.dtype) * self.num_latents / 2 * (
-                difference.square() @ self.axis_scale.to(difference.dtype)
-            )
+            # A sum of products, since autocast would take a matrix product to bfloat16.
+            distance = (difference.square() * self.axis_scale.to(difference.dtype)).sum(-1)
+            logits = logits - self.log_sharpness.exp().to(logits.dtype) * self.num_latents / 2 * distance
         if coarse_share is not None:
             logits = logits + torch.log(coarse_share.clamp(min=1e-6).to(logits.dtype))
         return torch.softmax(logits, -1)

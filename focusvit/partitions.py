@@ -19,12 +19,17 @@ def grid_cells(num_cells: int, height: int, width: int) -> np.ndarray:
     """
     if not 1 <= num_cells <= height * width:
         raise ValueError(f"{num_cells} cells do not fit a map of {height}x{width}; use 1..{height * width}")
-    rows = min(max(round((num_cells * height / width) ** 0.5), -(-num_cells // width), 1), num_cells, height)
+    rows = rows_of_cells(num_cells, height, width)
     firsts = [row * num_cells // rows for row in range(rows + 1)]
     cell_row = np.arange(height) * rows // height
     first = np.array(firsts)[cell_row][:, None]
     count = np.diff(firsts)[cell_row][:, None]
     return (first + np.arange(width)[None] * count // width).astype(np.int32)
+
+
+def rows_of_cells(num_cells: int, height: int, width: int) -> int:
+    """How many rows `grid_cells` lays its cells in."""
+    return min(max(round((num_cells * height / width) ** 0.5), -(-num_cells // width), 1), num_cells, height)
 
 
 def random_cells(num_cells: int, height: int, width: int, seed: int) -> np.ndarray:
@@ -63,8 +68,9 @@ def static_partition(kind: str, num_cells: int, grid: tuple[int, int]) -> tuple[
     else:
         height, width = _drawing_size(num_cells, grid)
         maps = np.stack([random_cells(num_cells, height, width, seed) for seed in range(RANDOM_PARTITIONS)])
-    tensor = torch.from_numpy(maps)
-    return overlap_matrix(tensor, grid, num_cells), measure_regions(tensor, num_cells)
+    with torch.inference_mode(False):  # kept: a tensor of inference mode could not be trained with later
+        tensor = torch.from_numpy(maps)
+        return overlap_matrix(tensor, grid, num_cells), measure_regions(tensor, num_cells)
 
 
 def drawn_by_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .model_config import FocusViTConfig, Pooling
-from .regions import harden
+from .regions import full_precision, harden
 
 _STD_EPS = 1e-5
 _MAX_CHANNELS_AT_ONCE = 16
@@ -57,7 +57,7 @@ class SuperpixelPooling(nn.Module):
         if self.mode != "mean_std":
             return _weighted(weights, patches)
         # The variance is a difference of nearly equal numbers: never in bfloat16.
-        with torch.autocast(patches.device.type, enabled=False):
+        with full_precision(patches):
             exact = patches.to(weights.dtype)
             mean = _weighted(weights, exact)
             variance = (_weighted(weights, exact * exact) - mean * mean).clamp(min=0)

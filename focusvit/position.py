@@ -36,8 +36,9 @@ class RegionFeatures(nn.Module):
         waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(2)
         area = regions.area.clamp(min=1e-6)[..., None]
         # In pixels a unit square of the image is `aspect` as high as wide, so that a square region has equal variances.
-        scale = torch.tensor([self.aspect, 1 / self.aspect, 1.0], device=area.device, dtype=area.dtype)
-        shape = torch.asinh(12 * regions.covariance * scale / area)
+        # Numbers, not a tensor of them: it would be sent to the device, and the host would wait for that.
+        of_y, of_x, of_both = (12 * regions.covariance).unbind(-1)
+        shape = torch.asinh(torch.stack([of_y * self.aspect, of_x * (1 / self.aspect), of_both], -1) / area)
         features = torch.cat([waves, torch.log(area * self.num_patches), shape], -1)
         return features * (regions.area > 0)[..., None]
 

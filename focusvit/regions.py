@@ -7,10 +7,19 @@ Counts are integer scatters, except while torch.export looks: then they are prod
 (`membership_sums`), the same whole numbers without a scatter, which deployed runtimes lack or run in any order.
 """
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Inside, products keep the precision of their factors, under autocast too: what is a difference of nearly equal
+    numbers is lost in bfloat16.
+    """
+    # A tensor without data (meta) knows no autocast.
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
 
 
 class Regions(NamedTuple):
