@@ -1,5 +1,6 @@
 """Weights of a ViT from timm, Hugging Face or torchvision in a FocusViT: all of them, or each missing one named."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -20,6 +21,8 @@ from .weight_names import to_timm_names
 
 NEW_PARTS = ("head.", "pool.", "position.", "latent_start.", "reads.")
 """Parts that a pretrained ViT does not have: they may keep their initial weights."""
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+"""what DistributedDataParallel and torch.compile put before the names of the model that they wrap"""
 NEW_IN_BLOCKS = (".attn.key_projection.", ".attn.value_projection.")
 
 
@@ -61,7 +64,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{place} does not hold a table of tensors; save `model.state_dict()`, or use safetensors")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    return {_WRAPPED.sub("", name): value for name, value in content.items()}
 
 
 def _unpacked(place: str, data: bytes) -> Any:

@@ -96,3 +96,10 @@ def test_a_damaged_file_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no \.safetensors"):
         read_weights(tmp_path / "empty")
+
+
+def test_names_of_a_wrapped_model_are_those_of_the_model(tmp_path):
+    model = _target()
+    wrapped = {f"module._orig_mod.{name}": value for name, value in model.state_dict().items()}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    assert read_weights(tmp_path / "wrapped.pth").keys() == model.state_dict().keys()
