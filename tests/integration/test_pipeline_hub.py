@@ -10,6 +10,7 @@ from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.sources import detect
 
 
+@pytest.mark.soak
 def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")

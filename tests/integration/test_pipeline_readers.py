@@ -60,6 +60,7 @@ def test_datasets(out: Path, split: Split, tmp_path: Path, monkeypatch: pytest.M
     _check(split, found)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_ray_data(out: Path, split: Split) -> None:
     import ray

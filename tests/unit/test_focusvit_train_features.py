@@ -116,6 +116,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(uri: str, tmp_path: Pat
     assert all(v.dtype == torch.float32 for v in final_tensors(tmp_path / "bf16").values())
 
 
+@pytest.mark.soak
 def test_compiled_training_takes_the_same_steps(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     whole = torch.compile

@@ -36,6 +36,7 @@ def test_the_sparse_archive_is_a_tar_of_tars_of_the_stated_size(tmp_path: Path) 
     assert place.stat().st_blocks * 512 < 400_000
 
 
+@pytest.mark.soak
 def test_planning_is_measured_in_processes_of_their_own() -> None:
     table = plan_table(3000, 2)
     assert [row[1] for row in table.rows] == [3000, 2 * 1281]
