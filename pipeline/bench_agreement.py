@@ -15,6 +15,9 @@ from .errors import UsageError
 
 RATIO = re.compile(r"[+-]?\d[\d,]*\.?\d*\s?[x%]")
 """'2.69x', '95.4 %': what claims are made of. Seconds and rates move with the machine's other work and are left out."""
+RATIO_COLUMN = re.compile(r"over .*|exponent|of fast-slic's time")
+"""columns whose bare numbers are ratios too"""
+BARE = re.compile(r"[+-]?\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,13 @@ class Cell:
 def ratios(tables: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, str, str], float]]:
     """((title, row, column), value) of every cell that is a ratio or a share; rows are told by their first cells."""
     for table in tables:
-        names = [str(row[0]) for row in table["rows"]]
-        for row, name in zip(table["rows"], names, strict=True):
-            told = name if names.count(name) == 1 else f"{name}, {row[1]}"
+        rows = table["rows"]
+        enough = next((n for n in range(1, 5) if len({tuple(map(str, row[:n])) for row in rows}) == len(rows)), 4)
+        for row in rows:
+            told = ", ".join(map(str, row[:enough]))
             for column, value in zip(table["columns"][1:], row[1:], strict=True):
-                if isinstance(value, str) and RATIO.fullmatch(value):
+                pattern = BARE if RATIO_COLUMN.fullmatch(column) else RATIO
+                if isinstance(value, str) and pattern.fullmatch(value):
                     yield (table["title"], told, column), float(value.rstrip("x% ").replace(",", ""))
 
 

@@ -9,6 +9,15 @@ from pipeline.bench_agreement import AgreementConfig, compare, ratios, shared_ce
 from pipeline.errors import UsageError
 
 
+def test_a_ratio_is_known_by_its_sign_or_by_its_column() -> None:
+    table = {"title": "t", "columns": ["K", "way", "ms", "over the floor", "share"], "rows": [
+        [49, "a", "1.50", "1.07", "40%"], [49, "b", "2.50", "2.30", "-"],
+    ]}  # fmt: skip
+    assert dict(ratios([table])) == {
+        ("t", "49, a", "over the floor"): 1.07, ("t", "49, a", "share"): 40.0, ("t", "49, b", "over the floor"): 2.3
+    }  # fmt: skip
+
+
 def result(*rows: list[object]) -> dict[str, object]:
     return {
         "command": "x", "commit": "c", "machine": "AMD EPYC, 2 cores",
