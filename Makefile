@@ -58,7 +58,7 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/focusvit bench preprocess --rounds 3
 	$(BIN)/focusvit bench superpixels $(if $(PEERS),--opencv-python $(PEERS)/opencv/bin/python)
 	$(BIN)/focusvit bench scale --sleep-s 4
-	PYTHONPATH=$(PEERS)/timm $(BIN)/focusvit bench model --clock cpu --rounds 2
+	$(if $(PEERS),PYTHONPATH=$(PEERS)/timm) $(BIN)/focusvit bench model --clock cpu --rounds 2
 	$(BIN)/focusvit bench original --clock cpu --rounds 2
 	$(BIN)/focusvit bench train --clock cpu --rounds 3 --steps 8
 	$(BIN)/focusvit bench transfer --clock cpu --samples 1000 --width 96 --classes 10 --repeats 1 --batches 5

@@ -125,7 +125,7 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record]) -> Table:
     note = (
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU seconds of "
         f"all threads, batch {sittings[0]['batch']}, fp32, eager; superpixels as in the shards of the row. Medians of "
-        f"{len(sittings)} processes, in brackets the least and the most."
+        f"up to {len(sittings)} processes, in brackets the least and the most."
     )
     columns = ("model", "throughput", "with superpixels", "peak memory", f"points against '{PLAIN}'", "all three")
     return Table(title=f"{set_name}: the joint claim", columns=columns, rows=rows, note=note)

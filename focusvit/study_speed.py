@@ -1,6 +1,7 @@
 """Throughput and peak memory at the study's own geometry: the other half of the joint claim."""
 
 import json
+import re
 import statistics
 import time
 from dataclasses import replace
@@ -59,10 +60,16 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, rounds: i
         "threads": torch.get_num_threads(), **evidence("focusvit study --stage speed", ("torch", "numpy", "fast-slic")),
     }  # fmt: skip
     ledger.mkdir(parents=True, exist_ok=True)
-    sitting = 1 + len(list(ledger.glob(f"speed-{set_name}-[0-9]*.json")))
-    place = ledger / f"speed-{set_name}-{sitting}.json"
+    place = new_record(ledger, set_name)
     place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return place
+
+
+def new_record(ledger: Path, set_name: str) -> Path:
+    """speed-SET-N.json with N above those that are there: no record is written over."""
+    taken = [int(path.stem.rpartition("-")[2]) for path in ledger.glob(f"speed-{set_name}-*.json")
+             if re.fullmatch(rf"speed-{set_name}-\d+", path.stem)]  # fmt: skip
+    return ledger / f"speed-{set_name}-{1 + max(taken, default=0)}.json"
 
 
 def _forward(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:

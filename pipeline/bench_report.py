@@ -47,7 +47,7 @@ def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
 
 
 def save(name: str, tables: Sequence[Table], facts: dict[str, Any]) -> tuple[Path, Path]:
-    """Write `results/{name}.json` and `.md` with the seconds since the process began; returns both paths."""
+    """Write `results/{name}.json` and `.md` with the seconds since this module was loaded. Returns both paths."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     document, page = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
     facts = {**facts, "wall_s": round(time.monotonic() - _START)}

@@ -17,6 +17,7 @@ from focusvit.model import FocusViT
 from focusvit.profile import example_inputs
 from focusvit.study_matrix import DEFAULT, LIGHT, PLAIN, SETS, core_rows, selection_rows
 from focusvit.study_report import against, interval, joint_table, score_table, verdict
+from focusvit.study_speed import new_record
 from pipeline.errors import UsageError
 
 
@@ -155,6 +156,14 @@ def test_the_joint_claim_needs_all_three_and_three_seeds() -> None:
     faster = {**first, "rows": {PLAIN: cost, DEFAULT: {**ours, "forward_s": [0.3, 0.3]}, "gone": ours}}
     (_, row) = joint_table([first, slower, faster], []).rows
     assert row[1:3] == ("4.00x (4.00 .. 6.67)", "2.00x (1.00 .. 2.50)")
+
+
+def test_no_record_of_speed_is_written_over(tmp_path: Path) -> None:
+    """Neither after one was removed, nor that of a set whose name is the beginning of another's."""
+    for name in ("tiny-imagenet-40-1", "tiny-imagenet-40-3", "tiny-imagenet-40-256-patches-7"):
+        (tmp_path / f"speed-{name}.json").touch()
+    assert new_record(tmp_path, "tiny-imagenet-40").name == "speed-tiny-imagenet-40-4.json"
+    assert new_record(tmp_path, "cifar10").name == "speed-cifar10-1.json"
 
 
 def test_rows_with_light_superpixels_differ_in_their_shards_only() -> None:
