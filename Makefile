@@ -55,18 +55,18 @@ peers: $(VENV)/.ok-soak
 	PYTHON=$(PYTHON) tests/benchmarks/peers/loader_environments.sh $(PEERS)/loader
 
 bench: $(VENV)/.ok-soak
-	$(BIN)/focusvit bench preprocess --rounds 3
-	$(BIN)/focusvit bench superpixels $(if $(PEERS),--opencv-python $(PEERS)/opencv/bin/python)
-	$(BIN)/focusvit bench scale --sleep-s 4
-	$(if $(PEERS),PYTHONPATH=$(PEERS)/timm) $(BIN)/focusvit bench model --clock cpu --rounds 2
-	$(BIN)/focusvit bench original --clock cpu --rounds 2
-	$(BIN)/focusvit bench train --clock cpu --rounds 3 --steps 8
-	$(BIN)/focusvit bench transfer --clock cpu --samples 1000 --width 96 --classes 10 --repeats 1 --batches 5
-	$(BIN)/focusvit bench loader --rounds 3 $(if $(PEERS),--peers $(PEERS)/loader)
-	$(BIN)/focusvit bench energy --rounds 2
-	$(BIN)/focusvit bench growth --rounds 2
-	$(BIN)/focusvit bench slic --clock cpu --rounds 1 --images 25 --batch-sizes 1 64
-	$(BIN)/focusvit bench edge --batch-sizes 1 --threads 1 --clock cpu --rounds 5
+	$(BIN)/python -m tests.benchmarks preprocess --rounds 3
+	$(BIN)/python -m tests.benchmarks superpixels $(if $(PEERS),--opencv-python $(PEERS)/opencv/bin/python)
+	$(BIN)/python -m tests.benchmarks scale --sleep-s 4
+	$(if $(PEERS),PYTHONPATH=$(PEERS)/timm) $(BIN)/python -m tests.benchmarks model --clock cpu --rounds 2
+	$(BIN)/python -m tests.benchmarks original --clock cpu --rounds 2
+	$(BIN)/python -m tests.benchmarks train --clock cpu --rounds 3 --steps 8
+	$(BIN)/python -m tests.benchmarks transfer --clock cpu --samples 1000 --width 96 --classes 10 --repeats 1 --batches 5
+	$(BIN)/python -m tests.benchmarks loader --rounds 3 $(if $(PEERS),--peers $(PEERS)/loader)
+	$(BIN)/python -m tests.benchmarks energy --rounds 2
+	$(BIN)/python -m tests.benchmarks growth --rounds 2
+	$(BIN)/python -m tests.benchmarks slic --clock cpu --rounds 1 --images 25 --batch-sizes 1 64
+	$(BIN)/python -m tests.benchmarks edge --batch-sizes 1 --threads 1 --clock cpu --rounds 5
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 # Then attention beside the masks of objects.
@@ -75,16 +75,16 @@ FINE := --sets tiny-imagenet-40-256-patches
 # Superpixels of a 64 px image without enlarging it first: a third of the default's cost.
 LIGHT := --superpixels.fine-regions 128 --superpixels.seed-regions 160 --superpixels.pixels-per-region 32 --superpixels.iterations 5
 study: $(VENV)/.ok-test $(SETS)/.ok
-	$(BIN)/focusvit study --data $(SETS) --stage speed
-	$(BIN)/focusvit study --data $(SETS) --stage speed $(FINE)
-	$(BIN)/focusvit study --data $(SETS)
-	$(BIN)/focusvit study --data $(SETS) $(FINE) --samples 16000
-	$(BIN)/focusvit bench objects
-	$(BIN)/focusvit bench objects --data $(SETS)
+	$(BIN)/python -m tests.benchmarks study --data $(SETS) --stage speed
+	$(BIN)/python -m tests.benchmarks study --data $(SETS) --stage speed $(FINE)
+	$(BIN)/python -m tests.benchmarks study --data $(SETS)
+	$(BIN)/python -m tests.benchmarks study --data $(SETS) $(FINE) --samples 16000
+	$(BIN)/python -m tests.benchmarks objects
+	$(BIN)/python -m tests.benchmarks objects --data $(SETS)
 
 # The study's Tiny ImageNet-40 models in the quick suite and on CamVid. It trains those whose weights are not here.
 transfer-study: $(VENV)/.ok-test $(SETS)/.ok
-	$(BIN)/focusvit study --data $(SETS) --sets tiny-imagenet-40 --checkpoints build/study --minutes 600
+	$(BIN)/python -m tests.benchmarks study --data $(SETS) --sets tiny-imagenet-40 --checkpoints build/study --minutes 600
 	for model in build/study/tiny-imagenet-40/*/; do for suite in quick dense; do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $$suite --tasks-root $(SETS) --max-samples 2000 \
 	    --no-baselines --out build/transfer-study/$$suite/$$(basename "$$model") --tracking-uri sqlite:///build/transfer-study.db; \
@@ -102,7 +102,7 @@ $(SETS)/.ok:
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split test
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split train
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split val
-	$(BIN)/python -c 'import pathlib, pipeline.embedded; pipeline.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
+	$(BIN)/python -c 'import pathlib, pipeline.sources.embedded; pipeline.sources.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
 	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split train
 	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split val
 	touch $@

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from focusvit import cli
 from pipeline.commandline import parse
-from pipeline.embedded import write_digits, write_shapes
 from pipeline.errors import UsageError
+from pipeline.sources.embedded import write_digits, write_shapes
 
 from .ray_session import ray_session
 

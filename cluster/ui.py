@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from focusvit.tracking import default_tracking_uri
+from focusvit.runs.tracker import default_tracking_uri
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
-from pipeline.storage import without_password
+from pipeline.io.storage import without_password
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

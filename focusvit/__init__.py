@@ -5,14 +5,14 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "FocusViT": "model",
-    "FocusViTConfig": "model",
-    "Batch": "batch",
-    "TrainConfig": "train",
-    "load_model": "checkpoint",
-    "load_checkpoint": "checkpoint",
-    "patch": "patching",
-    "unpatch": "patching",
+    "FocusViT": "model.model",
+    "FocusViTConfig": "model.config",
+    "Batch": "data.batch",
+    "TrainConfig": "train.config",
+    "load_model": "runs.checkpoint",
+    "load_checkpoint": "runs.checkpoint",
+    "patch": "drop_in.patch",
+    "unpatch": "drop_in.patch",
 }
 __all__ = sorted(_HOME)
 

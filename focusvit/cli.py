@@ -6,34 +6,34 @@ import select
 import sys
 from pathlib import Path
 
-VERBS: dict[str, tuple[str, str]] = {
+Verbs = dict[str, tuple[str, str]]  # verb -> (module:function, what it does)
+VERBS: Verbs = {
     "demo": ("cluster.demo:main", "the whole road on embedded data, or on your own image folder"),
     "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
-    "verify": ("pipeline.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
-    "remap": ("pipeline.remap:main", "the same data set with superpixels of other settings"),
-    "info": ("focusvit.info:main", "what a data set or a checkpoint holds"),
-    "show": ("pipeline.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
-    "pretrain": ("cluster.training:pretrain_main", "train a recipe on shards with Ray Train"),
-    "finetune": ("cluster.training:finetune_main", "the same loop from a checkpoint with a new head"),
-    "replay": ("focusvit.replay:main", "run a step that was not finite once more and say where it broke"),
-    "evaluate": ("focusvit.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
-    "transfer": ("cluster.transfers:main", "kNN, linear probe and more from a checkpoint"),
-    "report": ("transfer.report:main", "one table from finished runs"),
-    "predict": ("focusvit.predict:main", "top classes and overlays of image files"),
-    "export": ("focusvit.export:main", "a checkpoint as an ONNX file that predicts without torch"),
-    "look": ("focusvit.look:main", "pictures of what a checkpoint is given and where it looks"),
-    "bench": ("focusvit.bench:main", "speed tables of this code"),
-    "study": ("focusvit.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
+    "verify": ("pipeline.care.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
+    "remap": ("pipeline.care.remap:main", "the same data set with superpixels of other settings"),
+    "info": ("focusvit.predict.info:main", "what a data set or a checkpoint holds"),
+    "show": ("pipeline.care.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
+    "pretrain": ("cluster.train.pretrain:pretrain_main", "train a recipe on shards with Ray Train"),
+    "finetune": ("cluster.train.pretrain:finetune_main", "the same loop from a checkpoint with a new head"),
+    "replay": ("focusvit.train.replay:main", "run a step that was not finite once more and say where it broke"),
+    "evaluate": ("focusvit.predict.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
+    "transfer": ("cluster.train.transfers:main", "kNN, linear probe and more from a checkpoint"),
+    "report": ("transfer.report.report:main", "one table from finished runs"),
+    "predict": ("focusvit.predict.predict:main", "top classes and overlays of image files"),
+    "export": ("focusvit.predict.export:main", "a checkpoint as an ONNX file that predicts without torch"),
+    "look": ("focusvit.predict.look:main", "pictures of what a checkpoint is given and where it looks"),
     "ui": ("cluster.ui:main", "the MLflow UI on the right store"),
-    "submit": ("cluster.submit:main", "run a verb as a job of a Ray cluster and follow it"),
-    "jobs": ("cluster.jobs:main", "list, watch and stop the jobs of a Ray cluster"),
-    "doctor": ("cluster.doctor:main", "what is wrong with this machine or cluster, and its fix"),
+    "submit": ("cluster.jobs.submit:main", "run a verb as a job of a Ray cluster and follow it"),
+    "jobs": ("cluster.jobs.watch:main", "list, watch and stop the jobs of a Ray cluster"),
+    "doctor": ("cluster.doctor.doctor:main", "what is wrong with this machine or cluster, and its fix"),
 }
 
 
-def _usage() -> str:
-    rows = "\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())
-    return f"usage: focusvit VERB ...\n\n{rows}\n\n'focusvit VERB --help' shows the options of a verb."
+def _usage(program: str, verbs: Verbs) -> str:
+    width = max(map(len, verbs)) + 2
+    rows = "\n".join(f"  {verb:<{width}} {text}" for verb, (_, text) in verbs.items())
+    return f"usage: {program} VERB ...\n\n{rows}\n\n'{program} VERB --help' shows the options of a verb."
 
 
 def _check_identity() -> None:
@@ -48,14 +48,14 @@ def _check_identity() -> None:
             )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb.
+def main(argv: list[str] | None = None, program: str = "focusvit", verbs: Verbs = VERBS) -> int:
+    """Run one verb of a program: ours, or another one with verbs of its own.
 
     Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 130 interrupted, 141 nobody reads on (`| head`).
     """
     try:
         try:
-            code = _run(sys.argv[1:] if argv is None else argv)
+            code = _run(sys.argv[1:] if argv is None else argv, program, verbs)
         except SystemExit:  # after --help
             sys.stdout.flush()
             raise
@@ -86,16 +86,16 @@ def _silence_unread() -> bool:
     return bool(unread)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], program: str, verbs: Verbs) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_usage() + "\n")
+        sys.stdout.write(_usage(program, verbs) + "\n")
         return 0 if arguments else 2
     verb, rest = arguments[0], arguments[1:]
     if verb == "--version":
         sys.stdout.write(f"focusvit {importlib.import_module('focusvit').__version__}\n")
         return 0
-    if verb not in VERBS:
-        sys.stderr.write(f"focusvit: unknown verb '{verb}'.\n{_usage()}\n")
+    if verb not in verbs:
+        sys.stderr.write(f"{program}: unknown verb '{verb}'.\n{_usage(program, verbs)}\n")
         return 2
     # Before torch or OpenCV load: idle threads must sleep, and albumentations must not ask the network for a version.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -105,17 +105,17 @@ def _run(arguments: list[str]) -> int:
     _check_identity()
     from pipeline.errors import DataError, UsageError
 
-    module, function = VERBS[verb][0].split(":")
+    module, function = verbs[verb][0].split(":")
     try:
         return getattr(importlib.import_module(module), function)(rest)
     except UsageError as error:
-        sys.stderr.write(f"focusvit {verb}: {error}\n")
+        sys.stderr.write(f"{program} {verb}: {error}\n")
         return 2
     except DataError as error:
-        sys.stderr.write(f"focusvit {verb}: {error}\n")
+        sys.stderr.write(f"{program} {verb}: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"focusvit {verb}: interrupted; run the same command again to go on\n")
+        sys.stderr.write(f"{program} {verb}: interrupted; run the same command again to go on\n")
         return 130
 
 

@@ -10,21 +10,23 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from . import storage
-from .build import ShardTask, read_sidecar
-from .checksums import read_checksums
+from pipeline.image.image import ImageConfig
+from pipeline.io.scan import in_parallel
+from pipeline.plan.checksums import read_checksums
+from pipeline.plan.plan import Plan, make_plan, save_plan
+from pipeline.shards.build import ShardTask
+from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split
+from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
+from pipeline.shards.sidecar import read_sidecar
+from pipeline.sources.folder import ClassFolders
+from pipeline.sources.ilsvrc import diagnosis
+from pipeline.superpixels.segment import SuperpixelConfig
+
 from .commandline import parse
-from .commit import check_out, clear_leftovers, describe, error_table, finish_split
-from .dataset import STATE_FOLDER, errors_uri, plan_uri
+from .dry_run import probe
 from .errors import DataError
-from .image import ImageConfig
-from .plan import Plan, make_plan, save_plan
-from .probe import probe
-from .scan import in_parallel
+from .io import storage
 from .sources import Source, detect, resolve_source
-from .sources.folder import ClassFolders
-from .sources.ilsvrc import diagnosis
-from .superpixels import SuperpixelConfig
 
 Say = Callable[[str], None]
 
@@ -203,7 +205,7 @@ def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, ou
 
 def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: list[dict[str, Any]]) -> int:
     """Run the tasks that are left, appending bad samples to `bad`; returns how many images were prepared."""
-    from .executors import run_local, run_ray
+    from pipeline.shards.executors import run_local, run_ray
 
     _check_limit(config, bad)  # those that an earlier run left out count too
     if not todo:

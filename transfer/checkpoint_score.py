@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from focusvit.checkpoint import load_model
-from focusvit.compatible import check_labelled, check_superpixels, data_config
-from focusvit.intervals import over_draws, wilson
-from focusvit.loader import eval_loader
-from pipeline.dataset import open_dataset
-
-from .features import model_features
-from .fewshot import Ridge
-from .hold_out import hold_out
-from .knn import Knn
-from .protocol import Fitted, Labelled
-from .tasks import Task
+from focusvit.data.loader import eval_loader
+from focusvit.predict.compatible import check_labelled, check_superpixels, data_config
+from focusvit.runs.checkpoint import load_model
+from focusvit.score.intervals import over_draws, wilson
+from pipeline.shards.dataset import open_dataset
+from transfer.features.features import model_features
+from transfer.features.hold_out import hold_out
+from transfer.protocols.knn import Knn
+from transfer.protocols.protocol import Fitted, Labelled
+from transfer.protocols.ridge import Ridge
+from transfer.tasks.task import Task
 
 HELD_OUT_SHARE = 0.2
 SHOTS = 5

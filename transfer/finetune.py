@@ -19,26 +19,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from focusvit.checkpoint import load_model
-from focusvit.config_json import to_json
-from focusvit.data_config import DataConfig
-from focusvit.loader import eval_loader
-from focusvit.optim import OptimConfig
-from focusvit.run import RunDir
-from focusvit.train_config import TrainConfig
-from focusvit.watch import DivergedError
-from pipeline import storage
-from pipeline.dataset import open_dataset
+from focusvit.data.config import DataConfig
+from focusvit.data.loader import eval_loader
+from focusvit.runs.checkpoint import load_model
+from focusvit.runs.config_json import to_json
+from focusvit.runs.run_dir import RunDir
+from focusvit.train.config import TrainConfig
+from focusvit.train.optim import OptimConfig
+from focusvit.train.watch import DivergedError
 from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from pipeline.shards.dataset import open_dataset
+from transfer.features.features import weights_hash
+from transfer.features.sealed import SealedTest
+from transfer.protocols.protocol import Fitted
+from transfer.protocols.scoring import score
+from transfer.tasks.job import Job, Outcome
+from transfer.tasks.result import Result, result_key
+from transfer.tasks.subset import write_subset
 
-from . import metrics
-from .features import weights_hash
-from .jobs import Job, Outcome
-from .protocol import Fitted
-from .results import Result, result_key
-from .scoring import score
-from .sealed import SealedTest
-from .subset import write_subset
+from .protocols import metrics
 from .work import HELD_OUT_SHARE, TaskRun
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def published(suite: str, steps: int = 0) -> FineTune:
 
 def train_here(config: TrainConfig, data_uri: str, run_dir: str, device: str) -> None:
     """The default `Train`: in this process."""
-    from focusvit.train import train
+    from focusvit.train.loop import train
 
     train(config, data_uri=data_uri, run_dir=run_dir, device=device)
 

@@ -9,21 +9,22 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from focusvit.checkpoint import Checkpoint, load_checkpoint
-from focusvit.evaluate import pick_device, token_budgets
-from focusvit.tracking import default_tracking_uri
-from pipeline import storage
+from focusvit.predict.evaluate import pick_device, token_budgets
+from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
+from focusvit.runs.tracker import default_tracking_uri
 from pipeline.commandline import Repeatable, parse
 from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from transfer.report.logbook import Logbook
+from transfer.report.table import csv_table, markdown_table, text_table
+from transfer.tasks.job import Job, MapTasks, Outcome, in_turn
+from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.plain_vit import as_checkpoint
+from transfer.tasks.prepare import prepared
+from transfer.tasks.task import Task
 
 from .finetune import Train, published, run_finetune, train_here
-from .jobs import Job, MapTasks, Outcome, in_turn
-from .logbook import Logbook
-from .plain_vit import as_checkpoint
-from .prepare import prepared
 from .suites import SUITES, Found, for_suite, tasks_of
-from .table import csv_table, markdown_table, text_table
-from .tasks import Task, parse_task
 from .work import run_task
 
 
@@ -85,7 +86,7 @@ class TransferConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Run a suite in this process. `cluster.transfers` is the verb: the same, with Ray where it is asked for."""
+    """Run a suite in this process. `cluster.train.transfers` is the verb: the same, with Ray where it is asked for."""
     return run(parse(TransferConfig, argv, prog="focusvit transfer"))
 
 

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 
-from pipeline import storage
-from pipeline.dataset import DATASET_FILE
 from pipeline.errors import UsageError
-
-from .fewshot import Ridge
-from .heads import LinearHeads
-from .knn import Knn
-from .known_tasks import KNOWN_TASKS, KnownTask
-from .logistic import FULL_GRID, Logistic
-from .protocol import Protocol
-from .tasks import Task, task_of
+from pipeline.io import storage
+from pipeline.shards.dataset import DATASET_FILE
+from transfer.protocols.heads import LinearHeads
+from transfer.protocols.knn import Knn
+from transfer.protocols.logistic import FULL_GRID, Logistic
+from transfer.protocols.protocol import Protocol
+from transfer.protocols.ridge import Ridge
+from transfer.tasks.known_tasks import KNOWN_TASKS, KnownTask, task_of
+from transfer.tasks.task import Task
 
 SUITES = ("quick", "kornblith", "vtab1k", "dense", "all")
 VTAB_ROWS = (800, 200)  # images to train on, images to choose on
@@ -70,13 +69,3 @@ def tasks_of(suite: str, root: str) -> Found:
 def for_suite(task: Task, suite: str) -> Task:
     """The task as this suite measures it: VTAB-1k takes 1000 training images and top-1 everywhere."""
     return task.as_vtab(VTAB_ROWS) if suite == "vtab1k" else task
-
-
-def group_of(name: str) -> str:
-    """The VTAB group of a task, for group means; empty for others."""
-    row = next((task for task in KNOWN_TASKS if task.name == name), None)
-    if row is None:
-        return ""
-    if row.group.startswith("vtab-"):
-        return row.group.removeprefix("vtab-")
-    return "natural" if "vtab1k" in row.suites else ""

@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from focusvit.checkpoint import load_model
-from focusvit.compatible import check_labelled, check_superpixels, data_config
-from focusvit.config_json import to_json
-from focusvit.loader import DataConfig, eval_loader
-from focusvit.model import FocusViT
-from pipeline.dataset import Dataset, Split, open_dataset
+from focusvit.data.loader import DataConfig, eval_loader
+from focusvit.model.model import FocusViT
+from focusvit.predict.compatible import check_labelled, check_superpixels, data_config
+from focusvit.runs.checkpoint import load_model
+from focusvit.runs.config_json import to_json
 from pipeline.errors import DataError, UsageError
+from pipeline.shards.dataset import Dataset, Split, open_dataset
+from transfer.dense.work import DenseTaskRun, is_dense
+from transfer.features.features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
+from transfer.features.hold_out import draw_parts, hold_out
+from transfer.features.sealed import SealedTest
+from transfer.protocols.multilabel_protocols import is_multilabel
+from transfer.protocols.protocol import Fitted, Labelled, Skipped
+from transfer.protocols.scoring import score
+from transfer.tasks.job import Job, Outcome, limit_note
+from transfer.tasks.result import Result, ResultStore, result_key
+from transfer.tasks.subset import limited
 
-from . import multilabel_protocols as multilabel
-from .dense_work import DenseTaskRun, is_dense
-from .features import FeatureKey, FeatureStore, model_features, pixel_features, split_key, weights_hash
-from .hold_out import draw_parts, hold_out
-from .jobs import Job, Outcome, limit_note
-from .multilabel_protocols import is_multilabel
-from .protocol import Fitted, Labelled, Skipped
-from .results import Result, ResultStore, result_key
-from .scoring import score
-from .sealed import SealedTest
-from .subset import limited
+from .protocols import multilabel_protocols as multilabel
 from .suites import protocols_of
 
 log = logging.getLogger(__name__)

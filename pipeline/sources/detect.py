@@ -1,7 +1,7 @@
 """From a place and a split to the layout that is there. Looks at names only, so it costs a listing or two."""
 
-from pipeline import storage
 from pipeline.errors import UsageError
+from pipeline.io import storage
 
 from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, shorten
 from .hub import PREFIX, open_hub

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline import storage
 from pipeline.errors import UsageError
-from pipeline.scan import walk
+from pipeline.io import storage
+from pipeline.io.scan import walk
 
 from .readers import FileReader
 from .row import Row, is_image_name

@@ -2,8 +2,8 @@
 
 import re
 
-from pipeline import storage
 from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
 
 from .parquet import HuggingFaceParquet, open_parquet
 

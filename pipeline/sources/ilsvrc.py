@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline import storage
 from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
 
 from .folder import shorten
 from .readers import FileReader

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline import storage
 from pipeline.errors import UsageError
+from pipeline.io import storage
 
 from .folder import shorten
 from .readers import FileReader

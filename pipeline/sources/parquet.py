@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipeline import storage
 from pipeline.errors import DataError, UsageError
-from pipeline.scan import ObjectFile
+from pipeline.io import storage
+from pipeline.io.scan import ObjectFile
 
 from .readers import FileReader
 from .row import Row

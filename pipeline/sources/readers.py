@@ -7,7 +7,7 @@ the second (a node without the mount, an archive cut meanwhile, expired credenti
 import os
 from dataclasses import dataclass
 
-from pipeline import storage
+from pipeline.io import storage
 
 
 @dataclass(frozen=True)

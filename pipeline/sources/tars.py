@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from pipeline import storage, tar
 from pipeline.errors import UsageError
-from pipeline.scan import Scan, in_parallel
+from pipeline.io import storage, tar
+from pipeline.io.scan import Scan, in_parallel
 
 from .folder import ANNOTATIONS, match_annotations, shorten
 from .ilsvrc import is_val_name, match, val_classes

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import storage, tar
 from pipeline.errors import DataError, UsageError
-from pipeline.scan import Scan, in_parallel
+from pipeline.io import storage, tar
+from pipeline.io.scan import Scan, in_parallel
 
 from .folder import shorten
 from .readers import SpanReader

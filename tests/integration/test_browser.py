@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pipeline.sources.embedded import write_shapes
 from testkit.mlflow_server import MlflowServer, tidy_mlflow
 from testkit.on_cluster import Cluster
 from testkit.ray_head import RayHead
-
-from pipeline.embedded import write_shapes
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # starting and ending real servers counts too
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -146,7 +146,7 @@ def test_the_job_page_of_ray_shows_command_and_log(reviewed, browser, pictures):
     jobs = json.loads(reviewed.focusvit("jobs", "list", "--json").stdout)
     visit.open(f"{reviewed.head.url}/#/jobs", "ray-jobs", jobs[0]["job"], "SUCCEEDED")
     page = f"{reviewed.head.url}/#/jobs/{jobs[0]['job']}"
-    visit.open(page, "ray-job", "Entrypoint", "cluster.job preprocess", "probe of the cluster", height_px=1600)
+    visit.open(page, "ray-job", "Entrypoint", "cluster.jobs.job preprocess", "probe of the cluster", height_px=1600)
     assert visit.missing == []
 
 

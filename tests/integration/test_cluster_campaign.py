@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+
+from cluster.jobs.environment import SECRETS_FILE
+from pipeline.shards.dataset import open_dataset
+from pipeline.sources.embedded import write_shapes
 from testkit.mlflow_server import MlflowServer
 from testkit.on_cluster import Cluster
 from testkit.ray_head import BIN, RayHead
 from testkit.terminal import Terminal
 from testkit.tiny_shards import make_dataset
-
-from cluster.job_environment import SECRETS_FILE
-from pipeline.dataset import open_dataset
-from pipeline.embedded import write_shapes
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # starting and ending real servers counts too
 OUTAGE_S = float(os.environ.get("FOCUSVIT_OUTAGE_S", "120"))

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from cluster.fast_slic_check import check_fast_slic
+from cluster.doctor.fast_slic_check import check_fast_slic
+from testkit.checkout import ROOT
 
 pytestmark = pytest.mark.soak
-CONFIGS = Path(__file__).resolve().parents[2] / "cluster" / "configs"
+CONFIGS = ROOT / "cluster" / "configs"
 
 LABELS = """
 import hashlib, numpy

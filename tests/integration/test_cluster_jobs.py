@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from testkit.ray_head import BIN, RayHead
 
-from cluster import jobs
-from pipeline.dataset import open_dataset
+from cluster.jobs import watch as jobs
 from pipeline.errors import UsageError
+from pipeline.shards.dataset import open_dataset
+from testkit.ray_head import BIN, RayHead
 
 pytestmark = pytest.mark.ray
 SECRET = "hunter2-must-not-be-seen"

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from testkit.checkout import ROOT
 from testkit.command_lines import check
 
 pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("ignore")]
-CONFIGS = Path(__file__).resolve().parents[2] / "cluster" / "configs"
+CONFIGS = ROOT / "cluster" / "configs"
 KUBERNETES = "1.31"
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import requests
+
+from cluster.doctor.services import check_tracking
+from pipeline.shards.dataset import open_dataset
+from pipeline.sources.embedded import write_shapes
+from testkit.checkout import ROOT
 from testkit.mlflow_server import MlflowServer
 from testkit.on_cluster import Cluster
 from testkit.ray_head import BIN, RayHead, free_ports
 from testkit.readme import blocks
 
-from cluster.doctor_services import check_tracking
-from pipeline.dataset import open_dataset
-from pipeline.embedded import write_shapes
-
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # a journey is up to five jobs, each with a start of its own
-ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = blocks(ROOT / "cluster" / "README.md")
 PASSWORD = "correct-horse-battery-staple"
 
@@ -49,7 +49,7 @@ def test_a_server_with_users(tmp_path, monkeypatch):
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
             assert check_tracking(server.url)[0].level == "ok"
         # A run of that user, through our own tracking module.
-        from focusvit.tracking import Tracker
+        from focusvit.runs.tracker import Tracker
 
         with Tracker.open(server.url, "focusvit", "one") as tracker:
             tracker.params({"optim.lr": 1e-3})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import focusvit
-from focusvit.bench_dropin_trainer import labelled_images, train_with_trainer
+from tests.benchmarks.model.drop_in_trainer import labelled_images, train_with_trainer
 
 pytest.importorskip("accelerate", reason="accelerate is not installed (make soak installs it)")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (make soak installs it)")

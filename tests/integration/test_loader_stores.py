@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+
+from focusvit.data.loader import DataConfig, TrainLoader
+from focusvit.data.shard_cache import CachedSplit
+from pipeline.io import storage
+from pipeline.shards.dataset import Split, open_dataset
 from testkit.s3_server import s3_bucket
 from testkit.tiny_shards import make_dataset
-
-from focusvit.loader import DataConfig, TrainLoader
-from focusvit.shard_cache import CachedSplit
-from pipeline import storage
-from pipeline.dataset import Split, open_dataset
 
 pytestmark = pytest.mark.server
 
 READER = """
 import sys, zlib
-from focusvit.loader import DataConfig, TrainLoader
-from pipeline.dataset import open_dataset
+from focusvit.data.loader import DataConfig, TrainLoader
+from pipeline.shards.dataset import open_dataset
 data = DataConfig(image_px=32, map_px=16, cache_dir=sys.argv[2], loader_workers=int(sys.argv[3]))
 loader = TrainLoader(open_dataset(sys.argv[1]).split("train"), data, seed=3, global_batch=7, rank=0, world_size=1,
                      tokens=5, total_samples=105)
@@ -35,9 +35,9 @@ print(*[zlib.crc32(batch.images.numpy().tobytes()) for batch in loader])
 TORN = """
 import sys, time
 from pathlib import Path
-from focusvit import shard_cache
-from pipeline import storage
-from pipeline.dataset import open_dataset
+from focusvit.data import shard_cache
+from pipeline.io import storage
+from pipeline.shards.dataset import open_dataset
 def half(uri, data):
     final = Path(uri)
     with final.with_name(f".{final.name}.0123456789ab{storage.TEMPORARY_SUFFIX}").open("wb") as file:

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testkit import failing_work
-from testkit.image_sources import class_images, write_folder
 
-from pipeline.build import ShardTask, read_sidecar, run_shard
-from pipeline.commit import describe, root_hash
-from pipeline.dataset import open_dataset, plan_uri
 from pipeline.errors import DataError
-from pipeline.executors import run_local, run_ray
-from pipeline.plan import make_plan, save_plan
+from pipeline.plan.plan import make_plan, save_plan
 from pipeline.preprocess import PreprocessConfig, preprocess
+from pipeline.shards.build import ShardTask
+from pipeline.shards.commit import describe, root_hash
+from pipeline.shards.dataset import open_dataset, plan_uri
+from pipeline.shards.executors import run_local, run_ray
+from pipeline.shards.sidecar import read_sidecar
+from pipeline.shards.task import run_shard
 from pipeline.sources import detect
-
-ROOT = Path(__file__).resolve().parents[2]
+from testkit import failing_work
+from testkit.checkout import ROOT
+from testkit.image_sources import class_images, write_folder
 
 
 @pytest.fixture(scope="module")

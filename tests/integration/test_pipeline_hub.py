@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from testkit.image_sources import class_images, write_folder
 
 from pipeline.errors import DataError, UsageError
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.sources import detect
+from testkit.image_sources import class_images, write_folder
 
 
 @pytest.mark.soak

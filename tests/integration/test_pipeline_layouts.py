@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from testkit.image_sources import tar_bytes, write_folder, write_parquet, write_tar_of_tars
 
 from focusvit.cli import main
-from pipeline.dataset import Split, open_dataset
-from pipeline.plan import make_plan
+from pipeline.plan.plan import make_plan
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.shards.dataset import Split, open_dataset
 from pipeline.sources import detect
+from testkit.image_sources import tar_bytes, write_folder, write_parquet, write_tar_of_tars
 
 DATA = os.environ.get("FOCUSVIT_DATA", "")
 pytestmark = [

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from focusvit.cli import main
+from pipeline.errors import DataError
+from pipeline.io import storage
+from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.shards.dataset import open_dataset
+from testkit.checkout import ROOT
 from testkit.flaky_store import FlakyStore
 from testkit.image_sources import jpeg
 
-from focusvit.cli import main
-from pipeline import storage
-from pipeline.dataset import open_dataset
-from pipeline.errors import DataError
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
-
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from testkit.image_sources import class_images, write_folder
 
-from pipeline.dataset import Split, open_dataset
 from pipeline.preprocess import PreprocessConfig, preprocess
+from pipeline.shards.dataset import Split, open_dataset
+from testkit.image_sources import class_images, write_folder
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from testkit.image_sources import jpeg, png
 
 from focusvit.cli import main
-from pipeline.dataset import open_dataset
+from pipeline.care.verify import VerifyConfig, find_problems
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
-from pipeline.verify import VerifyConfig, find_problems
+from pipeline.shards.dataset import open_dataset
+from testkit.checkout import ROOT
+from testkit.image_sources import jpeg, png
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def _photos(count: int) -> list[bytes]:
@@ -224,9 +224,9 @@ def test_a_plan_of_imagenet_fits_the_driver(tmp_path: Path) -> None:
     """1.28 million rows in less than 500 MB, interpreter, libraries and the storing of the plan included."""
     code = f"""
 import time
-from pipeline.commit import describe
-from pipeline.peak_memory import peak_bytes
-from pipeline.plan import make_plan, save_plan
+from pipeline.shards.commit import describe
+from pipeline.io.peak_memory import peak_bytes
+from pipeline.plan.plan import make_plan, save_plan
 from pipeline.preprocess import ImageConfig, SuperpixelConfig
 from pipeline.sources import Row
 

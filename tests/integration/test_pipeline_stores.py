@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testkit.image_sources import class_images, write_folder
-from testkit.s3_server import s3_bucket
 
 from focusvit.cli import main
-from pipeline import storage
-from pipeline.dataset import open_dataset
+from pipeline.io import storage
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.shards.dataset import open_dataset
+from testkit.image_sources import class_images, write_folder
+from testkit.s3_server import s3_bucket
 
 pytestmark = pytest.mark.server
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from focusvit.train.config import TrainConfig
+from focusvit.train.optim import OptimConfig
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import final_tensors, small, values_of
-
-from focusvit.optim import OptimConfig
-from focusvit.train_config import TrainConfig
 
 RANKS, KILLS = 2, 20
 CONFIG = small(
@@ -28,8 +28,8 @@ CONFIG = small(
 
 
 def one_rank(rank: int, store: str, config: TrainConfig, uri: str, folder: str) -> None:
-    from focusvit.ranks import start_group, stop_group
-    from focusvit.train import train
+    from focusvit.train.loop import train
+    from focusvit.train.ranks import start_group, stop_group
 
     torch.set_num_threads(1)
     start_group(rank, RANKS, store)
@@ -42,7 +42,7 @@ class Group:
 
     def __init__(self, folder: Path, number: int, uri: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["focusvit.train"])
+        context.set_forkserver_preload(["focusvit.train.loop"])
         run, store = str(folder / "run"), str(folder / f"store-{number}")
         self.ranks: list[BaseProcess] = [
             context.Process(target=one_rank, args=(rank, store, CONFIG, uri, run)) for rank in range(RANKS)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from focusvit.train.config import TrainConfig
+from focusvit.train.optim import OptimConfig
 from testkit.gloo_ranks import run_ranks
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import final_tensors, run_with_stops, small, values_of
-
-from focusvit.optim import OptimConfig
-from focusvit.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,8 @@ def whole_and_parts(rank: int, world_size: int, uri: str, folder: str, config: T
 
 
 def one_part(rank: int, world_size: int, uri: str, folder: str, config: TrainConfig) -> None:
+    from focusvit.train.loop import train
     from testkit.tiny_training import Stop
-
-    from focusvit.train import train
 
     def die(samples: int, metrics: dict) -> None:
         raise Stop

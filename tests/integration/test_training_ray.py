@@ -6,15 +6,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
+from cluster.jobs.progress_lines import worker_failures
+from cluster.train.launch import LaunchConfig
+from cluster.train.pretrain import launch_training, resolved
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.train.config import TrainConfig
+from focusvit.train.optim import OptimConfig
 from testkit.ray_workers import Killer
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import run_with_stops, small, values_of
-
-from cluster.progress_lines import worker_failures
-from cluster.training import LaunchConfig, launch_training, resolved
-from focusvit.optim import OptimConfig
-from focusvit.run import MetricsLog, RunDir
-from focusvit.train_config import TrainConfig
 
 CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1))
 

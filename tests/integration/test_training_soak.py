@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from cluster.train.launch import LaunchConfig
+from cluster.train.pretrain import launch_training, resolved
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.train.optim import OptimConfig
 from testkit.mlflow_server import MlflowServer
 from testkit.ray_head import RayHead
 from testkit.ray_workers import Killer
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import run_with_stops, small, values_of
-
-from cluster.training import LaunchConfig, launch_training, resolved
-from focusvit.optim import OptimConfig
-from focusvit.run import MetricsLog, RunDir
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: a second thread only waits

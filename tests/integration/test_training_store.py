@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from cluster.train.launch import LaunchConfig
+from cluster.train.pretrain import launch_training, resolved
+from focusvit.runs.run_dir import RunDir
+from focusvit.train.optim import OptimConfig
+from pipeline.errors import UsageError
+from pipeline.io import storage
 from testkit.s3_server import s3_bucket
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import final_tensors, run_with_stops, small, values_of
-
-from cluster.training import LaunchConfig, launch_training, resolved
-from focusvit.optim import OptimConfig
-from focusvit.run import RunDir
-from pipeline import storage
-from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.server
 CONFIG = small(optim=OptimConfig(lr=1e-4, warmup_epochs=1))

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from focusvit.cli import main
 from testkit.mlflow_server import MlflowServer, tidy_mlflow
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
-
-from focusvit.cli import main
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

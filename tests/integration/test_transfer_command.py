@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from testkit.tiny_checkpoint import make_checkpoint
-from testkit.tiny_shards import make_dataset
 
 from focusvit.cli import main
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -4,19 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-from testkit import failing_task
-from testkit.tiny_checkpoint import make_checkpoint
-from testkit.tiny_shards import make_dataset
 
 from cluster import ray_session as ray_session_module
 from cluster.ray_session import ray_session
-from cluster.scoring import POINTS, scored_checkpoints
-from cluster.transfers import TransferLaunch, _side_by_side
+from cluster.train.checkpoint_scores import POINTS, scored_checkpoints
+from cluster.train.transfers import TransferLaunch, _side_by_side
 from focusvit.cli import main
-from focusvit.run import MetricsLog, RunDir
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from testkit import failing_task
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
 from transfer.checkpoint_score import ScoreJob, score_checkpoint
-from transfer.jobs import Job
-from transfer.tasks import Task, parse_task
+from transfer.tasks.job import Job
+from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.task import Task
 from transfer.work import run_task
 
 pytestmark = pytest.mark.timeout(600)

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from testkit.tiny_checkpoint import make_checkpoint
-from testkit.tiny_shards import make_dataset
 
 from focusvit.cli import main
-from focusvit.predictor import Predictor
-from pipeline.dataset import open_dataset
+from focusvit.predict.predictor import Predictor
+from pipeline.shards.dataset import open_dataset
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 

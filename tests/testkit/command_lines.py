@@ -50,10 +50,10 @@ def check_focusvit(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(commandline, "_cli", parse_and_stop)
         # A recipe of a later release may stand in a manifest: its name is the reader's business, its options are ours.
-        patch.setattr("focusvit.recipes.RECIPES", _AnyRecipe())
+        patch.setattr("focusvit.recipes.small.RECIPES", _AnyRecipe())
         # finetune reads its checkpoint before the rest of its options.
-        patch.setattr("cluster.training.load_checkpoint", lambda uri: None)
-        patch.setattr("cluster.training.finetune", lambda record: _AnyRecipe()["any"]())
+        patch.setattr("cluster.train.pretrain.load_checkpoint", lambda uri: None)
+        patch.setattr("cluster.train.pretrain.finetune", lambda record: _AnyRecipe()["any"]())
         module, function = VERBS[words[1]][0].split(":")
         with pytest.raises(ParsedSignal):
             getattr(importlib.import_module(module), function)(words[2:])
@@ -66,7 +66,7 @@ class _AnyRecipe(dict):
         return True
 
     def __missing__(self, name: str):
-        from focusvit.recipes import debug
+        from focusvit.recipes.small import debug
 
         return debug
 
@@ -76,7 +76,7 @@ def check(command: str, monkeypatch: pytest.MonkeyPatch) -> bool:
     words = shlex.split(command, comments=True)
     while words and "=" in words[0] and not words[0].startswith("-"):
         words = words[1:]  # VARIABLE=value before the command
-    if words[:3] == ["python", "-m", "cluster.job"]:
+    if words[:3] == ["python", "-m", "cluster.jobs.job"]:
         words = ["focusvit", *words[3:]]
     if words[:3] == ["python", "-m", "mlflow"]:
         words = words[2:]

@@ -2,7 +2,7 @@
 
 import os
 
-from transfer.jobs import Job, Outcome
+from transfer.tasks.job import Job, Outcome
 from transfer.work import run_task
 
 

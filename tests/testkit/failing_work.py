@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.build import ShardTask, run_shard
+from pipeline.shards.build import ShardTask
+from pipeline.shards.task import run_shard
 
 
 def _count(task: ShardTask, mark: str) -> int:

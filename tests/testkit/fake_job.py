@@ -16,7 +16,7 @@ class FakeClient:
     def __init__(self, status="SUCCEEDED", code=0, message="", log=("hello\n",), fail=None):
         self.info = types.SimpleNamespace(
             submission_id="one", job_id=None, status=status, driver_exit_code=code, message=message, start_time=1000,
-            end_time=61000, metadata={"focusvit_verb": "info"}, entrypoint="python -m cluster.job info /x",
+            end_time=61000, metadata={"focusvit_verb": "info"}, entrypoint="python -m cluster.jobs.job info /x",
         )  # fmt: skip
         self.log, self.fail, self.stopped = log, fail, []
 

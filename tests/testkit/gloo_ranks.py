@@ -37,7 +37,7 @@ def _one(path: list[str], queue: Any, function: Any, rank: int, world_size: int,
     try:
         import torch
 
-        from focusvit.ranks import start_group, stop_group
+        from focusvit.train.ranks import start_group, stop_group
 
         torch.set_num_threads(1)
         start_group(rank, world_size, store)

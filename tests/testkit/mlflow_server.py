@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
 from testkit.ray_head import die_with_parent, free_ports
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focusvit.model_config import FocusViTConfig
-from focusvit.partitions import random_cells
+from focusvit.model.config import FocusViTConfig
+from focusvit.model.partitions import random_cells
 
 TINY = {"image_px": (16, 24), "patch_px": 4, "width": 16, "depth": 4, "heads": 2, "num_classes": 5, "num_latents": 3}
 

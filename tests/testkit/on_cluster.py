@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import requests
+
 from testkit.mlflow_server import MlflowServer
 from testkit.ray_head import BIN, RayHead
 

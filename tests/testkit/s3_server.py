@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline import storage
+from pipeline.io import storage
 
 
 @contextmanager

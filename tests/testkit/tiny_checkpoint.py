@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from focusvit.checkpoint import Checkpoint, save_checkpoint
-from focusvit.config_json import to_json
-from focusvit.loader import DataConfig
-from focusvit.model import FocusViT, FocusViTConfig
-from pipeline.image import ImageConfig
-from pipeline.superpixels import SuperpixelConfig
+from focusvit.data.loader import DataConfig
+from focusvit.model.model import FocusViT, FocusViTConfig
+from focusvit.runs.checkpoint import Checkpoint, save_checkpoint
+from focusvit.runs.config_json import to_json
+from pipeline.image.image import ImageConfig
+from pipeline.superpixels.segment import SuperpixelConfig
 
 from .tiny_shards import CLASSES
 

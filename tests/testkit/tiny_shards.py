@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import storage
-from pipeline.build import build_shard
-from pipeline.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name
-from pipeline.embedded import draw_shape
-from pipeline.image import ImageConfig, decode_image
-from pipeline.sample import FORMAT_VERSION, Sample, encode
-from pipeline.superpixels import SuperpixelConfig, segment_image
+from pipeline.image.image import ImageConfig, decode_image
+from pipeline.io import storage
+from pipeline.shards.build import build_shard
+from pipeline.shards.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name
+from pipeline.shards.sample import FORMAT_VERSION, Sample, encode
+from pipeline.sources.embedded import draw_shape
+from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 CLASSES = ("disc", "square", "triangle", "star")
 

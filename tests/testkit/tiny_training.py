@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from focusvit.checkpoint import load_weights
-from focusvit.recipes import debug
-from focusvit.run import MetricsLog, RunDir
-from focusvit.train import train
-from focusvit.train_config import TrainConfig
+from focusvit.recipes.small import debug
+from focusvit.runs.checkpoint import load_weights
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.train.config import TrainConfig
+from focusvit.train.loop import train
 
 
 class Stop(Exception):  # noqa: N818 - it is no error of anything

@@ -3,8 +3,9 @@
 from collections import OrderedDict
 
 import torch
-from testkit.model_reference import shaken
 from torch import Tensor, nn
+
+from testkit.model_reference import shaken
 
 
 class TorchvisionLike(nn.Module):

@@ -1,78 +1,173 @@
-"""The house keeps its shape: arrows between packages run one way, heavy libraries stay in their rooms."""
+"""The house keeps its shape: arrows between packages and rooms run one way, heavy libraries stay in their rooms.
+
+A room is a folder of a package; a file that lies directly in a package is a room of its own (`pipeline/errors.py`).
+`pytest tests/unit/test_architecture.py -k arrows -s` prints every arrow.
+"""
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from testkit.checkout import ROOT
+
 LAYERS = ("pipeline", "focusvit", "transfer", "cluster")  # each may import itself and what stands before it
-FILES = sorted(path for name in LAYERS for path in (ROOT / name).rglob("*.py"))
+LABORATORY = "tests/benchmarks"
 # Third-party roots with one home each (a prefix of the path below the root).
 HOMES = {
-    "ray": ("pipeline/executors.py", "cluster/"),
-    "mlflow": ("focusvit/tracking.py", "focusvit/pyfunc_model.py"),
+    "ray": ("pipeline/shards/executors.py", "cluster/"),
+    "mlflow": ("focusvit/runs/tracker.py", "focusvit/runs/pyfunc.py"),
     "torch": ("focusvit/", "transfer/", "cluster/"),
-    "albumentations": ("focusvit/augment.py", "focusvit/transforms.py"),
-    "fast_slic": ("pipeline/slic.py",),
+    "albumentations": ("focusvit/data/augment.py", "focusvit/data/transforms.py"),
+    "fast_slic": ("pipeline/superpixels/slic.py",),
     "tyro": ("pipeline/commandline.py",),
 }
-# The model side also runs on a machine that has only torch and numpy.
-TORCH_ONLY = "model stem pooling position attention blocks presets batch optim array_loader".split()
+# What runs on a machine that has only torch and numpy: with everything that it imports when it is loaded.
+TORCH_ONLY = ("focusvit/model/", "focusvit/segment/", "focusvit/data/batch.py", "focusvit/train/optim.py")
+MAX_FILES, MAX_LINES = 16, 300
 
 
-def _imports(path: Path) -> set[tuple[str, bool]]:
-    """(root, at module level) of every absolute import in the file, and of relative ones as their own package."""
+def _files() -> Iterator[Path]:
+    for name in (*LAYERS, LABORATORY):
+        for path in sorted((ROOT / name).rglob("*.py")):
+            if "peers" not in path.parts:  # scripts of other environments
+                yield path
+
+
+PATHS = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in _files()}
+PRODUCT = [path for path in PATHS.values() if path.relative_to(ROOT).parts[0] in LAYERS]
+
+
+def _place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _room(module: str) -> str:
+    path = PATHS[module].relative_to(ROOT)
+    return path.as_posix() if len(path.parts) == 2 and path.name != "__init__.py" else path.parent.as_posix()
+
+
+@cache
+def _imports(module: str) -> set[tuple[str, bool]]:
+    """(module of this house, or root of another package; at module level) of every import in the file."""
+    path = PATHS[module]
     tree = ast.parse(path.read_text())
-    top = set(map(id, tree.body))
+    top = {id(node) for node in tree.body}
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
     for node in ast.walk(tree):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            found |= {(name.name.split(".")[0], id(node) in top) for name in node.names}
+            names = [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level <= 1, f"{path}: a relative import that leaves the package"
-            root = path.relative_to(ROOT).parts[0] if node.level else (node.module or "").split(".")[0]
-            found.add((root, id(node) in top))
+            assert node.level <= 1, f"{path}: a relative import that leaves its room"
+            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            for name in node.names:
+                inner = f"{base}.{name.name}"
+                assert inner in PATHS or base in PATHS or base.split(".")[0] not in LAYERS, f"{path}: {base} is nowhere"
+                names.append(inner if inner in PATHS else base)
+        found |= {(name if name in PATHS else name.split(".")[0], id(node) in top) for name in names}
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_imports_run_one_way_and_stay_home(path):
-    place = path.relative_to(ROOT).as_posix()
+@cache
+def _arrows() -> dict[str, set[str]]:
+    """Room -> rooms that its files import, lazily or not."""
+    found: dict[str, set[str]] = {}
+    for module in PATHS:
+        targets = {_room(name) for name, _ in _imports(module) if name in PATHS}
+        found.setdefault(_room(module), set()).update(targets - {_room(module)})
+    return found
+
+
+def _reach(start: str, arrows: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in arrows.get(waiting.pop(), set()) - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
+def test_the_house_was_found():
+    assert len(PRODUCT) > 150 and len(_arrows()) > 25  # else every test below passes empty
+
+
+def test_arrows_between_rooms_run_one_way():
+    arrows = _arrows()
+    for room in sorted(arrows):
+        sys.stdout.write(f"{room} -> {', '.join(sorted(arrows[room])) or 'nothing'}\n")
+    circles = [room for room in arrows if room in _reach(room, arrows)]
+    assert not circles, f"rooms that reach themselves: {circles}"
+
+
+def test_no_two_files_import_each_other():
+    arrows = {module: {name for name, _ in _imports(module) if name in PATHS and name != module} for module in PATHS}
+    circles = [module for module in arrows if module in _reach(module, arrows)]
+    assert not circles, f"files that reach themselves: {circles}"
+
+
+@pytest.mark.parametrize("module", PATHS)
+def test_imports_run_one_way_and_stay_home(module):
+    place = _place(PATHS[module])
+    if place.startswith("tests"):
+        return
     layer = LAYERS.index(place.split("/")[0])
-    for root, _ in _imports(path):
+    for name, _ in _imports(module):
+        root = name.split(".")[0]
         if root in LAYERS:
-            assert LAYERS.index(root) <= layer, f"{place} imports {root}, which stands above it"
+            assert LAYERS.index(root) <= layer, f"{place} imports {name}, which stands above it"
         if root in HOMES:
             assert place.startswith(HOMES[root]), f"{place} imports {root}; its home is {HOMES[root]}"
-        assert root != "tests"
+        assert root not in ("tests", "testkit"), f"{place} imports {name}: the product needs no laboratory"
 
 
-@pytest.mark.parametrize("name", TORCH_ONLY)
-def test_model_side_needs_only_torch_and_numpy(name):
-    path = ROOT / "focusvit" / f"{name}.py"
-    allowed = {"torch", "numpy", "focusvit", *sys.stdlib_module_names}
-    assert {root for root, at_top in _imports(path) if at_top} <= allowed
+@pytest.mark.parametrize("module", [name for name in PATHS if _place(PATHS[name]).startswith(TORCH_ONLY)])
+def test_the_model_needs_only_torch_and_numpy(module):
+    """Transitively: what loading the module loads, and what that loads."""
+    allowed = {"torch", "numpy", "triton", *sys.stdlib_module_names}
+    at_top = {name: {target for target, top in _imports(name) if top} for name in PATHS}
+    for name in {module, *_reach(module, at_top)}:
+        if name in PATHS:
+            assert not name.startswith("pipeline"), f"{module} loads {name}"
+        else:
+            assert name in allowed, f"{module} loads {name}"
+
+
+def _loaded(code: str, watched: str) -> list[str]:
+    """The modules of `watched` that a fresh process holds after `code`."""
+    code += f"\nimport sys\nprint('LOADED', [m for m in '{watched}'.split() if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.rpartition("LOADED ")[2])
 
 
 def test_import_focusvit_loads_nothing_heavy():
     heavy = "torch numpy cv2 ray mlflow albumentations pyarrow pipeline"
-    code = f"import sys, focusvit; print([m for m in '{heavy}'.split() if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert _loaded("import focusvit", heavy) == []
+    assert _loaded("import focusvit; focusvit.FocusViT", heavy) == ["torch", "numpy"]
+
+
+def test_the_onnx_predictor_loads_neither_torch_nor_ray():
+    code = "import focusvit.predict.predict, focusvit.predict.onnx_predictor"
+    assert _loaded(code, "torch ray mlflow albumentations") == []
 
 
 def test_every_verb_leads_somewhere():
-    from focusvit.bench import BENCHES
     from focusvit.cli import VERBS
+    from tests.benchmarks.__main__ import BENCHES
 
     for verb, (target, _) in {**VERBS, **BENCHES}.items():
         module, function = target.split(":")
-        source = ROOT / (module.replace(".", "/") + ".py")
-        names = {node.name for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)}
-        assert function in names, f"focusvit {verb} points at {target}, which does not exist"
+        names = {node.name for node in ast.parse(PATHS[module].read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert function in names, f"{verb} points at {target}, which does not exist"
 
 
 def test_packages_come_from_this_checkout():
@@ -83,11 +178,20 @@ def test_packages_come_from_this_checkout():
 
 def test_top_level_holds_only_the_agreed_folders():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
     folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line}
-    assert folders <= {*LAYERS, "tests", ".ci"}
+    assert folders and folders <= {*LAYERS, "tests", ".ci"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", PATHS.values(), ids=_place)
 def test_files_stay_readable(path):
-    assert len(path.read_text().splitlines()) <= 300
+    assert len(path.read_text().splitlines()) <= MAX_LINES
     assert path.stem not in {"utils", "util", "common", "helpers", "base", "misc"}
+
+
+def test_rooms_stay_small():
+    rooms: dict[Path, int] = {}
+    for path in PATHS.values():
+        rooms[path.parent] = rooms.get(path.parent, 0) + (path.name != "__init__.py")
+    assert {_place(room): count for room, count in rooms.items() if count > MAX_FILES} == {}

@@ -1,12 +1,12 @@
 """Every command in the documents is understood by the program that it names."""
 
 import re
-from pathlib import Path
 
 import pytest
+
+from testkit.checkout import ROOT
 from testkit.command_lines import check
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "pipeline/README.md", "focusvit/README.md", "transfer/README.md", "cluster/README.md"]
 
 
@@ -25,10 +25,10 @@ def commands(text: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_are_understood(document, monkeypatch):
-    from focusvit.recipes import debug
+    from focusvit.recipes.small import debug
 
-    monkeypatch.setattr("cluster.training.load_checkpoint", lambda uri: None)
-    monkeypatch.setattr("cluster.training.finetune", lambda record: debug())
+    monkeypatch.setattr("cluster.train.pretrain.load_checkpoint", lambda uri: None)
+    monkeypatch.setattr("cluster.train.pretrain.finetune", lambda record: debug())
     for command in commands((ROOT / document).read_text()):
         if not re.search(r"\[|\.\.\.|\|", command):  # a synopsis, not a command
             assert check(command, monkeypatch), command
@@ -42,7 +42,7 @@ def test_links_lead_somewhere(document):
 
 
 def test_recipes_named_in_the_readme_exist():
-    from focusvit.recipes import RECIPES
+    from focusvit.recipes.small import RECIPES
 
     named = re.findall(r"focusvit pretrain +(\w+)", (ROOT / "README.md").read_text())
     assert named and set(named) <= set(RECIPES)

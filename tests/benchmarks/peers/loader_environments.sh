@@ -1,8 +1,8 @@
 #!/bin/bash
-# One pinned environment for each loader that `focusvit bench loader` is measured beside. About 6 GB.
+# One pinned environment for each loader that `python -m tests.benchmarks loader` is measured beside. About 6 GB.
 #
 #   tests/benchmarks/peers/loader_environments.sh FOLDER [NAME ...]
-#   focusvit bench loader --peers FOLDER
+#   python -m tests.benchmarks loader --peers FOLDER
 #
 # All of them get the same numpy-level packages as constraints.txt, so decoder, crop and fit are the same code. torch is
 # that of constraints.txt too; torchvision 0.28.0 belongs to it (a CPU-only torch needs `loader_parts.load_torchvision`).

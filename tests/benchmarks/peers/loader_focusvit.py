@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from loader_parts import BATCH, IMAGE_PX, MAP_PX, TOKENS, samples, serve
 
-from focusvit.batch import Batch
-from focusvit.data_config import DataConfig
-from focusvit.loader import TrainLoader
-from pipeline import hierarchy
-from pipeline.dataset import open_dataset
+from focusvit.data.batch import Batch
+from focusvit.data.config import DataConfig
+from focusvit.data.loader import TrainLoader
+from pipeline.shards.dataset import open_dataset
+from pipeline.superpixels import hierarchy
 
 mode, data = sys.argv[1:3]
 FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION

@@ -1,4 +1,4 @@
-"""What the loader contestants share: the same samples, the same work on each, and how `focusvit bench loader` asks.
+"""What the loader contestants share: the same samples, the same work on each, and how `bench loader` asks.
 
 A contestant is a process that builds its own copy of the samples, then answers each line on standard input with one
 pass over all of them: samples, cpu_s, wall_s, first_cpu_s, first_wall_s (to the first batch) and rss_mb, as JSON.
@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import torch
 
-from focusvit.augment import TrainViews
-from pipeline.dataset import open_dataset
-from pipeline.png import decode_gray8
-from pipeline.superpixels import Superpixels
+from focusvit.data.augment import TrainViews
+from pipeline.image.png import decode_gray8
+from pipeline.shards.dataset import open_dataset
+from pipeline.superpixels.segment import Superpixels
 
 BATCH, IMAGE_PX, MAP_PX, TOKENS = 64, 224, 112, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

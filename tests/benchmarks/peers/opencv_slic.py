@@ -1,4 +1,4 @@
-"""OpenCV's SLIC (opencv-contrib), for `focusvit bench superpixels --opencv-python PYTHON`.
+"""OpenCV's SLIC (opencv-contrib), for `python -m tests.benchmarks superpixels --opencv-python PYTHON`.
 
 Its wheel replaces the one that FocusViT uses, so it runs in an environment of its own:
     python3 -m venv cv && cv/bin/pip install opencv-contrib-python-headless==4.12.0.88 numpy==2.2.6

@@ -1,8 +1,8 @@
 #!/bin/bash
-# timm beside the packages that are here, for its row of `focusvit bench model`. About 20 MB.
+# timm beside the packages that are here, for its row of `python -m tests.benchmarks model`. About 20 MB.
 #
 #   tests/benchmarks/peers/timm.sh FOLDER
-#   PYTHONPATH=FOLDER focusvit bench model
+#   PYTHONPATH=FOLDER python -m tests.benchmarks model
 #
 # timm imports torchvision, whose wheel belongs to the CUDA build of torch: its compiled operators do not load beside a
 # CPU-only torch, and no ViT needs them. So their declaration is left out, in every Python that has FOLDER on its path.

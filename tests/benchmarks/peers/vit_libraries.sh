@@ -13,6 +13,6 @@ $python -m venv "$folder"
   transformers==5.23.0 accelerate==1.15.0 safetensors numpy opencv-python-headless fsspec tqdm scipy numba pytest \
   pytest-timeout
 cd "$root"
-"$folder/bin/python" -m pytest -rs -p no:cacheprovider tests/unit/test_focusvit_patching.py \
-  tests/unit/test_focusvit_patching_use.py tests/unit/test_focusvit_model_pretrained.py \
-  tests/unit/test_focusvit_pretrained_files.py
+"$folder/bin/python" -m pytest -rs -p no:cacheprovider tests/unit/focusvit/drop_in/test_patch.py \
+  tests/unit/focusvit/drop_in/test_use.py tests/unit/focusvit/runs/test_pretrained.py \
+  tests/unit/focusvit/runs/test_pretrained_files.py

@@ -1,0 +1,126 @@
+"""kNN and few-shot of each checkpoint while the training goes on: Ray tasks on a CPU that the training leaves free.
+
+The driver looks for new checkpoints, copies their weights (the training may delete its own), and lets one task after
+another score them. Points go to `transfer.jsonl` of the run directory and from there to the tracker, keyed by samples
+seen. Nothing here can stop or slow a training: what fails is said and left out.
+"""
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from pipeline.io import storage
+from pipeline.shards.dataset import open_dataset
+from transfer.checkpoint_score import ScoreJob, score_checkpoint
+from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.task import Task
+
+POINTS = "transfer.jsonl"
+_EVERY_S = 1.0
+_COPIED = ("model.safetensors", "checkpoint.json")  # in this order: the second one makes a checkpoint complete
+
+
+def check_task(text: str) -> Task:
+    """The task of --score-on, opened once so that a mistake is said before anything starts. Raises UsageError."""
+    task = parse_task(text)
+    open_dataset(task.uri).split(task.train)
+    return task
+
+
+@contextmanager
+def scored_checkpoints(run_dir: str, score_on: str | None) -> Iterator[None]:
+    """Inside, every finished checkpoint of `run_dir` is scored on the task; leaving waits for those under way."""
+    if not score_on:
+        yield
+        return
+    scorer = _Scorer(RunDir(run_dir), check_task(score_on))
+    thread = threading.Thread(target=scorer.run, name="scoring", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        scorer.stopped.set()
+        raise
+    scorer.finished.set()
+    thread.join()
+
+
+class _Scorer:
+    """Copies checkpoints as they appear and scores them, oldest first, one at a time: the tracker wants that order."""
+
+    def __init__(self, run: RunDir, task: Task) -> None:
+        self._run, self._task = run, task
+        self._log = MetricsLog(run, name=POINTS)
+        self._seen = {point["samples"] for point in self._log.points}
+        self._waiting: deque[tuple[int, str]] = deque()
+        self._running: tuple[int, str, Any] | None = None
+        self.finished, self.stopped = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            last = self.finished.wait(_EVERY_S)
+            try:
+                self._find()
+            except Exception as error:  # a store that does not answer now may answer next time
+                self._say(f"cannot look for checkpoints ({_first_line(error)})")
+            self._advance()
+            if last and not self._waiting and not self._running:
+                self._log.flush()
+                return
+            if last:  # `wait` returns at once from now on
+                self.stopped.wait(_EVERY_S)
+
+    def _find(self) -> None:
+        for samples in self._run.checkpoints():
+            if samples not in self._seen:
+                place = self._copy(samples)
+                self._seen.add(samples)
+                if place:
+                    self._waiting.append((samples, place))
+
+    def _advance(self) -> None:
+        """Take the scores that are ready, then give out the next checkpoint."""
+        import ray
+
+        try:
+            if self._running:
+                samples, place, score = self._running
+                if not ray.wait([score], timeout=0)[0]:
+                    return
+                self._running = None
+                self._remove(place)
+                self._log.append(samples, ray.get(score))
+                self._log.flush()
+            if self._waiting:
+                samples, place = self._waiting.popleft()
+                job = ScoreJob(checkpoint=place, task=self._task)
+                self._running = (samples, place, ray.remote(num_cpus=1, max_retries=1)(score_checkpoint).remote(job))
+        except Exception as error:  # the training must not notice
+            self._say(f"the checkpoint at {samples} samples was not scored ({_first_line(error)})")
+
+    def _copy(self, samples: int) -> str | None:
+        """A copy of the checkpoint's weights; None when the training deleted it in this moment."""
+        there, here = self._run.checkpoint_uri(samples), self._run.path("scored", f"{samples:012d}")
+        try:
+            for name in _COPIED:
+                storage.put(storage.join(here, name), storage.read_bytes(storage.join(there, name)))
+        except FileNotFoundError:
+            self._say(f"the checkpoint at {samples} samples was replaced before it could be scored")
+            return None
+        return here
+
+    def _remove(self, place: str) -> None:
+        for name in reversed(_COPIED):
+            storage.remove(storage.join(place, name))
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"scoring on {self._task.name}: {text}\n")
+
+
+def _first_line(error: Any) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,93 @@
+"""What a training will take, before it starts: steps, tokens, FLOPs, memory, time at a throughput. Needs no GPU."""
+
+import json
+from typing import TYPE_CHECKING
+
+from focusvit.runs.config_json import flatten, to_json
+from focusvit.train.config import TrainConfig
+from pipeline.shards.dataset import Dataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from focusvit.model.model import FocusViT
+
+
+def describe(
+    config: TrainConfig, data: Dataset, run_dir: str, workers: str, full: bool = False, rate: float | None = None
+) -> str:
+    """The plan as text; `full` adds the resolved config, the parameters, tokens, FLOPs, memory and the time.
+
+    `rate`: images a second of all workers together; None shows three of them.
+    """
+    split = data.split(config.data.train_split)
+    steps = config.num_steps(split.num_samples)
+    eval_samples = data.split(config.data.eval_split).num_samples
+    tokens = config.model.tokens or config.model.num_patches
+    lines = [
+        f"data      {data.uri}: {split.num_samples} to train, {eval_samples} to score, {len(data.classes)} classes",
+        f"run       {run_dir}, workers {workers}",
+        f"steps     {steps} of {config.global_batch} samples = {config.epochs:g} epochs, "
+        f"{len(config.milestones(split.num_samples, config.eval_every_epochs))} scorings",
+        f"model     {config.model.image_px} px, {config.model.num_patches} patches -> {tokens} tokens, "
+        f"width {config.model.width}, depth {config.model.depth}",
+    ]
+    if config.init_from:
+        lines.append(f"from      {config.init_from}")
+    warmup = config.optim.warmup_epochs
+    if config.epochs <= warmup:
+        lines.append(
+            f"warning   the warm-up takes {warmup:g} epochs and the run {config.epochs:g}: the learning rate rises to "
+            f"the end, to {100 * config.epochs / warmup:.0f} % of optim.lr, and never falls. "
+            "Set a smaller --optim.warmup-epochs."
+        )
+    if full:
+        lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate)
+        lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | None) -> list[str]:
+    from focusvit.model.cost import example_inputs
+    from focusvit.model.model import FocusViT
+    from focusvit.train.flops import step_flops
+
+    model = FocusViT(config.model)
+    parameters = sum(p.numel() for p in model.parameters())
+    an_image = _kept_for_backward(model, example_inputs(config.model, 2)) / 2
+    state = parameters * 4 * (4 if config.optim.name == "adamw" else 3) + (parameters * 4 if config.ema_decay else 0)
+    at_a_time = config.micro_batch or -(-config.global_batch // workers)
+    at_a_time = min(at_a_time, -(-config.global_batch // workers))
+    total = config.num_steps(num_samples) * config.global_batch
+    budgets = config.token_budgets or (config.model.tokens,)
+    flops = step_flops(model, budgets)
+    a_sample = sum(flops.values()) / len(flops)  # budgets are drawn equally often
+    tokens = sum(k or config.model.num_patches for k in budgets) / len(budgets)
+    hours = ", ".join(f"{r:g} img/s: {total / r / 3600:.1f} h" for r in ((rate,) if rate else (100, 1000, 10000)))
+    return [
+        f"params    {parameters / 1e6:.2f} M; weights, gradients and optimizer {state / 1e9:.2f} GB on each worker",
+        f"tokens    {tokens:g} an image, {total * tokens:.3g} in the run",
+        f"FLOPs     {a_sample / 6e9:.3f} G multiply-adds an image forward, three times that in training; "
+        f"{a_sample * total:.3g} FLOP in the run",
+        f"memory    about {an_image / 1e6:.0f} MB kept for backward for each image of a micro-batch (fp32); "
+        f"{(state + an_image * at_a_time) / 1e9:.1f} GB on each worker with {at_a_time} images at a time",
+        f"time      {total} samples; {hours}",
+    ]
+
+
+def _kept_for_backward(model: "FocusViT", inputs: "tuple[Tensor, Tensor | None]") -> int:
+    """Bytes that one forward keeps for its backward, each storage counted once, weights left out."""
+    import torch
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: "Tensor") -> "Tensor":
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place] = (tensor, tensor.untyped_storage().nbytes())  # held, so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.train()(*inputs)
+    return sum(size for _, size in kept.values())

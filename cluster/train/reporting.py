@@ -1,0 +1,212 @@
+"""What the driver of a training shows and sends: the MLflow run, its curves, the progress bar, the pictures."""
+
+import io
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from focusvit.runs.checkpoint import load_checkpoint
+from focusvit.runs.config_json import to_json
+from focusvit.runs.pyfunc import log_model
+from focusvit.runs.run_dir import RunDir, flat_params, parse_metrics
+from focusvit.runs.shipper import Shipper
+from focusvit.runs.tracker import Tracker
+from focusvit.train.config import TrainConfig
+from pipeline.io import storage
+from pipeline.shards.dataset import Dataset
+
+from .checkpoint_scores import POINTS
+from .launch import LaunchConfig
+from .loader_watch import LoaderWatch
+from .termination import ended_gently
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> Iterator[Callable[[], dict[str, Any]]]:
+    """An MLflow run around a training: the same one for every start on the same run directory.
+
+    Yields `finish`, which sends pictures and the model and returns the summary. Leaving by an exception or a signal
+    marks the run FAILED or KILLED.
+    """
+    run, started = RunDir(launch.run_dir), time.monotonic()
+    known, verb = run.info(), "finetune" if config.init_from else "pretrain"
+    tracker = Tracker.open(
+        str(known.get("tracking_uri", launch.tracking_uri)),
+        known.get("experiment", launch.experiment),
+        launch.run_name or "training",
+        run_id=known.get("run_id"),
+        tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": verb, "mlflow.source.name": f"focusvit {verb}"},
+    )
+    with ended_gently(run), tracker:
+        run.set_info(
+            {
+                "run_id": tracker.run_id,
+                "tracking_uri": storage.without_password(tracker.uri),
+                "experiment": known.get("experiment", launch.experiment),
+                "starts": known.get("starts", 0) + 1,
+            }
+        )
+        tracker.watch()
+        tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
+        split = data.split(config.data.train_split)
+        if not known:
+            tracker.dataset(data.uri.rsplit("/", 1)[-1], split.identity, data.uri)
+        tracker.tags({"data_identity": split.identity, "data_root_hash": split.root_hash.hex()})
+        if config.model.needs_maps:
+            tracker.image(overlay(config, data), "superpixels_seen_in_training")
+        total = config.num_steps(split.num_samples) * config.global_batch
+        bar = _Progress(total, run.latest() or 0, tracker.run_id, quiet=launch.json)
+        shipper = Shipper(launch.run_dir, tracker, on_point=bar.point).start()
+        scores = Shipper(launch.run_dir, tracker, name=POINTS).start() if launch.score_on else None
+
+        def finish() -> dict[str, Any]:
+            unsent = shipper.finish() + (scores.finish() if scores else 0)
+            bar.close()
+            summary = _summary(run, tracker, data, time.monotonic() - started, unsent)
+            _send_results(run, tracker, data, summary)
+            return summary
+
+        try:
+            yield finish
+        except BaseException:
+            shipper.finish(timeout_s=10)
+            if scores:
+                scores.finish(timeout_s=10)
+            bar.close()
+            raise
+
+
+def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
+    """Training views of a few samples with their regions, exactly as the model gets them."""
+    from focusvit.data.loader import TrainLoader
+    from focusvit.predict.pictures import superpixel_overlay
+
+    split = data.split(config.data.train_split)
+    loader = TrainLoader(
+        split,
+        config.data,
+        seed=config.seed,
+        global_batch=min(count, split.num_samples),
+        rank=0,
+        world_size=1,
+        tokens=config.model.tokens,
+    )
+    batch = loader.peek()
+    assert batch.maps is not None
+    return superpixel_overlay(batch.images.permute(0, 2, 3, 1).numpy(), batch.maps.numpy())
+
+
+def _send_results(run: RunDir, tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> None:
+    """Description, confusion matrix of the last scoring, model; a store that fails now does not undo a training."""
+    try:
+        tracker.tags({"mlflow.note.content": description(summary, data.uri)})
+        if storage.exists(run.path("confusion.npy")):
+            from focusvit.predict.pictures import confusion_figure
+
+            counts = np.load(io.BytesIO(storage.read_bytes(run.path("confusion.npy"))))
+            if len(counts) <= 100:
+                tracker.figure(confusion_figure(counts, data.classes), "confusion_matrix")
+            totals = np.maximum(1, counts.sum(1))
+            table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
+            tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "per_class")
+        best = run.best()
+        if best is not None:
+            log_model(tracker, run.checkpoint_uri(best))
+            _send_looks(run.checkpoint_uri(best), tracker, data)
+    except Exception as error:
+        sys.stderr.write(f"the tracking store did not take pictures or model ({str(error)[:200]}); the run is done\n")
+
+
+def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int = 4) -> None:
+    """What the model sees of a few scored samples at other token budgets, and where each block looks: two sliders."""
+    from focusvit.predict.look import Eye, slider_frames
+    from focusvit.runs.checkpoint import load_model
+
+    eye = Eye(*load_model(checkpoint_uri, "cpu"))
+    split = data.split(eye.record.config["data"]["eval_split"])
+    places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
+    for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):
+        tracker.step_image(picture, series, step)
+
+
+def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsent: int) -> dict[str, Any]:
+    best, latest = run.best(), run.latest()
+    assert best is not None and latest is not None
+    points = parse_metrics(storage.read_bytes(run.path("metrics.jsonl")))
+    metrics: dict[str, float] = {}
+    for point in points:
+        metrics.update(point["values"])
+    return {
+        "run_dir": run.uri,
+        "checkpoint": run.checkpoint_uri(best),
+        "best_val_top1": load_checkpoint(run.checkpoint_uri(best)).metrics.get("val/top1"),
+        "metrics": metrics,
+        "samples_seen": latest,
+        "num_classes": len(data.classes),
+        "seconds": round(seconds, 1),
+        "run_id": tracker.run_id,
+        "tracking_uri": storage.without_password(tracker.uri),
+        "points_not_sent": unsent,
+    }
+
+
+def description(summary: dict[str, Any], data_uri: str) -> str:
+    """Markdown for a reviewer, on the run's page and in the column of that name: how well, after what, where it is."""
+    share, chance = summary["best_val_top1"], 1 / summary["num_classes"]
+    score = "not scored" if share is None else f"val/top1 **{share:.2%}** (chance {chance:.2%})"
+    return (
+        f"{score} after {int(summary['samples_seen'])} samples of `{data_uri}`\n\n"
+        f"best checkpoint: `{summary['checkpoint']}`"
+    )
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """What a finished training comes to, for the terminal."""
+    metrics = summary["metrics"]
+    scores = ", ".join(
+        f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics
+    )
+    return (
+        f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
+        f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "
+        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
+    )
+
+
+class _Progress:
+    """A bar over samples with images per second, time left, loss and the last score."""
+
+    def __init__(self, total: int, done: int, run_id: str, quiet: bool) -> None:
+        self._run_id = run_id
+        self._bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=quiet or None, desc="train")
+        self._quiet, self._shown, self._said_wait, self._lock = quiet, {}, False, threading.Lock()  # type: ignore[var-annotated]
+        self._loader = LoaderWatch(done)
+
+    def point(self, point: dict[str, Any]) -> None:
+        with self._lock:
+            values = point["values"]
+            log.info("point", extra={"facts": {"run": self._run_id, "samples": point["samples"], **values}})
+            for name, label in (("train/loss", "loss"), ("val/top1", "val_top1"), ("perf/img_per_s", "img/s")):
+                if name in values:
+                    self._shown[label] = f"{values[name]:.0f}" if label == "img/s" else f"{values[name]:.3f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(max(0, point["samples"] - self._bar.n))
+            share = self._loader.share(point)
+            if share is not None and not self._said_wait and not self._quiet:
+                self._said_wait = True
+                tqdm.write(
+                    f"waiting for data {share:.0%} of the time: add loader workers (--data.loader-workers) or CPUs",
+                    file=sys.stderr,
+                )
+
+    def close(self) -> None:
+        self._bar.close()

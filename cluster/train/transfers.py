@@ -1,0 +1,121 @@
+"""`focusvit transfer`: the suite with Ray around it: tasks side by side, and fine-tuning on any number of workers.
+
+Without either it runs in this process and Ray is never started. The work of a task is a pure function of its job
+(`transfer.work.run_task`); this only places it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.ray_session import cpus_each, node_cpus, node_gpus, ray_session
+from focusvit.train.config import TrainConfig
+from pipeline.commandline import parse
+from pipeline.errors import UsageError
+from pipeline.io import storage
+from transfer.finetune import Train, train_here
+from transfer.suite import TransferConfig, run
+from transfer.tasks.job import Job, MapTasks, Outcome, in_turn
+
+from .launch import LaunchConfig, worker_range
+from .pretrain import train_on_ray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferLaunch(TransferConfig):
+    """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
+
+    tasks_at_once: int = 1
+    """Tasks that run side by side, each as a Ray task; 1 = one after another in this process, without Ray."""
+    workers: str = "1"
+    """Ray Train workers of each fine-tuning, a number or MIN-MAX; 1 = in this process, without Ray."""
+    ray_address: str | None = None
+    """A running Ray cluster; without it Ray starts inside this process when it is needed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        worker_range(self.workers)
+        if self.tasks_at_once < 1:
+            raise ValueError(f"--tasks-at-once is {self.tasks_at_once}: use 1 or more.")
+
+
+def main(argv: list[str]) -> int:
+    config = parse(TransferLaunch, argv, prog="focusvit transfer")
+    here = config.ray_address is None
+    map_tasks: MapTasks = in_turn if here and config.tasks_at_once == 1 else _side_by_side(config)
+    train: Train = train_here if here and config.workers == "1" else _on_workers(config)
+    return run(config, map_tasks, train)
+
+
+def _side_by_side(config: TransferLaunch) -> MapTasks:
+    """`map_tasks` on Ray. A task whose worker dies becomes a failure of that task; the others go on."""
+
+    def map_tasks(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
+        with ray_session(config.ray_address):
+            import ray
+
+            _check_places(config, ray.nodes())
+            most = min(config.tasks_at_once, len(jobs))
+            needs = task_needs(ray.nodes(), most, with_gpu=jobs[0].device != "cpu")
+            # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
+            remote = ray.remote(max_retries=0, **needs)(work)
+            waiting = list(jobs)
+            running: dict[Any, Job] = {}
+            while waiting or running:
+                while waiting and len(running) < most:
+                    job = waiting.pop(0)
+                    running[remote.remote(job)] = job
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                job = running.pop(ready)
+                try:
+                    yield ray.get(ready)
+                except ray.exceptions.RayError as error:
+                    lines = str(error).strip().splitlines() or [type(error).__name__]
+                    said = isinstance(error, ray.exceptions.RayTaskError)  # an error of the work, its text comes last
+                    reason = f"failed on Ray: {lines[-1]}" if said else f"its Ray worker died ({lines[0]})"
+                    yield Outcome(task=job.task, failures=[f"{job.task.name}: {reason}"])
+
+    return map_tasks
+
+
+def task_needs(nodes: list[dict[str, Any]], num: int, with_gpu: bool) -> dict[str, Any]:
+    """What each of `num` tasks side by side asks Ray for: CPUs, and GPUs or a share of one, all on one node."""
+    cpus = node_cpus(nodes)
+    if not with_gpu:
+        return {"num_cpus": cpus_each(cpus, num)}
+    gpus = node_gpus(nodes)
+    if not any(gpus):
+        raise UsageError("this machine has a GPU and Ray's nodes have none. Use --device cpu.")
+    share = min(1.0, sum(gpus) / num)
+    most = [int(count / share + 1e-6) for count in gpus]
+    return {"num_cpus": cpus_each(cpus, min(num, sum(most)), most), "num_gpus": share}
+
+
+def _check_places(config: TransferLaunch, nodes: list[dict[str, Any]]) -> None:
+    """Several nodes need a place for results that all of them see; what a node caches for itself may be its own."""
+    num_nodes = sum(node["Alive"] for node in nodes)  # Ray lists the dead ones too
+    if num_nodes > 1 and storage.is_local(storage.resolve(config.out)) and not config.features_folder:
+        raise UsageError(
+            f"the cluster has {num_nodes} nodes, and features would be cached below --out {config.out}. Name a local "
+            "folder that every node has: --features-folder /tmp/focusvit-features (and an --out that all nodes see)."
+        )
+
+
+def _on_workers(config: TransferLaunch) -> Train:
+    """`train` on Ray Train workers, as `focusvit finetune` does it; the tracked run is the suite's child, not this."""
+
+    def train(training: TrainConfig, data_uri: str, run_dir: str, device: str) -> None:
+        launch = LaunchConfig(
+            data=data_uri,
+            run_dir=run_dir,
+            workers=config.workers,
+            device="cpu" if device == "cpu" else "auto",
+            ray_address=config.ray_address,
+        )
+        low, high = worker_range(config.workers)
+        batch = training.global_batch
+        if batch < high:
+            raise UsageError(f"fine-tuning uses {batch} images a step, fewer than --workers {high}. Use fewer workers.")
+        train_on_ray(training, launch, low, high)
+
+    return train

@@ -1,0 +1,48 @@
+"""What each Ray Train worker runs: the one training loop, with Ray's rank, world size and device."""
+
+import logging
+from typing import Any
+
+from focusvit.runs.config_json import from_json
+from focusvit.runs.run_dir import RunDir
+from focusvit.train.config import TrainConfig
+from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+
+log = logging.getLogger(__name__)
+
+
+def work(settings: dict[str, Any]) -> None:
+    """Train, or go on. An error of the user or of the data is written down for the driver, in its own words."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from focusvit.train.loop import train
+
+    torch.set_num_threads(settings["threads"])
+    place = RunDir(settings["run_dir"]).path("error.json")
+    if storage.exists(place):
+        return  # the last start ended with an error that a new start would only repeat; the driver raises it
+    context = ray.train.get_context()
+    who = {"run": RunDir(settings["run_dir"]).info().get("run_id"), "rank": context.get_world_rank()}
+    log.info("worker started", extra={"facts": {**who, "world_size": context.get_world_size()}})
+
+    def on_checkpoint(samples_seen: int, metrics: dict[str, float]) -> None:
+        log.info("checkpoint", extra={"facts": {**who, "samples": samples_seen}})
+        ray.train.report({"samples_seen": samples_seen, **metrics})
+
+    try:
+        train(
+            from_json(TrainConfig, settings["config"]),
+            data_uri=settings["data"],
+            run_dir=settings["run_dir"],
+            device=ray.train.torch.get_device(),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            on_checkpoint=on_checkpoint,
+            preempted=lambda: ray.train.get_preemption_info() is not None,
+        )
+    except (UsageError, DataError) as error:
+        storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})
+        raise

@@ -1,0 +1,200 @@
+"""Random and fixed views of one image and of its superpixel map, moved together.
+
+Training views come from albumentations, re-seeded per (seed, epoch, sample): the view of a sample never depends on the
+worker that makes it, nor on what was made before. A Compose of albumentations 2.0.8 gives every transform the same seed
+(so the strength of one is tied to the choice of another) and all loader workers the same stream; here all transforms
+draw from one generator, set anew for each sample.
+
+Crop and flip move the map by its crop box alone, at the map's own resolution. Other geometry (RandAugment) takes the
+map along as a mask. Either way the result is a *fine* map of the view; exactly K regions are made of it at the end.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.superpixels import hierarchy
+from pipeline.superpixels.segment import Superpixels
+
+from .order import key_of
+from .transforms import Colour, after_crop, cropping, has_geometry
+
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: image uint8 (H, W, 3); map (Hm, Wm) with exactly the wanted regions, or None."""
+
+    image: NDArray[np.uint8]
+    map: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class FineView:
+    """A view before its regions are merged: `fine` uint8 (Hm, Wm) holds some of the ids of `merges`."""
+
+    image: NDArray[np.uint8]
+    fine: NDArray[np.uint8] | None
+    merges: NDArray[np.uint8] | None
+
+    def fit(self, num_tokens: int | None) -> View:
+        """Exactly `num_tokens` regions."""
+        if self.fine is None or self.merges is None or num_tokens is None:
+            return View(self.image, None)
+        return View(self.image, hierarchy.fit_warped(self.fine, self.merges, num_tokens))
+
+
+class TrainViews:
+    """Makes the random view of a sample. One instance per process or thread: it holds a random state."""
+
+    def __init__(
+        self,
+        *,
+        image_px: int,
+        map_px: int,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        colour: Colour = "none",
+        colour_jitter: float = 0.0,
+        erase: float = 0.0,
+    ) -> None:
+        self.image_px, self.map_px = image_px, map_px
+        self._crop_scale, self._crop_ratio, self._flip = crop_scale, crop_ratio, flip
+        self._after: dict[str, Any] = {"colour": colour, "colour_jitter": colour_jitter, "erase": erase}
+        self._warps = has_geometry(colour)
+        self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
+
+    @cached_property
+    def _transforms(self) -> tuple[Any, Any]:
+        """The drawing of crop boxes and what follows crop and flip, on one random state; None where there is none."""
+        crop = cropping(self.image_px, self._crop_scale, self._crop_ratio) if self._crop_scale[0] < 1 else None
+        after = after_crop(**self._after)
+        if crop is not None:
+            crop.set_random_state(self._numpy, self._python)
+        if after is not None:
+            _share_state(after, self._numpy, self._python)
+        return crop, after
+
+    def __call__(
+        self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, num_tokens: int | None, key: tuple[int, ...]
+    ) -> View:
+        """The view of `rgb` (h, w, 3) for `key`, usually (seed, epoch, sample id). The same key gives the same view."""
+        if self._warps or superpixels is None or num_tokens is None:
+            return self.fine(rgb, superpixels, key).fit(num_tokens)
+        image, crop, flipped = self._cropped(rgb, key)
+        size = (self.map_px, self.map_px)
+        regions = hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens)
+        return View(self._finished(image, None)[0], regions)
+
+    def fine(self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, key: tuple[int, ...]) -> FineView:
+        """The same view with the fine map, for whoever goes on changing it (mixing)."""
+        image, crop, flipped = self._cropped(rgb, key)
+        if superpixels is None:
+            return FineView(self._finished(image, None)[0], None, None)
+        side = self.image_px if self._warps else self.map_px
+        fine = _nearest(superpixels.map, crop, flipped, (side, side))
+        if self._warps:
+            image, fine = self._finished(image, fine)
+            fine = _nearest(fine, WHOLE, False, (self.map_px, self.map_px))
+        else:
+            image = self._finished(image, None)[0]
+        return FineView(image, fine, superpixels.merges)
+
+    def _cropped(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
+        """Crop and flip of the view: image, crop box (y0, x0, y1, x1) in [0, 1] of the whole, whether mirrored.
+
+        The box is drawn by albumentations and applied here: its Compose takes as long as a third of a JPEG decode.
+        """
+        self.reseed(key)
+        draw, box, part = self._transforms[0], WHOLE, rgb
+        if draw is not None:
+            x0, y0, x1, y1 = draw.get_params_dependent_on_data({"shape": rgb.shape}, {})["crop_coords"]
+            height, width = rgb.shape[:2]
+            box, part = (y0 / height, x0 / width, y1 / height, x1 / width), rgb[y0:y1, x0:x1]
+        image = _resized(part, self.image_px)
+        flipped = self._python.random() < self._flip
+        return np.asarray(cv2.flip(image, 1), np.uint8) if flipped else image, box, flipped
+
+    def _finished(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:
+        """Image and mask after what follows crop and flip; the generators go on where `_cropped` left them."""
+        after = self._transforms[1]
+        if after is None:
+            return image, mask
+        moved = after(image=image) if mask is None else after(image=image, mask=mask)
+        return moved["image"], moved.get("mask")
+
+    def reseed(self, key: tuple[int, ...]) -> None:
+        """Put both generators into a state that depends on `key` alone (setting a state is cheaper than a new one)."""
+        low, high = key_of("view", *key), key_of("view+", *key)
+        self._python.seed(low)
+        self._numpy.bit_generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": low << 64 | high, "inc": high << 1 | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+
+
+def _share_state(compose: Any, numpy_state: np.random.Generator, python_state: random.Random) -> None:
+    compose.set_random_state(numpy_state, python_state)
+    for transform in compose.transforms:
+        transform.set_random_state(numpy_state, python_state)
+        if hasattr(transform, "transforms_ps") or isinstance(transform, type(compose)):  # OneOf and the like
+            _share_state(transform, numpy_state, python_state)
+
+
+def _resized(part: NDArray[np.uint8], image_px: int) -> NDArray[np.uint8]:
+    """A contiguous square of `image_px`: area averages where a side shrinks, linear interpolation otherwise."""
+    if part.shape[:2] == (image_px, image_px):
+        return np.ascontiguousarray(part)
+    mode = cv2.INTER_AREA if max(part.shape[:2]) > image_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, (image_px, image_px), interpolation=mode), np.uint8)
+
+
+def _nearest(fine: NDArray[np.uint8], crop: Box, flip: bool, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Nearest sampling at pixel centres, as `hierarchy.fit` does it, without merging anything."""
+    rows = _centres(crop[0], crop[2], fine.shape[0], size[0])
+    columns = _centres(crop[1], crop[3], fine.shape[1], size[1])
+    return fine[rows[:, None], columns[::-1] if flip else columns]
+
+
+def _centres(start: float, stop: float, length: int, samples: int) -> NDArray[np.int64]:
+    positions = (start + (np.arange(samples) + 0.5) / samples * (stop - start)) * length
+    return np.clip(positions.astype(np.int64), 0, length - 1)
+
+
+def centre_box(height: int, width: int, fraction: float) -> Box:
+    """The centred square whose side is `fraction` of the short side, as (y0, x0, y1, x1) in [0, 1].
+
+    This is "resize the short side to px / fraction, then crop px from the centre", in one step.
+    """
+    side = max(1, round(min(height, width) * fraction))
+    y0, x0 = (height - side) // 2, (width - side) // 2
+    return y0 / height, x0 / width, (y0 + side) / height, (x0 + side) / width
+
+
+def eval_view(
+    rgb: NDArray[np.uint8],
+    superpixels: Superpixels | None,
+    num_tokens: int | None,
+    *,
+    image_px: int,
+    map_px: int,
+    crop_fraction: float = 0.875,
+) -> View:
+    """The fixed view for scores, features and predictions: a centred square, resized to `image_px`."""
+    height, width = rgb.shape[:2]
+    crop = centre_box(height, width, crop_fraction)
+    y0, x0, y1, x1 = (round(v * n) for v, n in zip(crop, (height, width) * 2))
+    image = _resized(rgb[y0:y1, x0:x1], image_px)
+    if superpixels is None or num_tokens is None:
+        return View(image, None)
+    return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, False, (map_px, map_px), num_tokens))

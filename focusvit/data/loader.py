@@ -1,0 +1,207 @@
+"""Batches from shards: exact order, any number of ranks and workers, O(1) start at any sample count.
+
+The main process decides which samples make a batch (`order`), worker processes read, decode and move them. So the
+position is counted where batches are handed out, and nothing that workers have prefetched can be lost or repeated.
+"""
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader
+
+from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from pipeline.shards.dataset import Split
+
+from .batch import Batch
+from .config import DataConfig
+from .order import Order, key_of, rank_slice
+from .reader import SampleReader, Task
+from .shard_cache import check_cache
+
+# What a loader worker needs, loaded once in the server that all of them are forked from: seconds for each of them.
+_PRELOAD = ["focusvit.data.reader", "albumentations"]
+
+__all__ = ["DataConfig", "EvalLoader", "TrainLoader", "eval_loader", "train_loader"]
+
+
+class TrainLoader:
+    """Iterate to get this rank's slice of each global batch, from `samples_seen` on."""
+
+    def __init__(
+        self,
+        split: Split,
+        data: DataConfig,
+        *,
+        seed: int,
+        global_batch: int,
+        rank: int,
+        world_size: int,
+        start_samples: int = 0,
+        total_samples: int | None = None,
+        tokens: int | None = None,
+        token_budgets: tuple[int, ...] = (),
+        with_maps: bool = True,
+        pin_memory: bool = False,
+    ) -> None:
+        if global_batch < world_size:
+            raise UsageError(
+                f"A global batch of {global_batch} gives some of {world_size} workers no sample. "
+                "Use fewer --workers or a larger global_batch."
+            )
+        self.samples_seen, self.total_samples, self.global_batch = start_samples, total_samples, global_batch
+        self._order = Order(split.shard_sizes, seed, split.identity)
+        check_cache(split, data.cache_dir, data.cache_limit_gb, self._order.block_shards)
+        self._fetches_ahead = data.cache_dir is not None and not storage.is_local(split.uri)
+        self._slice = rank_slice(global_batch, rank, world_size)
+        self._tokens = tokens if with_maps else None
+        self._budgets = token_budgets if with_maps else ()
+        self._reader = SampleReader(split, data, seed, with_maps and tokens is not None)
+        self._data, self._pin, self._identity, self._seed = data, pin_memory, split.identity, seed
+
+    def _tasks(self) -> Iterator[Task]:
+        start = self.samples_seen
+        fetched: list[int] = []
+        while self.total_samples is None or start < self.total_samples:
+            task = self._task(start)
+            if self._fetches_ahead:  # said once a block, to the worker that happens to get its first batch
+                ahead = self._order.shards_from(start, blocks=2)
+                task, fetched = replace(task, ahead=() if ahead == fetched else tuple(ahead)), ahead
+            yield task
+            start += self.global_batch
+
+    def _task(self, start: int) -> Task:
+        """This rank's part of the global batch that begins at position `start`."""
+        positions = np.arange(start + self._slice[0], start + self._slice[1])
+        ids = self._order.sample_ids(int(positions[0]), int(positions[-1]) + 1)
+        needed = positions
+        if self._data.mix.on:  # the partner of a sample is the next one of the global batch, of the last one the first
+            after = int(positions[-1]) + 1
+            partner = after if after < start + self.global_batch else start
+            ids = np.concatenate([ids, self._order.sample_ids(partner, partner + 1)])
+            needed = np.append(positions, partner)
+        epochs = needed // self._order.num_samples
+        mixed = positions if self._data.mix.on else np.empty(0, np.int64)
+        return Task(ids, epochs, self._tokens_at(start), positions=mixed)
+
+    def _tokens_at(self, start: int) -> int | None:
+        """The token budget of the global batch that begins at `start`: the same on every rank."""
+        if not self._budgets:
+            return self._tokens
+        return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in batches_of(self._reader, self._tasks(), self._data, self._pin):
+            self.samples_seen += self.global_batch
+            yield batch
+
+    def peek(self) -> Batch:
+        """The next batch, made in this process; the position stays."""
+        return self._reader[next(self._tasks())]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and what it is a position in. Prefetched batches do not count as seen."""
+        return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a saved position, for the next `iter`. `UsageError` when it belongs to another data set or seed."""
+        for name, here in (("identity", self._identity), ("seed", self._seed)):
+            if state[name] != here:
+                raise UsageError(
+                    f"The saved position is in the order of {name} {state[name]!r}, this loader has {here!r}. "
+                    "Resume with the same data set and seed, or start a new run."
+                )
+        self.samples_seen = int(state["samples_seen"])
+
+
+def train_loader(split: Split, data: DataConfig, **options: Any) -> TrainLoader:
+    """A `TrainLoader`; the options are those of the class: seed, global_batch, rank, world_size, tokens and more."""
+    return TrainLoader(split, data, **options)
+
+
+class EvalLoader:
+    """Iterate, any number of times, over this rank's range of the split: each sample exactly once over all ranks."""
+
+    def __init__(
+        self,
+        split: Split,
+        data: DataConfig,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        tokens: int | None = None,
+        with_maps: bool = True,
+        pad: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        self.num_samples, self.num_classes = split.num_samples, split.num_classes
+        start, stop = rank_slice(split.num_samples, rank, world_size)
+        shown = tokens if with_maps else None
+        self._tasks = [
+            Task(
+                np.arange(first, min(first + batch_size, stop)),
+                np.full(min(batch_size, stop - first), -1),
+                shown,
+                batch_size if pad else 0,
+            )
+            for first in range(start, stop, batch_size)
+        ]
+        reader = SampleReader(split, data, 0, with_maps and tokens is not None)
+        self._loader = _loader(reader, self._tasks, data, pin_memory)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _watched(self._loader)
+
+
+def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
+    """An `EvalLoader`: options are batch_size, rank, world_size, tokens, with_maps, pad."""
+    return EvalLoader(split, data, **options)
+
+
+def batches_of(
+    reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches of `tasks`, made by `data.loader_workers` processes."""
+    return _watched(_loader(reader, tasks, data, pin_memory))
+
+
+def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; `DataError` in words when a loader worker dies, and what workers raise without their trace."""
+    try:
+        yield from batches
+    except (DataError, UsageError) as error:  # torch puts the worker's trace before the words
+        raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        worker_died = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+        if not worker_died or str(error).startswith("Caught "):  # a bug, here or in a living worker
+            raise
+        raise DataError(
+            f"A loader worker died ({error}). Most often memory was full: use fewer data.loader_workers or a smaller "
+            "data.prefetch, then start again, the run goes on from its last checkpoint."
+        ) from error
+
+
+def _loader(reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool) -> Iterable[Batch]:
+    """torch's DataLoader over whole batches; workers start from a clean server process, never by forking threads."""
+    cv2.setNumThreads(0)
+    many: dict[str, Any] = {}
+    if data.loader_workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOAD)
+        many = {"multiprocessing_context": context, "prefetch_factor": data.prefetch, "persistent_workers": True}
+    return DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=tasks,
+        num_workers=data.loader_workers,
+        pin_memory=pin_memory,
+        **many,
+    )

@@ -1,0 +1,172 @@
+"""From a list of sample numbers to a batch: read, decode, move, mix, stack. This is all that a loader worker does."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from pipeline.errors import DataError
+from pipeline.image.image import BadImage, decode_stored
+from pipeline.io import storage
+from pipeline.shards.dataset import Split
+from pipeline.shards.sample import Sample
+
+from .augment import FineView, TrainViews, View, eval_view
+from .batch import Batch
+from .config import DataConfig
+from .mixing import mix
+from .order import key_of
+from .shard_cache import CachedSplit, cached
+
+_NONE = np.empty(0, np.int64)
+_REQUESTS = 8  # to a store at a time, in each loader worker
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch to make. `epochs` is -1 at evaluation, where views are fixed and a bad sample is fatal.
+
+    For mixing there is one sample more than `size`: each is mixed with the next one; `positions` key the choices.
+    `ahead` names shards that will be needed soon, for a cache to fetch.
+    """
+
+    sample_ids: np.ndarray
+    epochs: np.ndarray
+    num_tokens: int | None
+    pad_to: int = 0
+    positions: np.ndarray = field(default_factory=lambda: _NONE)
+    ahead: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.positions) or len(self.sample_ids)
+
+
+class SampleReader:
+    """Turns a `Task` into a `Batch`. Sent to every loader worker; indexing it is all that a worker does."""
+
+    def __init__(self, split: Split | None, data: DataConfig, seed: int, with_maps: bool) -> None:
+        self._split: Any = split and cached(split, data.cache_dir, data.cache_limit_gb)
+        self._data, self._seed, self._with_maps = data, seed, with_maps
+        self._views: TrainViews | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": None, "_pool": None}  # each process makes its own
+
+    def __getitem__(self, task: Task) -> Batch:
+        if task.ahead and isinstance(self._split, CachedSplit):
+            self._split.prefetch(task.ahead)
+        pairs = list(zip(task.sample_ids.tolist(), task.epochs.tolist()))
+        if len(task.positions):
+            return self._mixed(task, pairs)
+        found = self._samples(pairs)
+        views = [self._view(sample, rgb, *pair, task.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
+        classes = [_class_of(sample) for sample, _, _ in found]
+        return _collate(views, classes, task, sum(replaced for _, _, replaced in found))
+
+    def _mixed(self, task: Task, pairs: list[tuple[int, int]]) -> Batch:
+        found = self._samples(pairs)
+        fine = [self._fine(sample, rgb, *pair) for (sample, rgb, _), pair in zip(found, pairs)]
+        classes = [_class_of(sample) for sample, _, _ in found]
+        views, shares = [], []
+        for i, position in enumerate(task.positions.tolist()):
+            rng = random.Random(key_of("mix", self._seed, position))
+            view, share = mix(fine[i], fine[i + 1], task.num_tokens, self._data.mix, rng)
+            views.append(view)
+            shares.append(share)
+        replaced = sum(replaced for _, _, replaced in found[: task.size])
+        return _collate(views, classes[: task.size], task, replaced, classes[1:], shares)
+
+    def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
+        if storage.is_local(self._split.uri):
+            return [self._sample(*pair) for pair in pairs]
+        if self._pool is None:  # a store answers each request late and many at a time
+            self._pool = ThreadPoolExecutor(_REQUESTS)
+        return list(self._pool.map(lambda pair: self._sample(*pair), pairs))
+
+    def _sample(self, sample_id: int, epoch: int) -> tuple[Sample, np.ndarray, int]:
+        """A sample, its pixels, and 1 when another sample had to stand in, else 0."""
+        used = sample_id
+        for attempt in range(100):
+            try:
+                sample = self._split.read(used)
+                return sample, decode_stored(sample.image), min(1, attempt)
+            except BadImage as error:
+                if epoch < 0:
+                    raise DataError(
+                        f"Sample {used} of split '{self._split.name}' does not decode ({error}), and evaluation counts "
+                        "every sample. Run `focusvit verify --repair` on the data set."
+                    ) from None
+                used = key_of("instead", self._seed, epoch, sample_id, attempt) % self._split.num_samples
+        raise DataError(f"100 samples in a row of split '{self._split.name}' do not decode. Run `focusvit verify`.")
+
+    def _view(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, num_tokens: int | None) -> View:
+        data = self._data
+        superpixels = sample.superpixels if self._with_maps else None
+        if epoch >= 0:
+            return self._train_views()(rgb, superpixels, num_tokens, (self._seed, epoch, sample_id))
+        sizes: dict[str, Any] = {"image_px": data.image_px, "map_px": data.map_side}
+        return eval_view(rgb, superpixels, num_tokens, crop_fraction=data.eval_crop_fraction, **sizes)
+
+    def _fine(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int) -> FineView:
+        superpixels = sample.superpixels if self._with_maps else None
+        return self._train_views().fine(rgb, superpixels, (self._seed, epoch, sample_id))
+
+    def _train_views(self) -> TrainViews:
+        if self._views is None:
+            self._views = train_views(self._data)
+        return self._views
+
+
+def train_views(data: DataConfig) -> TrainViews:
+    """The random views that `data` asks for."""
+    return TrainViews(
+        image_px=data.image_px,
+        map_px=data.map_side,
+        crop_scale=data.crop_scale,
+        crop_ratio=data.crop_ratio,
+        flip=data.flip,
+        colour=data.colour,
+        colour_jitter=data.colour_jitter,
+        erase=data.erase,
+    )
+
+
+def _class_of(sample: Sample) -> int:
+    return -1 if sample.class_id is None else int(sample.class_id)
+
+
+def _collate(
+    views: list[View],
+    classes: list[int],
+    task: Task,
+    num_replaced: int,
+    mix_classes: list[int] | None = None,
+    shares: list[float] | None = None,
+) -> Batch:
+    size = len(views)
+    pad = max(0, task.pad_to - size)
+    padded = views + views[-1:] * pad
+    images = torch.empty((len(padded), 3, *views[0].image.shape[:2]), dtype=torch.uint8)
+    for view, planes in zip(padded, images.numpy()):
+        cv2.split(view.image, tuple(planes))  # straight to its place: stack and permute take seven times as long
+    maps = None
+    if views[0].map is not None:
+        stacked: list[Any] = [view.map for view in padded]
+        maps = torch.from_numpy(np.stack(stacked))
+    return Batch(
+        images=images,
+        maps=maps,
+        num_tokens=task.num_tokens if maps is not None else None,
+        class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
+        sample_ids=torch.from_numpy(np.concatenate([task.sample_ids[:size], np.full(pad, -1)])).long(),
+        valid=torch.arange(size + pad) < size,
+        mix_ids=None if mix_classes is None else torch.tensor(mix_classes, dtype=torch.int64),
+        mix_share=None if shares is None else torch.tensor(shares, dtype=torch.float32),
+        num_replaced=num_replaced,
+    )

@@ -1,0 +1,248 @@
+"""Scores of a checkpoint on a labelled split: top-1, top-5, loss. Every sample counts once, and that is checked."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from focusvit.data.batch import Batch
+from focusvit.predict.segmenters import SEGMENTERS, scored
+from focusvit.runs.checkpoint import load_model
+from focusvit.score.tally import Tally
+from pipeline.commandline import parse
+from pipeline.errors import UsageError
+from pipeline.io import storage
+from pipeline.shards.dataset import open_dataset
+
+from .compatible import check_labelled, check_superpixels, class_columns
+
+
+@torch.inference_mode()
+def tally(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    num_samples: int,
+    num_classes: int,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    keep_logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Tally:
+    """Run `model` over `batches` in evaluation mode (its mode is put back) and count. Padding is never counted.
+
+    `keep_logits` maps logits (B, model classes) to (B, num_classes) when the split has fewer classes than the model.
+    """
+    result = Tally(num_classes=num_classes, num_samples=num_samples)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            here = batch.to(device, non_blocking=True)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+                logits = model(here.images, here.maps, here.num_tokens)
+            if keep_logits is not None:
+                logits = keep_logits(logits)
+            keep = here.valid
+            result.add(logits[keep], here.class_ids[keep], here.sample_ids[keep])
+    finally:
+        model.train(was_training)
+    return result
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    num_samples: int,
+    num_classes: int,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    add_up: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, float]:
+    """top1, top5, loss (mean cross-entropy in nats) and num_samples over a split of `num_samples` samples.
+
+    With several ranks each passes its own part of the batches and `add_up`, which sums a float64 vector over the
+    ranks; every rank gets the same numbers. AssertionError when a sample was counted twice or not at all.
+    """
+    counted = tally(model, batches, num_samples=num_samples, num_classes=num_classes, device=device, bf16=bf16)
+    if add_up is not None:
+        counted.all_reduce(add_up)
+    return counted.metrics()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Top-1, top-5 and loss of a checkpoint on a split of a data set."""
+
+    checkpoint: str
+    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    data: str
+    """A folder that `focusvit preprocess` wrote."""
+    split: str = "val"
+    tokens: str = ""
+    """Token budgets, such as 16,25,36; empty = the checkpoint's own."""
+    segmenter: str = "shards"
+    """Where superpixels come from: shards (the stored maps), fast-slic (made now, as `focusvit predict` makes them) or
+    torch (made now on the device). Several, such as shards,fast-slic,torch, are compared with the first."""
+    onnx: tuple[str, ...] = ()
+    """Files that `focusvit export` made of this checkpoint: scored too, from the images alone."""
+    batch_size: int = 64
+    loader_workers: int = 0
+    """Processes that decode images; 0 = in this one."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe (for GPUs)."""
+    confusion: str = ""
+    """Write the confusion matrix of the first budget as PNG to this place."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
+        token_budgets(self.tokens, None)
+        wrong = [name for name in self.segmenters if name not in SEGMENTERS]
+        if wrong or not self.segmenters:
+            raise ValueError(f"--segmenter is '{self.segmenter}': choose from {', '.join(SEGMENTERS)}.")
+
+    @property
+    def segmenters(self) -> list[str]:
+        return [name.strip() for name in self.segmenter.split(",") if name.strip()]
+
+
+def token_budgets(text: str, default: int | None) -> list[int | None]:
+    """'16,25' -> [16, 25]; '' -> [default]. ValueError for anything that is not a positive whole number."""
+    if not text.strip():
+        return [default]
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise ValueError(f"--tokens is '{text}': '{wrong[0]}' is not a positive number. Write for example 16,25,36.")
+    return [int(part) for part in parts]
+
+
+def pick_device(name: str) -> str:
+    """'auto' -> cuda where there is one. UsageError for another name, and for a GPU that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
+        raise UsageError(f"--device is '{name}': use auto, cpu, cuda, or cuda:1 for the second GPU.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no GPU here. Use --device cpu or auto.")
+    if colon and int(number) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UsageError(f"--device {name}: torch sees {last + 1} GPUs here. Use cuda:0 to cuda:{last}.")
+    return name
+
+
+def main(argv: list[str]) -> int:
+    config = parse(EvaluateConfig, argv, prog="focusvit evaluate")
+    device = pick_device(config.device)
+    model, record = load_model(storage.resolve(config.checkpoint), device)
+    dataset = open_dataset(storage.resolve(config.data))
+    split = dataset.split(config.split)
+    check_labelled(split)
+    columns = class_columns(record, dataset)
+    budgets = token_budgets(config.tokens, model.config.tokens)
+    if model.config.needs_maps:
+        check_superpixels(record, dataset)
+    elif config.tokens:
+        raise UsageError(f"--tokens {config.tokens}: {record.uri} is a plain ViT, its number of tokens is fixed.")
+    elif config.segmenters != ["shards"]:
+        raise UsageError(f"--segmenter {config.segmenter}: {record.uri} takes no superpixels.")
+    say = sys.stderr.write if config.json else sys.stdout.write
+    say(
+        f"evaluate {record.uri} ({record.samples_seen:,} samples seen) on {dataset.uri} split {config.split}: "
+        f"{split.num_samples:,} samples, {split.num_classes} classes, token budgets {config.tokens or budgets[0]}, "
+        f"{device}\n"
+    )
+    if columns is not None:
+        say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
+    keep = None if columns is None else _restricted_to(columns, device)
+    rows = [(name, tokens) for tokens in budgets for name in config.segmenters] + [(f, None) for f in config.onnx]
+    options = {"batch_size": config.batch_size, "loader_workers": config.loader_workers}
+    counted = []
+    for name, tokens in rows:
+        row = scored(name, model, record, split, tokens, **options)
+        label = f"{row.name}, {row.tokens} tokens" if row.tokens else row.name
+        counted.append(
+            Row(
+                superpixels=row.name,
+                tokens=row.tokens,
+                tally=tally(
+                    row.model,
+                    tqdm(row.batches(), desc=label, unit="batch", leave=False),
+                    num_samples=split.num_samples,
+                    num_classes=split.num_classes,
+                    device=device,
+                    bf16=config.bf16,
+                    keep_logits=keep,
+                ),
+            )
+        )
+    _show(config, record.uri, dataset.classes, counted)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A score, and what it is a score of."""
+
+    superpixels: str
+    tokens: int | None
+    tally: Tally
+
+
+def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    index = torch.from_numpy(columns).to(device)
+    return lambda logits: logits[:, index]
+
+
+def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Row]) -> None:
+    first = counted[0].tally
+    chance = float(first.confusion.sum(1).max()) / first.num_samples
+    rows: list[dict[str, Any]] = [
+        {
+            "superpixels": one.superpixels,
+            "tokens": one.tokens,
+            **one.tally.metrics(),
+            "top1_low": one.tally.interval()[0],
+            "top1_high": one.tally.interval()[1],
+            **dict(zip(("top1_against_first", "half_interval", "same_answers"), one.tally.against(first))),
+        }
+        for one in counted
+    ]
+    if config.confusion:
+        from .pictures import confusion_figure, figure_pixels, save_png
+
+        save_png(storage.resolve(config.confusion), figure_pixels(confusion_figure(first.confusion, classes)))
+    if config.json:
+        found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    wide = max(len("superpixels"), *(len(one.superpixels) for one in counted))
+    compared = len(counted) > 1
+    head = f"{'superpixels':<{wide}} {'tokens':>6} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}"
+    sys.stdout.write(head + ("  against the first   same answers\n" if compared else "\n"))
+    for row in rows:
+        line = (
+            f"{row['superpixels']:<{wide}} {row['tokens'] or 'all':>6} {row['top1']:8.2%} {row['top1_low']:8.2%}-"
+            f"{row['top1_high']:7.2%} {row['top5']:8.2%} {row['loss']:8.4f}"
+        )
+        if compared:
+            off, half = 100 * row["top1_against_first"], 100 * row["half_interval"]
+            line += f"  {off:+6.2f} +- {half:4.2f}      {row['same_answers']:11.1%}"
+        sys.stdout.write(line + "\n")
+    best = max(rows, key=lambda row: row["top1"])
+    sys.stdout.write(
+        f"top-1 {best['top1']:.2%} of {first.num_samples:,} samples, each counted once; "
+        f"always answering the commonest class gives {chance:.2%} (chance)\n"
+    )

@@ -1,0 +1,86 @@
+"""`focusvit info`: what a data set, a checkpoint or a run directory holds, told by its own files."""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.care.holdings import describe_dataset
+from pipeline.commandline import Positional, parse
+from pipeline.errors import UsageError
+from pipeline.io import storage
+from pipeline.shards.dataset import DATASET_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """What a data set folder, a checkpoint or a run directory holds."""
+
+    place: Positional[str]
+    """A folder of `focusvit preprocess`, `focusvit pretrain` or one checkpoint."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(argv: list[str]) -> int:
+    config = parse(InfoConfig, argv, prog="focusvit info")
+    uri = storage.resolve(config.place)
+    names = set(storage.list_names(uri))
+    if not names:
+        raise UsageError(f"{uri} does not exist or is empty. Name a data set folder, a run directory or a checkpoint.")
+    if DATASET_FILE in names or any(name.endswith(".tar") for name in names):
+        facts, lines = describe_dataset(uri)
+    elif "checkpoint.json" in names or "checkpoints" in names:
+        facts, lines = describe_checkpoint(uri)
+    else:
+        raise UsageError(
+            f"{uri} is neither a data set ({DATASET_FILE}) nor a run or checkpoint (checkpoints/, checkpoint.json); it "
+            f"holds {', '.join(sorted(names)[:5])}. Name a folder that a focusvit command wrote."
+        )
+    sys.stdout.write(json.dumps(facts) + "\n" if config.json else "\n".join(lines) + "\n")
+    return 0
+
+
+def describe_checkpoint(uri: str) -> tuple[dict[str, Any], list[str]]:
+    """As `describe_dataset`, for a checkpoint folder or run directory (its best checkpoint)."""
+    from focusvit.runs.checkpoint import load_checkpoint, load_weights
+    from focusvit.runs.run_dir import RunDir
+
+    record = load_checkpoint(uri)
+    weights = load_weights(record.uri)
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    run = RunDir(uri)
+    others = run.checkpoints()
+    facts = {
+        "kind": "checkpoint",
+        **dataclasses.asdict(record),
+        "num_parameters": num_parameters,
+        "checkpoints_in_run": others,
+        "run": run.info(),
+    }
+    model = record.model
+    tokens = f"{model['tokens']} tokens of {model.get('partition')}" if model.get("tokens") else "plain ViT, no pooling"
+    lines = [f"checkpoint {record.uri}"]
+    if others:
+        lines.append(f"run {uri}: checkpoints at {', '.join(f'{count:,}' for count in others)} samples seen")
+    lines += [
+        f"model: {num_parameters / 1e6:.2f} M parameters, width {model.get('width')}, depth {model.get('depth')}, "
+        f"{model.get('image_px')} px, {tokens}",
+        f"classes: {len(record.classes)} ({_shortened(record.classes)})",
+        f"trained on {record.samples_seen:,} samples of {record.data_uri} (identity {record.data_identity[:16]})",
+        f"superpixels: {_settings(record.superpixels)}",
+        "scores: " + (_settings(record.metrics) or "none yet"),
+        f"MLflow run: {record.run_id or 'none'}",
+    ]
+    return facts, lines
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )

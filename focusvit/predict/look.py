@@ -1,0 +1,200 @@
+"""`focusvit look`: what a checkpoint is given of an image and where it looks, as pictures."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from focusvit.data.augment import View
+from focusvit.model.model import FocusViT
+from focusvit.runs.checkpoint import Checkpoint, load_model
+from pipeline.commandline import Positional, parse
+from pipeline.image.image import BadImage
+from pipeline.io import storage
+
+from . import attention as looking
+from .evaluate import pick_device, token_budgets
+from .pictures import density_overlay, draw_regions, enlarge, labelled_sheet, paint_means, save_png
+from .predict import image_places
+from .predictor import view_config
+
+_MAX_LATENTS = 35  # cells of one sheet; more latents are shown evenly spread
+BUDGETS = (16, 36, 64, 100, 196)
+_PALEST = 3.0
+_NOTE = "colour: attention per pixel, as a multiple of an even look over the image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """Pictures of what a checkpoint sees and where it looks: token budgets, attention of every layer, latents."""
+
+    images: Positional[tuple[str, ...]]
+    checkpoint: str
+    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    out: str
+    """Folder for the pictures: up to four per image."""
+    tokens: str = ""
+    """Token budget of the attention pictures; empty = the checkpoint's own."""
+    budgets: str = ",".join(map(str, BUDGETS))
+    """Token budgets shown side by side."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        if len(token_budgets(self.tokens, None)) != 1:
+            raise ValueError(f"--tokens is '{self.tokens}': give one budget.")
+        parts = self.budgets.split(",")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            raise ValueError(f"--budgets is '{self.budgets}': write positive numbers, such as 16,36,64,100,196.")
+
+    @property
+    def token_budgets(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.budgets.split(","))
+
+
+def main(argv: list[str]) -> int:
+    config = parse(LookConfig, argv, prog="focusvit look")
+    places = list(image_places(config.images))
+    eye = Eye(*load_model(storage.resolve(config.checkpoint), pick_device(config.device)))
+    out, bad = storage.resolve(config.out), 0
+    tokens = token_budgets(config.tokens, eye.model.config.tokens)[0]
+    sys.stdout.write(f"look at {len(places)} images with {eye.record.uri}, {eye.words(tokens)}\n")
+    for number, place in enumerate(tqdm(places, desc="look", unit="image", disable=None)):
+        stem = storage.name_of(place).rsplit(".", 1)[0]
+        try:
+            data = storage.read_bytes(place)
+            for kind, picture in eye.pictures(data, stem, tokens, config.token_budgets):
+                save_png(storage.join(out, f"{number:03d}-{stem}-{kind}.png"), picture)
+        except (BadImage, OSError) as error:
+            bad += 1
+            sys.stderr.write(f"bad image: {place} {error}\n")
+    sys.stdout.write(f"{len(places) - bad} images shown, {bad} could not be read; pictures in {out}\n")
+    return 1 if bad else 0
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A model and what its checkpoint says of images and classes."""
+
+    model: FocusViT
+    record: Checkpoint
+
+    def words(self, tokens: int | None) -> str:
+        return f"{tokens} {self.model.config.partition} tokens" if tokens else "plain patches"
+
+    def view(self, data: bytes, tokens: int | None) -> View:
+        """Raises BadImage."""
+        return view_config(self.record, tokens if self.model.config.needs_maps else None).view(data)
+
+    @torch.no_grad()
+    def seen(self, view: View, tokens: int | None) -> dict[str, Any]:
+        """`forward_intermediates` of one view."""
+        device = self.model.head.weight.device
+        images = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(device)
+        maps = None if view.map is None else torch.from_numpy(view.map)[None].to(device)
+        return self.model.eval().forward_intermediates(images, maps, tokens)
+
+    def answer(self, seen: dict[str, Any]) -> str:
+        shares = seen["logits"][0].float().softmax(0)
+        best = int(shares.argmax())
+        return f"{self.record.classes[best]} {float(shares[best]):.0%}"
+
+    def pictures(
+        self, data: bytes, title: str, tokens: int | None, budgets: Sequence[int]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """(kind, uint8 RGB): budgets (models that take maps), attention, latents and reads (models that have them)."""
+        view = self.view(data, tokens)
+        seen = self.seen(view, tokens)
+        if self.model.config.needs_maps:
+            frames = [(f"{k} superpixels", *self.budget(data, k)) for k in budgets]
+            cells = [
+                ("what the model is given", view.image),
+                *((f"{text}: {word}", cell) for text, cell, word in frames),
+            ]
+            yield "budgets", labelled_sheet(cells, f"{title}: one model, {len(frames)} token budgets", columns=6)
+        what = "the class token" if self.model.num_class_tokens else "all rows in the mean"
+        note = f"attention of {what}; {_NOTE}"
+        head = f"{title}: {self.answer(seen)}, {self.words(tokens)}"
+        yield "attention", labelled_sheet(self.attention(view, seen), head, columns=7, note=note)
+        for kind, text, shares in (
+            ("latents", "which regions each latent is pooled from", looking.latent_shares(seen)),
+            (
+                "reads",
+                "which regions each latent reads in the last cross-attention",
+                looking.read_shares(self.model, seen),
+            ),
+        ):
+            if shares is not None:
+                cells = self.latents(view, seen, shares)
+                yield kind, labelled_sheet(cells, f"{head}, {len(shares)} latents", columns=9, note=f"{text}; {_NOTE}")
+
+    def budget(self, data: bytes, tokens: int) -> tuple[np.ndarray, str]:
+        """Borders above mean colours for one budget, and the answer that the model gives with it."""
+        view = self.view(data, tokens)
+        assert view.map is not None
+        image, regions = enlarge(view.image, view.map)
+        picture = np.concatenate([draw_regions(image, regions), paint_means(image, regions)])
+        return picture, self.answer(self.seen(view, tokens))
+
+    def attention(self, view: View, seen: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+        """(name and peak, picture) of the input, of every block and of the rollout through all of them."""
+        cells = [self._input(view)]
+        cells += [self._painted(view, seen, layer) for layer in looking.layers(self.model, seen)]
+        shares = looking.rollout(self.model, seen)
+        if shares is not None:
+            cells.append(self._painted(view, seen, looking.Layer(name="rollout", shares=shares, over="patches")))
+        return cells
+
+    def latents(self, view: View, seen: dict[str, Any], shares: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """(name and peak, picture) of the input and of every row of `shares` (M, K), which are made to sum to 1."""
+        over: looking.Place = "regions" if "overlap" in seen else "patches"
+        shown = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), _MAX_LATENTS)).round().astype(int))
+        return [self._input(view)] + [
+            self._painted(
+                view, seen, looking.Layer(name=f"latent {i + 1}", shares=shares[i] / shares[i].sum(), over=over)
+            )
+            for i in shown
+        ]
+
+    def _input(self, view: View) -> tuple[str, np.ndarray]:
+        image, regions = enlarge(view.image, view.map if view.map is not None else self._patches())
+        return "input", image if view.map is None else draw_regions(image, regions)
+
+    def _painted(self, view: View, seen: dict[str, Any], layer: looking.Layer) -> tuple[str, np.ndarray]:
+        """Shares as density: 1 is an even look at all pixels."""
+        shares, regions = layer.shares, view.map if layer.over == "regions" else self._patches()
+        if regions is None:  # cells of a control have no map: their shares go to their patches
+            overlap = seen["overlap"][0].double().cpu().numpy()
+            shares, regions = shares @ (overlap / overlap.sum(1, keepdims=True).clip(1e-12)), self._patches()
+        area = np.bincount(regions.ravel(), minlength=len(shares)) / regions.size
+        density = shares / area.clip(1e-9)
+        # 98 % of the pixels, so that a sliver of a region does not set the scale; and an even look stays pale.
+        top = max(float(np.quantile(density[regions], 0.98)), _PALEST)
+        return f"{layer.name} (yellow: {top:.1f}x)", density_overlay(view.image, regions, density, top)
+
+    def _patches(self) -> np.ndarray:
+        rows, columns = self.model.config.grid
+        return np.arange(rows * columns).reshape(rows, columns)
+
+
+def slider_frames(
+    eye: Eye, images: Sequence[bytes], budgets: Sequence[int] = BUDGETS
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(series, step, picture) of a few encoded images side by side, for a viewer with a slider: `look_token_budget` by
+    the number of tokens (models that take maps), and `look_attention` by the block, rollout last.
+    """
+    tokens = eye.model.config.tokens
+    if eye.model.config.needs_maps:
+        for budget in budgets:
+            frames = [eye.budget(data, budget) for data in images]
+            cells = [(answer, picture) for picture, answer in frames]
+            yield "look_token_budget", budget, labelled_sheet(cells, f"{budget} superpixels", columns=len(cells))
+    views = [eye.view(data, tokens) for data in images]
+    layers = list(zip(*(eye.attention(view, eye.seen(view, tokens)) for view in views)))
+    for number, cells_of_layer in enumerate(layers):
+        title = cells_of_layer[0][0].split(" (")[0]
+        yield "look_attention", number, labelled_sheet(list(cells_of_layer), title, columns=len(images), note=_NOTE)

@@ -1,0 +1,182 @@
+"""`focusvit predict`: top classes of image files, and pictures of what the model was shown of them.
+
+With --onnx nothing here loads torch, so this module imports the checkpoint's side only when it is asked for.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from focusvit.data.augment import View
+from pipeline.commandline import Positional, parse
+from pipeline.errors import UsageError
+from pipeline.image.image import BadImage
+from pipeline.io import storage
+
+from .pictures import captioned, save_png, superpixel_overlay
+from .view import Prediction
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Top classes of images. Files, folders (all images below) and addresses such as s3://... may be mixed."""
+
+    images: Positional[tuple[str, ...]]
+    checkpoint: str = ""
+    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    onnx: str = ""
+    """A file that `focusvit export` wrote, instead of a checkpoint: runs without torch."""
+    out: str = ""
+    """Folder for one overlay picture per image; empty = none."""
+    top: int = 5
+    """Classes shown per image."""
+    tokens: int = 0
+    """Superpixels an image; 0 = the checkpoint's own. An ONNX file has its own."""
+    batch_size: int = 0
+    """Images a call; 0 = 16. An ONNX file has its own."""
+    device: str = "auto"
+    """auto, cpu or cuda; an ONNX file runs on the CPU."""
+    json: bool = False
+    """Print one JSON line per image."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.batch_size < 0 or self.tokens < 0:
+            raise ValueError(
+                f"--top is {self.top}, --batch-size {self.batch_size}, --tokens {self.tokens}: top must be 1 or more, "
+                "the others 0 or more."
+            )
+        if bool(self.checkpoint) == bool(self.onnx):
+            raise ValueError("give either --checkpoint or --onnx: one model predicts.")
+        if self.onnx and (self.tokens or self.batch_size or self.device not in ("auto", "cpu")):
+            raise ValueError(
+                f"--onnx {self.onnx} fixes tokens and batch size and runs on the CPU: leave out --tokens, --batch-size "
+                "and --device, or use --checkpoint."
+            )
+
+
+class AnyPredictor(Protocol):
+    """What `predict` needs of a model: `predictor.Predictor` or `onnx_predictor.OnnxPredictor`."""
+
+    name: str
+    classes: tuple[str, ...]
+    tokens: int | None
+    batch_size: int
+
+    def view(self, data: bytes) -> View: ...
+
+    def predict(self, views: list[View]) -> list[Prediction]: ...
+
+
+def main(argv: list[str]) -> int:
+    config = parse(PredictConfig, argv, prog="focusvit predict")
+    places = list(image_places(config.images))
+    predictor = open_predictor(config)
+    say = sys.stderr.write if config.json else sys.stdout.write
+    kind = f"{predictor.tokens} superpixels" if predictor.tokens else "plain patches"
+    say(f"predict {len(places)} images with {predictor.name}, {len(predictor.classes)} classes, {kind}\n")
+    names = _overlay_names(places)
+    bad: list[tuple[str, str]] = []
+    num_done = 0
+    for place, found in tqdm(_predictions(predictor, places, bad), total=len(places), unit="image"):
+        num_done += 1
+        sys.stdout.write(_line(config, predictor.classes, place, found) + "\n")
+        if config.out:
+            overlay = _overlay(predictor.classes, place, found)
+            save_png(storage.join(storage.resolve(config.out), names[place]), overlay)
+    for place, reason in bad:
+        if config.json:
+            sys.stdout.write(json.dumps({"image": place, "error": reason}) + "\n")
+        sys.stderr.write(f"bad image: {place} {reason}\n")
+    where = f"; overlays in {storage.resolve(config.out)}" if config.out and num_done else ""
+    say(f"{num_done} images predicted, {len(bad)} could not be read{where}\n")
+    return 1 if bad else 0
+
+
+def open_predictor(config: PredictConfig) -> AnyPredictor:
+    if config.onnx:
+        from .onnx_predictor import OnnxPredictor
+
+        return OnnxPredictor(storage.resolve(config.onnx))
+    from .evaluate import pick_device
+    from .predictor import Predictor
+
+    return Predictor(
+        storage.resolve(config.checkpoint),
+        device=pick_device(config.device),
+        tokens=config.tokens or None,
+        batch_size=config.batch_size or 16,
+    )
+
+
+def image_places(given: tuple[str, ...]) -> Iterator[str]:
+    """Files as named, folders as the images below them in the order of their names.
+
+    Raises UsageError for a place that does not exist and for a folder without an image.
+    """
+    if not given:
+        raise UsageError("no image is named. Give files or folders: focusvit predict --checkpoint CKPT IMAGE...")
+    for text in given:
+        place = storage.resolve(text)
+        if storage.is_folder(place):
+            inside = sorted(name for name in storage.walk(place) if name.lower().endswith(_ENDINGS))
+            if not inside:
+                raise UsageError(f"the folder {place} holds no image file ({', '.join(_ENDINGS)}). Name another place.")
+            yield from (storage.join(place, name) for name in inside)
+        elif storage.exists(place):
+            yield place
+        else:
+            raise UsageError(f"the image {place} does not exist. Check the path; blanks in a name need quotes.")
+
+
+def _predictions(
+    predictor: AnyPredictor, places: list[str], bad: list[tuple[str, str]]
+) -> Iterator[tuple[str, Prediction]]:
+    """Predictions in the order of `places`, a batch at a time. What cannot be read goes to `bad` and is left out."""
+    for start in range(0, len(places), predictor.batch_size):
+        views = []
+        for place in places[start : start + predictor.batch_size]:
+            try:
+                views.append((place, predictor.view(storage.read_bytes(place))))
+            except (BadImage, OSError) as error:
+                bad.append((place, str(error)))
+        if views:
+            found = predictor.predict([view for _, view in views])
+            yield from zip((place for place, _ in views), found)
+
+
+def _line(config: PredictConfig, classes: tuple[str, ...], place: str, found: Prediction) -> str:
+    best = [(classes[i], float(found.shares[i])) for i in found.top(config.top)]
+    if config.json:
+        top: list[dict[str, Any]] = [{"class": name, "share": share} for name, share in best]
+        return json.dumps({"image": place, "top": top})
+    return f"{storage.name_of(place):<32} " + "  ".join(f"{name} {share:.1%}" for name, share in best)
+
+
+def _overlay(classes: tuple[str, ...], place: str, found: Prediction) -> Any:
+    """The crop with its region borders, the regions in their mean colours, and the best classes as text."""
+    view = found.view
+    lines = [storage.name_of(place)] + [f"{classes[i]} {found.shares[i]:.1%}" for i in found.top(3)]
+    if view.map is None:
+        return captioned(view.image, lines)
+    return captioned(superpixel_overlay(view.image[None], view.map[None]), lines)
+
+
+def _overlay_names(places: list[str]) -> dict[str, str]:
+    """A file name for each image, readable and unique: two folders may hold files of one name."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for place in places:
+        stem = storage.name_of(place).rsplit(".", 1)[0]
+        name, number = f"{stem}.png", 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}.png"
+        taken.add(name)
+        names[place] = name
+    return names

@@ -1,0 +1,126 @@
+"""One checkpoint scored with superpixels of different origin, and as exported files: is there a skew between them?
+
+shards      the maps that `focusvit preprocess` stored: what the model was trained and validated on
+fast-slic   made now from the stored image, by the path of `focusvit predict`
+torch       made now on the device from the view that the model sees, by `focusvit.segment.torch_slic`
+an ONNX file  the path of `focusvit predict --onnx`: fast-slic, then onnxruntime
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from focusvit.data.batch import Batch
+from focusvit.data.loader import eval_loader
+from focusvit.predict.compatible import data_config
+from focusvit.predict.onnx_predictor import OnnxPredictor, model_inputs
+from focusvit.predict.predictor import view_config
+from focusvit.predict.view import ViewConfig
+from focusvit.runs.checkpoint import Checkpoint
+from focusvit.segment.torch_slic import slic
+from pipeline.errors import DataError, UsageError
+from pipeline.image.image import BadImage
+from pipeline.io import storage
+from pipeline.shards.dataset import Split
+
+SEGMENTERS = ("shards", "fast-slic", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One row of a comparison: a function from (images, maps, tokens) to logits, and the batches it is given."""
+
+    name: str
+    tokens: int | None
+    model: nn.Module
+    batches: Callable[[], Iterable[Batch]]
+
+
+def scored(
+    name: str, model: Any, record: Checkpoint, split: Split, tokens: int | None, *, batch_size: int, loader_workers: int
+) -> Scored:
+    """The row of a segmenter of SEGMENTERS at a token budget, or of an exported file, which has its own."""
+    data = data_config(record, loader_workers)
+
+    def from_shards(with_maps: bool) -> Iterable[Batch]:
+        return eval_loader(split, data, batch_size=batch_size, tokens=tokens, with_maps=with_maps)
+
+    if name == "shards":
+        needed = model.config.needs_maps
+        return Scored(name=name if needed else "none", tokens=tokens, model=model, batches=lambda: from_shards(needed))
+    if name == "torch":
+        with_slic = _WithSlic(model, data.image_px // data.map_side)
+        return Scored(
+            name=name, tokens=tokens, model=with_slic, batches=lambda: _with_tokens(from_shards(False), tokens)
+        )
+    if name == "fast-slic":
+        view = view_config(record, tokens)
+        return Scored(name=name, tokens=tokens, model=model, batches=lambda: file_batches(split, view, batch_size))
+    predictor = OnnxPredictor(storage.resolve(name))
+    if predictor.classes != record.classes:
+        raise UsageError(
+            f"{name} knows {len(predictor.classes)} classes, {record.uri} knows {len(record.classes)}, and the lists "
+            "differ: it is not an export of this checkpoint. Name the checkpoint that it was made of."
+        )
+    return Scored(
+        name=storage.name_of(name),
+        tokens=predictor.tokens,
+        model=_Exported(predictor),
+        batches=lambda: file_batches(split, predictor.view_config, batch_size),
+    )
+
+
+def file_batches(split: Split, view: ViewConfig, batch_size: int) -> Iterator[Batch]:
+    """The samples of a split as if their images came as files: segmented now, no stored map is read."""
+    for start in range(0, split.num_samples, batch_size):
+        ids = np.arange(start, min(start + batch_size, split.num_samples))
+        samples = [split.read(int(i)) for i in ids]
+        try:
+            inputs = model_inputs([view.view(sample.image) for sample in samples])
+        except BadImage as error:
+            raise DataError(
+                f"one of the samples {start}..{ids[-1]} of split '{split.name}' {error}, and evaluation counts every "
+                "sample. Run `focusvit verify --repair` on the data set."
+            ) from None
+        tensors = [torch.from_numpy(x) for x in inputs]
+        yield Batch(
+            images=tensors[0],
+            maps=tensors[1] if len(tensors) > 1 else None,
+            num_tokens=view.tokens,
+            class_ids=torch.tensor([int(sample.class_id or 0) for sample in samples]),
+            sample_ids=torch.from_numpy(ids),
+            valid=torch.ones(len(ids), dtype=torch.bool),
+        )
+
+
+def _with_tokens(batches: Iterable[Batch], tokens: int | None) -> Iterator[Batch]:
+    for batch in batches:
+        yield replace(batch, num_tokens=tokens)
+
+
+class _WithSlic(nn.Module):
+    """A model that makes its own superpixels from the batch."""
+
+    def __init__(self, model: nn.Module, reduce: int) -> None:
+        super().__init__()
+        self.model, self.reduce = model, reduce
+
+    def forward(self, images: Tensor, maps: Tensor | None, tokens: int) -> Tensor:
+        return self.model(images, slic(images, tokens, reduce=self.reduce), tokens)
+
+
+class _Exported(nn.Module):
+    """An exported file in the place of a model."""
+
+    def __init__(self, predictor: OnnxPredictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, images: Tensor, maps: Tensor | None, tokens: int | None) -> Tensor:
+        # What came from the split's samples goes on as arrays: the file decides tokens and batch size itself.
+        given = [x.cpu().numpy() for x in (images, maps) if x is not None]
+        return torch.from_numpy(self.predictor.logits(*given)).to(images.device)

@@ -1,0 +1,173 @@
+"""Recipes: functions that return a whole TrainConfig. Each says its command, its hardware and what to expect.
+
+Any key can be changed on the command line: `focusvit pretrain demo --data DIR --run-dir DIR --optim.lr 2e-3`.
+Recipes for ImageNet-1k are in `recipes_imagenet.py`, the rows of the original repository in `recipes_original.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from focusvit.data.config import DataConfig
+from focusvit.model.config import FocusViTConfig
+from focusvit.runs.checkpoint import Checkpoint
+from focusvit.runs.config_json import from_json
+from focusvit.train.config import TrainConfig
+from focusvit.train.optim import OptimConfig
+from pipeline.errors import UsageError
+
+from . import imagenet as recipes_imagenet
+from . import original as recipes_original
+
+
+def debug() -> TrainConfig:
+    """Two epochs of a very small model, to see that a data set and an installation work.
+
+    focusvit pretrain debug --data DIR --run-dir DIR
+    Hardware: any CPU. Time: seconds on a few hundred images (measured by `make test`). Score: means nothing.
+    """
+    return TrainConfig(
+        model=FocusViTConfig(
+            image_px=32, patch_px=8, width=32, depth=3, heads=2, tokens=8, trunk="latent", num_latents=4, num_reads=1
+        ),
+        data=DataConfig(image_px=32),
+        optim=OptimConfig(lr=1e-3, warmup_epochs=0.2),
+        epochs=2,
+        global_batch=32,
+        log_every_steps=2,
+    )
+
+
+def demo() -> TrainConfig:
+    """A small FocusViT on the embedded shapes (about 1,300 images of 96 px in 8 classes): part of `focusvit demo`.
+
+    focusvit pretrain demo --data DIR --run-dir DIR --workers 2
+    Hardware: 2 CPU cores. Time: about a minute. Score: measured 59 % top-1 (chance 12.5 %).
+    """
+    return TrainConfig(
+        model=_small_cpu_model(image_px=64, width=128, depth=6, heads=4),
+        data=DataConfig(image_px=64, map_px=32, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
+        optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
+        epochs=20,
+        global_batch=32,
+        eval_every_epochs=5,
+        checkpoint_every_epochs=5,
+    )
+
+
+def tiny_imagenet_cpu() -> TrainConfig:
+    """A small FocusViT on 64 px images (40 classes of Tiny ImageNet: 20,000 images for training), on CPU.
+
+    focusvit pretrain tiny_imagenet_cpu --data DIR --run-dir DIR --workers 2
+    Hardware: 2 CPU cores. Time: 10 min at 320 images a second, which two quiet cores gave.
+    Score: measured 36.1 % top-1, 70.5 % top-5 (chance 2.5 %): tests/benchmarks/results/training/report.md.
+    """
+    return TrainConfig(
+        model=_small_cpu_model(image_px=64, width=128, depth=6, heads=4),
+        data=DataConfig(image_px=64, map_px=32, crop_scale=(0.35, 1.0), eval_crop_fraction=1.0),
+        optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
+        epochs=10,
+        global_batch=128,
+        eval_every_epochs=2,
+        checkpoint_every_epochs=1,
+    )
+
+
+def tiny_imagenet() -> TrainConfig:
+    """FocusViT from scratch on Tiny ImageNet at 64 px, with the augmentation that 100 epochs need.
+
+    focusvit pretrain tiny_imagenet --data DIR --run-dir DIR
+    Hardware: one GPU. Time: 1.4 h at 2000 images a second. Score: unknown. Not run here.
+    """
+    return TrainConfig(
+        model=_small_cpu_model(image_px=64, width=192, depth=9, heads=6, drop_path=0.1),
+        data=DataConfig(
+            image_px=64, crop_scale=(0.2, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
+            mix=recipes_imagenet.DEIT_MIX, loader_workers=8,
+        ),
+        optim=OptimConfig(lr=1e-3, warmup_epochs=5),
+        epochs=100,
+        global_batch=512,
+        ema_decay=0.999,
+        eval_every_epochs=5,
+    )  # fmt: skip
+
+
+def cifar10() -> TrainConfig:
+    """FocusViT from scratch on CIFAR-10 at 32 px, with the augmentation that 200 epochs need.
+
+    focusvit pretrain cifar10 --data DIR --run-dir DIR
+    Hardware: one GPU. Time: 0.7 h at 4000 images a second. Score: unknown. Not run here.
+    """
+    return TrainConfig(
+        model=_small_cpu_model(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
+        data=DataConfig(
+            image_px=32, crop_scale=(0.4, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
+            mix=recipes_imagenet.DEIT_MIX, loader_workers=8,
+        ),
+        optim=OptimConfig(lr=1e-3, warmup_epochs=10),
+        epochs=200,
+        global_batch=512,
+        ema_decay=0.999,
+        eval_every_epochs=10,
+    )  # fmt: skip
+
+
+def cifar10_cpu() -> TrainConfig:
+    """A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU.
+
+    focusvit pretrain cifar10_cpu --data DIR --run-dir DIR --workers 2
+    Hardware: 2 CPU cores. Time: 0.5 h at 300 images a second. Score: unknown. Not run here to the end; a shorter run of
+    another small FocusViT is in tests/benchmarks/results/study.md.
+    """
+    return TrainConfig(
+        model=_small_cpu_model(image_px=32, patch_px=4, width=128, depth=6, heads=4),
+        data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),
+        optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
+        epochs=10,
+        global_batch=128,
+        eval_every_epochs=2,
+    )
+
+
+def finetune(record: Checkpoint) -> TrainConfig:
+    """Go on from a checkpoint with a new head: the same model and image size, a low rate, layer-wise decay.
+
+    focusvit finetune --checkpoint RUN --data DIR --run-dir DIR --workers 2
+    Hardware: 2 CPU cores for a small model.
+    """
+    trained = from_json(TrainConfig, record.config, f"{record.uri}: config")
+    return TrainConfig(
+        model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),
+        data=dataclasses.replace(trained.data, crop_scale=(0.5, 1.0), train_split="train", eval_split="val"),
+        optim=OptimConfig(lr=5e-4, warmup_epochs=0.5, weight_decay=0.05, layer_decay=0.8),
+        epochs=5,
+        global_batch=64,
+        eval_every_epochs=1,
+        init_from=record.uri,
+    )
+
+
+def _small_cpu_model(**values: Any) -> FocusViTConfig:
+    """Few tokens and a convolutional stem: the best use of a CPU minute at 64 px."""
+    small = {"patch_px": 8, "mlp_ratio": 3.0, "stem": "conv", "grid_depth": 1, "tokens": 32, "readout": "mean"}
+    return FocusViTConfig(**{**small, **values})
+
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "debug": debug,
+    "demo": demo,
+    "tiny_imagenet_cpu": tiny_imagenet_cpu,
+    "tiny_imagenet": tiny_imagenet,
+    "cifar10": cifar10,
+    "cifar10_cpu": cifar10_cpu,
+    **recipes_imagenet.RECIPES,
+    **recipes_original.RECIPES,
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """The recipe called `name`. Raises `UsageError` that lists those there are."""
+    if name not in RECIPES:
+        raise UsageError(f"There is no recipe '{name}'. Recipes: {', '.join(RECIPES)}.")
+    return RECIPES[name]()

@@ -1,0 +1,163 @@
+"""Weights of a ViT from timm, Hugging Face or torchvision in a FocusViT: all of them, or each missing one named."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from focusvit.model.latents import LatentRead
+from focusvit.model.model import FocusViT
+from pipeline.io import storage
+
+from .weight_names import to_timm_names
+
+NEW_PARTS = ("head.", "pool.", "position.", "latent_start.", "reads.")
+"""Parts that a pretrained ViT does not have: they may keep their initial weights."""
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+"""what DistributedDataParallel and torch.compile put before the names of the model that they wrap"""
+NEW_IN_BLOCKS = (".attn.key_projection.", ".attn.value_projection.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to every tensor of the file and every weight of the model."""
+
+    loaded: tuple[str, ...]
+    """weights of the model that were set"""
+    new: tuple[str, ...]
+    """weights of the model that keep their initial values"""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """tensors of the file that were not used, each with the reason"""
+    resized: tuple[str, ...] = ()
+    """position embeddings interpolated to another patch grid"""
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """A safetensors file, a folder of them (a model in several files), or a file of torch.save that holds tensors only
+    (nothing in it is executed); path or URI.
+
+    Raises:
+        ValueError: the place holds no table of tensors, or is damaged.
+    """
+    place = str(path)
+    if storage.is_folder(place):
+        names = sorted(name for name in storage.list_names(place) if name.endswith(".safetensors"))
+        if not names:
+            raise ValueError(f"the folder {place} holds no .safetensors file; name a file of weights")
+        return {key: value for name in names for key, value in read_weights(storage.join(place, name)).items()}
+    data = storage.read_bytes(place)
+    try:
+        content = _unpacked(place, data)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{place} cannot be read as weights ({reason}); copy it again, or save it anew") from None
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{place} does not hold a table of tensors; save `model.state_dict()`, or use safetensors")
+    return {_WRAPPED.sub("", name): value for name, value in content.items()}
+
+
+def _unpacked(place: str, data: bytes) -> Any:
+    if place.endswith(".safetensors"):
+        return load(data)
+    return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def load_pretrained(
+    model: FocusViT, weights: Mapping[str, Tensor] | str | Path, *, leave_out: Iterable[str] = ()
+) -> LoadReport:
+    """Put the weights of a plain ViT into `model`, in place.
+
+    A head for other classes and Hugging Face's pooler are left out and reported; so are the class token and its
+    position when the model reads by the mean. Position embeddings are interpolated to the model's patch grid. Latent
+    reads, which no ViT has, start silent. Tensors whose name (timm's) starts with one of `leave_out` are skipped.
+
+    Raises:
+        ValueError: naming every tensor of the file without a place in the model and every weight of the model,
+            outside the parts that only FocusViT has, without a tensor. The model is then unchanged.
+    """
+    given, origin = to_timm_names(read_weights(weights) if isinstance(weights, str | Path) else weights)
+    state = model.state_dict()
+    left_out = {origin[name]: "asked for" for name in given if name.startswith(tuple(leave_out) or ("\0",))}
+    accepted, resized, unmapped = {}, [], []
+    for name, value in given.items():
+        if origin[name] in left_out:
+            continue
+        reason = _reason_to_leave(model, name, value)
+        if reason:
+            left_out[origin[name]] = reason
+            continue
+        if name == "pos_embed" and name in state and value.shape != state[name].shape:
+            value = resize_positions(value, model)
+            resized.append(name)
+        if name not in state:
+            unmapped.append(f"{origin[name]} {tuple(value.shape)}: the model has no such part")
+        elif value.shape != state[name].shape:
+            unmapped.append(f"{origin[name]} {tuple(value.shape)}: the model's {name} is {tuple(state[name].shape)}")
+        else:
+            accepted[name] = value
+    new = [name for name in state if name not in accepted]
+    skipped = tuple(leave_out)
+    bare = [name for name in new if not _is_new_part(name) and not (skipped and name.startswith(skipped))]
+    if unmapped or bare:
+        lines = [f"not placed: {line}" for line in unmapped] + [f"no tensor for: {name}" for name in bare]
+        raise ValueError(
+            f"the weights do not fit the model: {'; '.join(lines)}. Change the config, or name prefixes in leave_out"
+        )
+    model.load_state_dict(accepted, strict=False)
+    _silence_reads(model)
+    return LoadReport(tuple(accepted), tuple(new), left_out, tuple(resized))
+
+
+def _reason_to_leave(model: FocusViT, name: str, value: Tensor) -> str | None:
+    if name.startswith("head.") and value.shape[0] != model.config.num_classes:
+        return f"a head for {value.shape[0]} classes; the model has {model.config.num_classes}"
+    if name == "cls_token" and not model.num_class_tokens:
+        return "the model reads by the mean and has no class token"
+    if "pooler." in name:
+        return "a pooler between norm and head, which FocusViT does not have"
+    if name.endswith("embeddings.mask_token"):
+        return "a mask token for masked pretraining"
+    return None
+
+
+def _is_new_part(name: str) -> bool:
+    return name.startswith(NEW_PARTS) or any(part in name for part in NEW_IN_BLOCKS)
+
+
+def resize_positions(positions: Tensor, model: FocusViT) -> Tensor:
+    """(1, 1 + n, D) or (1, n, D) of a square grid -> the model's grid and class token, bicubic.
+
+    Raises:
+        ValueError: the number of positions is no square, with or without a class token.
+    """
+    count = positions.shape[1]
+    first = next((c for c in (1, 0) if round((count - c) ** 0.5) ** 2 == count - c), None)
+    if first is None:
+        raise ValueError(f"pos_embed has {count} positions: not a square grid, with or without a class token")
+    side = round((count - first) ** 0.5)
+    table = positions[:, first:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    if (side, side) != model.config.grid:
+        table = nn.functional.interpolate(table, model.config.grid, mode="bicubic", align_corners=False, antialias=True)
+    table = table.flatten(2).transpose(1, 2).to(positions.dtype)
+    if not model.num_class_tokens:
+        return table
+    head = positions[:, :1] if first else torch.zeros_like(positions[:, :1])
+    return torch.cat([head, table], 1)
+
+
+def _silence_reads(model: FocusViT) -> None:
+    """A read that adds nothing at first leaves the pretrained stream as it is."""
+    for module in model.modules():
+        if isinstance(module, LatentRead):
+            nn.init.zeros_(module.proj.weight)

@@ -1,0 +1,187 @@
+"""A run directory: what a training was asked to do, what it measured, and its checkpoints.
+
+    config.json             the resolved config, the data set identity; written once, compared on every later start
+    run.json                tracking URI, experiment and MLflow run id; written before step 0
+    metrics.jsonl           one line per point: {"samples", "time_ms", "values": {name: number}}
+    checkpoints/<samples>/  complete if and only if checkpoint.json is there (it is written last)
+    stop                    while it is there, a training saves and ends at its next point
+
+The directory may be local or in an object store. Only rank 0 writes.
+"""
+
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.io import storage
+
+from .config_json import difference, flatten
+
+# These change where and how fast a run works, never its result: another value may continue the same run.
+SPEED_ONLY = frozenset(
+    {
+        "data.loader_workers",
+        "data.prefetch",
+        "data.cache_dir",
+        "data.cache_limit_gb",
+        "micro_batch",
+        "checkpoint_every_epochs",
+        "log_every_steps",
+        "compile",
+        "model.micro_batches",
+        "model.checkpoint_blocks",
+    }
+)
+
+
+class RunDir:
+    """Names and small files of one run directory."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def path(self, *names: str) -> str:
+        return storage.join(self.uri, *names)
+
+    def prepare(self, config: dict[str, Any], facts: dict[str, Any], *, write: bool = True) -> None:
+        """Write `config.json`, or check that the one there asks for the same run.
+
+        `facts` (data set identity, classes) must agree as well. Raises `UsageError` with the differing keys.
+        """
+        wanted = {"config": config, "facts": facts}
+        if not storage.exists(self.path("config.json")):
+            if write:
+                storage.put_json(self.path("config.json"), wanted)
+            return
+        found = storage.read_json(self.path("config.json"))
+        changed = difference(found["config"], config, SPEED_ONLY)
+        changed += difference(found["facts"], facts)
+        if changed:
+            raise UsageError(
+                f"{self.uri} holds a run with another config: {'; '.join(changed[:6])}"
+                f"{' and more' if len(changed) > 6 else ''} (there -> asked now). "
+                "Take another --run-dir for the new config, or ask for the old values to go on with the old run."
+            )
+
+    def info(self) -> dict[str, Any]:
+        """What `run.json` says; empty before the first start."""
+        return storage.read_json(self.path("run.json")) if storage.exists(self.path("run.json")) else {}
+
+    def set_info(self, values: dict[str, Any]) -> None:
+        storage.put_json(self.path("run.json"), {**self.info(), **values})
+
+    def ask_to_stop(self) -> None:
+        """Ask a running training to make a checkpoint and end; `touch RUN/stop` does the same."""
+        storage.put(self.path("stop"), b"")
+
+    def asked_to_stop(self) -> bool:
+        return storage.exists(self.path("stop"))
+
+    def forget_to_stop(self) -> None:
+        storage.remove(self.path("stop"))
+
+    def put_array(self, name: str, values: np.ndarray) -> None:
+        """Write an array as a .npy file (the confusion matrix of the last scoring)."""
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        storage.put(self.path(name), buffer.getvalue())
+
+    def checkpoint_uri(self, samples_seen: int) -> str:
+        return self.path("checkpoints", f"{samples_seen:012d}")
+
+    def checkpoints(self) -> list[int]:
+        """Samples seen of every complete checkpoint, oldest first."""
+        found = [int(name) for name in storage.list_names(self.path("checkpoints")) if name.isdigit()]
+        return sorted(s for s in found if storage.exists(storage.join(self.checkpoint_uri(s), "checkpoint.json")))
+
+    def latest(self) -> int | None:
+        complete = self.checkpoints()
+        return complete[-1] if complete else None
+
+    def best(self) -> int | None:
+        """The checkpoint with the highest val/top1; the newest among equals; the newest of all without scores."""
+        scored = [
+            (score, samples)
+            for samples in self.checkpoints()
+            if (score := self._score(samples)) is not None and not math.isnan(score)
+        ]
+        return max(scored)[1] if scored else self.latest()
+
+    def _score(self, samples: int) -> float | None:
+        record = storage.read_json(storage.join(self.checkpoint_uri(samples), "checkpoint.json"))
+        return record.get("metrics", {}).get("val/top1")
+
+    def prune(self) -> None:
+        """Keep the latest and the best checkpoint; what a kill left of others goes too. For the one writer, between two
+        writes. `checkpoint.json` goes first, so that a rest is never taken.
+        """
+        keep = {self.latest(), self.best()}
+        for folder in storage.list_names(self.path("checkpoints")):
+            if folder.isdigit() and int(folder) not in keep:
+                uri = self.path("checkpoints", folder)
+                storage.remove(storage.join(uri, "checkpoint.json"))
+                for name in storage.list_names(uri):
+                    storage.remove(storage.join(uri, name))
+                storage.remove_temporary(uri, "")
+                if storage.is_local(uri):
+                    Path(uri).rmdir()
+
+
+def parse_metrics(data: bytes) -> list[dict[str, Any]]:
+    """The points of a metrics.jsonl. A torn last line (a kill while writing) is left out."""
+    points = []
+    for line in data.split(b"\n")[:-1]:
+        if line.strip():
+            points.append(json.loads(line))
+    return points
+
+
+class MetricsLog:
+    """The writer of metrics.jsonl. A (name, samples) pair is written once, also when a kill makes steps run twice."""
+
+    def __init__(self, run: RunDir, flush_s: float = 10.0, name: str = "metrics.jsonl") -> None:
+        self.uri = run.path(name)
+        self._local = storage.is_local(self.uri)
+        data = storage.read_bytes(self.uri) if storage.exists(self.uri) else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self.points = parse_metrics(whole)
+        self._written = {(name, point["samples"]) for point in self.points for name in point["values"]}
+        if whole != data:
+            storage.put(self.uri, whole)
+        self._bytes, self._flush_s, self._flushed_at, self._dirty = whole, flush_s, time.monotonic(), False
+
+    def append(self, samples_seen: int, values: dict[str, float]) -> dict[str, float]:
+        """Add one point; return the values that were new."""
+        fresh = {k: float(v) for k, v in values.items() if (k, samples_seen) not in self._written}
+        if not fresh:
+            return {}
+        self._written.update((name, samples_seen) for name in fresh)
+        point = {"samples": samples_seen, "time_ms": int(time.time() * 1000), "values": fresh}
+        self.points.append(point)
+        line = json.dumps(point).encode() + b"\n"
+        if self._local:
+            Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
+            with Path(self.uri).open("ab") as file:
+                file.write(line)
+        else:  # a store has no append: rewrite the small file now and then
+            self._bytes, self._dirty = self._bytes + line, True
+            if time.monotonic() - self._flushed_at > self._flush_s:
+                self.flush()
+        return fresh
+
+    def flush(self) -> None:
+        """Make every point visible to readers (needed only for object stores)."""
+        if self._dirty:
+            storage.put(self.uri, self._bytes)
+            self._dirty, self._flushed_at = False, time.monotonic()
+
+
+def flat_params(config: dict[str, Any]) -> dict[str, str]:
+    """The config as flat text values, the params of the tracked run."""
+    return {key: str(value) for key, value in flatten(config).items()}

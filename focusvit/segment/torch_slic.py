@@ -1,0 +1,189 @@
+"""Batched SLIC in torch: superpixels where the batch already is, without a step on the host.
+
+Fixed iterations, dense products, no value read back: the same code runs on any device. A pixel chooses among the
+regions that start in its own cell of a uniform grid and in the cells around it (as gSLIC does), so the work does not
+grow with K. Regions need not be connected: a pass that joins fragments is sequential, and pooling does not need it.
+`pipeline.superpixels.slic` gives connected regions.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focusvit.model.config import IMAGENET_MEAN, IMAGENET_STD
+from focusvit.model.partitions import grid_cells
+from focusvit.model.regions import full_precision
+
+_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_AT_ONCE = {"cpu": 8}  # images whose distances exist at the same time, so that they stay in a CPU's caches
+_AT_ONCE_ELSEWHERE = 256
+
+
+@torch.no_grad()
+def slic(images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: int = 10, reduce: int = 2) -> Tensor:
+    """Superpixel maps (B, H / reduce, W / reduce), int64, of `images` (B, 3, H, W): ids 0..tokens-1, each present.
+
+    Args:
+        images: uint8 RGB, or float RGB in [0, 1] (`to_unit_range` undoes a normalisation).
+        tokens: K, the number of regions of every image.
+        compactness: weight of position against CIE Lab distance, per distance of one region. Fragments are not joined
+            here, so more of it is needed than fast-slic's 10 (`python -m tests.benchmarks slic` compares).
+        iterations: rounds of assignment and means.
+        reduce: images are averaged over squares of this many pixels first.
+
+    Raises:
+        ValueError: sides that are no multiple of `reduce`, or fewer pixels than regions.
+    """
+    height, width = (side // reduce for side in images.shape[-2:])
+    if images.ndim != 4 or images.shape[1] != 3 or (height * reduce, width * reduce) != tuple(images.shape[-2:]):
+        raise ValueError(f"images are {tuple(images.shape)}; slic takes (B, 3, H, W), H and W multiples of {reduce}")
+    if not 1 <= tokens <= height * width or iterations < 1:
+        raise ValueError(f"tokens is {tokens}, iterations {iterations}: use 1..{height * width} and 1 or more")
+    unit = images.float() if images.is_floating_point() else images.float() / 255
+    small = functional.avg_pool2d(unit, reduce)
+    features = _features(_smooth(small), compactness / (height * width / tokens) ** 0.5)
+    layout = _layout_on(images.device, tokens, height, width)
+    at_once = _AT_ONCE.get(images.device.type, _AT_ONCE_ELSEWHERE)
+    with full_precision(images):  # squares of distances in Lab reach 10,000
+        parts = [_assign(part, layout, iterations) for part in features.split(at_once)]
+    return torch.cat(parts).view(-1, height, width)
+
+
+def _smooth(small: Tensor) -> Tensor:
+    """(1, 2, 1) / 4 along y and x: fewer fragments than pixels as they are, borders sharper than after a box."""
+    padded = functional.pad(small, (1, 1, 1, 1), mode="replicate")
+    return functional.avg_pool2d(functional.avg_pool2d(padded, 2, 1), 2, 1)
+
+
+def to_unit_range(
+    images: Tensor, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+) -> Tensor:
+    """Normalised float images (B, 3, H, W) as RGB in [0, 1]; uint8 images stay as they are."""
+    if not images.is_floating_point():
+        return images
+    # Numbers, not tensors: a tensor made on the host would have to be sent, and the host would wait for it.
+    channels = [images[:, i].float() * std[i] + mean[i] for i in range(3)]
+    return torch.stack(channels, 1).clamp(0, 1)
+
+
+def _features(rgb: Tensor, position: float) -> Tensor:
+    """(B, 5, P): CIE Lab and weighted (y, x) of every pixel."""
+    height, width = rgb.shape[-2:]
+    y = torch.arange(height, device=rgb.device, dtype=rgb.dtype)[:, None].expand(height, width)
+    x = torch.arange(width, device=rgb.device, dtype=rgb.dtype)[None].expand(height, width)
+    place = (torch.stack([y, x]) * position).expand(rgb.shape[0], -1, -1, -1)
+    return torch.cat([_lab(rgb), place], 1).flatten(2)
+
+
+def _lab(rgb: Tensor) -> Tensor:
+    """sRGB in [0, 1] (B, 3, H, W) -> CIE Lab with white D65."""
+    linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    red, green, blue = linear.unbind(1)
+    rows = [(r * red + g * green + b * blue) / (r + g + b) for r, g, b in _TO_XYZ]
+    xyz = torch.stack(rows, 1)
+    f = torch.where(xyz > 0.008856, xyz.clamp(min=1e-6) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+class _Layout(NamedTuple):
+    """The uniform cells that regions start from. m is the size of the largest cell, C the most neighbours of a cell."""
+
+    order: Tensor
+    """int64 (K m): the pixel at each place of each cell; places beyond a cell's size repeat its first pixel"""
+    valid: Tensor
+    """float32 (K m): 0 at those places"""
+    back: Tensor
+    """int64 (P): the place of each pixel"""
+    near: Tensor
+    """int64 (K, C): a cell, then the cells that touch it; a cell with fewer repeats itself, and never by argmin"""
+    into: Tensor
+    """int64 (K, C): where in the flat (K C) of `near` each cell stands; K C, one past the end, where it does not"""
+
+
+@torch.compiler.disable  # a compiler would trace the loops; it takes the tensors as given instead
+def _layout_on(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
+    """Kept on the device: sending it again would make the host wait. Not while a model is exported: tensors made then
+    are fake ones, and would stay.
+    """
+    if torch.compiler.is_compiling():
+        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
+    return _kept_layout(device, tokens, height, width)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_layout(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
+        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
+
+
+@functools.lru_cache(maxsize=16)
+def _layout(tokens: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """The fields of `_Layout`."""
+    cells = grid_cells(tokens, height, width)
+    flat = cells.reshape(-1)
+    sizes = np.bincount(flat, minlength=tokens)
+    by_cell = np.argsort(flat, kind="stable")
+    first = np.cumsum(sizes) - sizes
+    rank = np.arange(flat.size) - first[flat[by_cell]]
+    place = np.arange(sizes.max())
+    order = by_cell[first[:, None] + np.where(place < sizes[:, None], place, 0)]
+    back = np.empty(flat.size, np.int64)
+    back[by_cell] = flat[by_cell] * len(place) + rank
+    near = _neighbours(cells, tokens)
+    into: list[list[int]] = [[] for _ in range(tokens)]
+    for position, cell in enumerate(near.reshape(-1)):
+        if position % near.shape[1] == 0 or cell != position // near.shape[1]:  # not a repeat
+            into[cell].append(position)
+    most = max(map(len, into))
+    padded = np.array([found + [near.size] * (most - len(found)) for found in into])
+    return order.reshape(-1), (place < sizes[:, None]).astype(np.float32).reshape(-1), back, near, padded
+
+
+def _neighbours(cells: np.ndarray, tokens: int) -> np.ndarray:
+    touch = np.eye(tokens, dtype=bool)
+    for one, other in ((cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1]),
+                       (cells[1:, 1:], cells[:-1, :-1]), (cells[1:, :-1], cells[:-1, 1:])):  # fmt: skip
+        touch[one, other] = touch[other, one] = True
+    rows = [[k, *(int(i) for i in np.flatnonzero(touch[k]) if i != k)] for k in range(tokens)]
+    most = max(map(len, rows))
+    return np.array([row + row[:1] * (most - len(row)) for row in rows])
+
+
+def _assign(features: Tensor, layout: _Layout, iterations: int) -> Tensor:
+    """(B, 5, P) -> ids (B, P). Centres start as the means of the cells."""
+    order, valid, back, near, into = layout
+    (tokens, num_near), batch = near.shape, features.shape[0]
+    # The last channel is 1 at pixels and 0 at places without one: their sums and counts come from one product.
+    pixels = functional.pad(features, (0, 0, 0, 1), value=1.0)[:, :, order] * valid
+    pixels = pixels.view(batch, -1, tokens, order.shape[0] // tokens).permute(0, 2, 3, 1).contiguous()  # (B, K, m, 6)
+    by_channel = pixels.transpose(2, 3)
+    candidate = torch.arange(num_near, device=features.device)
+    nothing = pixels.new_zeros(batch, 1, pixels.shape[-1])
+    away = torch.where(valid > 0, 0.0, torch.inf).view(tokens, -1)
+    sums = pixels.sum(2)
+    for _ in range(iterations):
+        centres = sums[..., :5] / sums[..., 5:]
+        # |p - c|^2 without |p|^2, which is the same for all candidates of a pixel: one product with (-2 c, |c|^2).
+        query = torch.cat([-2 * centres, centres.square().sum(2, keepdim=True)], 2)[:, near]  # (B, K, C, 6)
+        distance = query @ by_channel
+        best, chosen = distance.min(2)
+        chosen = _pinned(distance[:, :, 0] - best + away, chosen)
+        member = (chosen[:, :, None] == candidate[:, None]).to(pixels.dtype)
+        parts = torch.cat([(member @ pixels).flatten(1, 2), nothing], 1)  # (B, K C + 1, 6)
+        sums = parts[:, into].sum(2)
+    labels = near.expand(batch, -1, -1).gather(2, chosen)
+    return labels.flatten(1)[:, back]
+
+
+def _pinned(excess: Tensor, chosen: Tensor) -> Tensor:
+    """Every region keeps one pixel of its own start cell, so none can be empty: the one that loses least by it.
+
+    `excess` (B, K, m) is how much further a pixel is from its own cell's centre than from its best.
+    """
+    pin = excess.argmin(2, keepdim=True)
+    return chosen.scatter(2, pin, 0)

@@ -1,0 +1,105 @@
+"""Everything that defines one training. A recipe fills it, options override it, the run directory keeps it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from focusvit.data.config import DataConfig
+from focusvit.model.config import FocusViTConfig
+
+from .distill import DistillConfig
+from .optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training. The same config on the same data gives the same run, on any number of workers (with drop path or
+    dropout in distribution: their draws belong to a rank and its micro-batches)."""
+
+    model: FocusViTConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    epochs: float = 90.0
+    """passes over the training split; the run ends at the nearest whole step"""
+    global_batch: int = 1024
+    """samples per optimizer step, over all workers"""
+    micro_batch: int | None = None
+    """most samples per forward on one worker (gradient accumulation); lower it when memory runs out"""
+    seed: int = 0
+    """weights, order, augmentation, drop path"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto = bf16 autocast on a GPU that has it (from compute capability 8.0 on), else fp32"""
+    compile: bool = False
+    """torch.compile the model"""
+    loss: Literal["softmax", "bce"] = "softmax"
+    """cross-entropy, or binary cross-entropy for each class"""
+    label_smoothing: float = 0.1
+    """share of the target spread evenly over all classes"""
+    ema_decay: float | None = None
+    """keep a moving average of the weights and score that; 0.9999 is usual"""
+    token_budgets: tuple[int, ...] = ()
+    """draw each batch's number of tokens from these, so that one checkpoint serves many budgets; () = model.tokens"""
+    eval_every_epochs: float = 1.0
+    """score the eval split this often, and at the end"""
+    checkpoint_every_epochs: float = 1.0
+    """also checkpoint this often; every scoring and the end checkpoint as well"""
+    log_every_steps: int = 10
+    """one point of the curves for each so many steps"""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """learn from a teacher as well"""
+    init_from: str | None = None
+    """start from the weights of this checkpoint or run (the head is new), or of a ViT of timm, Hugging Face or
+    torchvision: a file .safetensors, .pt, .pth or .bin"""
+    freeze: tuple[str, ...] = ()
+    """parts of the model that do not move: blocks, patch_embed, blocks.*.attn, ..."""
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0 or self.eval_every_epochs <= 0 or self.checkpoint_every_epochs <= 0:
+            raise ValueError("epochs, eval_every_epochs and checkpoint_every_epochs must be positive")
+        if self.global_batch < 1 or self.log_every_steps < 1:
+            raise ValueError("global_batch and log_every_steps must be at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1, not {self.micro_batch}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, not {self.ema_decay}")
+        if self.model.image_size != (self.data.image_px, self.data.image_px):
+            raise ValueError(
+                f"model.image_px is {self.model.image_px} and data.image_px is {self.data.image_px}; they must agree"
+            )
+        if self.model.latent_start == "coarse" and self.model.has_latents:
+            raise ValueError(
+                "model.latent_start is 'coarse', which takes a second, coarser map that the loaders do not make; train "
+                "with seeds or learned, or call the model yourself with coarse_maps"
+            )
+        if self.token_budgets and (not self.model.needs_maps or min(self.token_budgets) < 1):
+            raise ValueError(
+                f"token_budgets {self.token_budgets} needs a model with superpixels and budgets of at least 1"
+            )
+        if self.model.needs_maps:
+            for side, cells in zip(("height", "width"), self.model.grid):
+                if self.data.map_side % cells:
+                    raise ValueError(
+                        f"data.map_px gives maps of {self.data.map_side} px, not a multiple of the patch grid's "
+                        f"{side} ({cells}); take {cells} times a whole number"
+                    )
+
+    def num_steps(self, num_samples: int) -> int:
+        """Optimizer steps of the whole run on a split of `num_samples`."""
+        return max(1, round(self.epochs * num_samples / self.global_batch))
+
+    def milestones(self, num_samples: int, every_epochs: float) -> set[int]:
+        """Steps at which something due every `every_epochs` happens; always the last step as well."""
+        last = self.num_steps(num_samples)
+        count = int(self.epochs / every_epochs + 1e-9)
+        steps = {round(k * every_epochs * num_samples / self.global_batch) for k in range(1, count + 1)}
+        return {step for step in steps if 0 < step < last} | {last}
+
+    def bf16(self, device_type: str) -> bool:
+        """Whether forward runs under bf16 autocast on this kind of device."""
+        if self.precision != "auto" or device_type != "cuda":
+            return self.precision == "bf16"
+        import torch
+
+        # An older GPU (V100, T4) emulates it, slower than fp32, and torch.compile cannot make kernels of it there.
+        return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,0 +1,137 @@
+"""The training loop. One function, read downwards; it knows nothing of Ray or MLflow.
+
+Pretraining and fine-tuning are this loop; one process or many run it with their rank. Everything it decides is a
+function of the config, the data set and the number of samples seen, so a stopped run goes on as if it had not stopped.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from focusvit.data.batch import Batch
+from focusvit.predict.evaluate import tally
+from focusvit.score.tally import Tally
+from pipeline.errors import UsageError
+
+from . import ranks
+from .config import TrainConfig
+from .optim import set_lr
+from .session import Session, facts_of, for_dataset, open_session
+from .step import StepSums, train_step
+
+__all__ = ["TrainConfig", "facts_of", "for_dataset", "train"]
+
+OnCheckpoint = Callable[[int, dict[str, float]], None]
+_POLL_STEPS = 50  # asking Ray about preemption is a barrier of some milliseconds
+
+
+def train(
+    config: TrainConfig,
+    *,
+    data_uri: str,
+    run_dir: str,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    on_checkpoint: OnCheckpoint | None = None,
+    preempted: Callable[[], bool] | None = None,
+) -> dict[str, float]:
+    """Train to the end, or go on with the run in `run_dir`, and return the last scores.
+
+    With `world_size` > 1 a process group must be running. `on_checkpoint(samples_seen, metrics)` is called on every
+    rank after each checkpoint. `preempted()`, asked now and then with the same answer on every rank, makes a
+    checkpoint at once. A file `stop` in `run_dir` makes one and ends this call; it is looked for at each point of the
+    curves. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
+    when too many samples do not decode, `DivergedError` when nothing but non-finite gradients comes.
+    """
+    session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size)
+    learner, meters, points = session.learner, session.meters, session.points
+    num_samples, batch_size = session.train_split.num_samples, config.global_batch
+    score_at = config.milestones(num_samples, config.eval_every_epochs)
+    save_at = config.milestones(num_samples, config.checkpoint_every_epochs) | score_at
+
+    try:
+        for batch in meters.waiting(session.loader):
+            seen = learner.samples_seen + batch_size
+            step = seen // batch_size
+            learner.seed_step(rank)
+            lr = session.lr(seen)
+            set_lr(learner.optimizer, lr)
+            meters.add(_step(session, batch, world_size, check=step <= 2), batch)
+            learner.stepped(seen)
+
+            stopping = (step % config.log_every_steps == 0 or step in save_at) and session.asked_to_stop()
+            saving = step in save_at or stopping
+            if preempted is not None and step % _POLL_STEPS == 0 and preempted():
+                saving, preempted = True, None
+            if step == 1 or step % config.log_every_steps == 0 or saving:  # a resume begins with empty sums
+                values = meters.point(lr, seen / num_samples, learner.guard, learner.ema)
+                session.check_damage()
+                if points:
+                    points.append(seen, values)
+            if step in score_at:
+                with meters.paused(), learner.scored_weights():
+                    scores = _score(session)
+                learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
+                if points:
+                    points.append(seen, learner.metrics)
+                    session.run.put_array("confusion.npy", scores.confusion)
+            if saving:
+                session.watch.check()
+                with meters.paused(), meters.blocked_by_checkpoint():
+                    _save(session, scored=step in score_at)
+                if on_checkpoint:
+                    with meters.paused():
+                        on_checkpoint(seen, learner.metrics)
+            if stopping:
+                break
+    finally:
+        session.writer.wait()
+    if points:
+        points.flush()
+    return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
+
+
+def _step(session: Session, batch: Batch, world_size: int, check: bool) -> StepSums:
+    """One step on this rank's slice. The first batches are looked at: a wrong loader is wrong at once."""
+    if check:
+        batch.check(session.config.model.num_classes)
+    here = batch.to(session.device, non_blocking=True)
+    try:
+        sums = train_step(session.model, session.learner.optimizer, here, **session.step_options(world_size))
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the allocator says so in words
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size = session.config.micro_batch or len(batch)
+        raise UsageError(
+            f"memory ran out with {size} images at a time on one worker ({str(error).splitlines()[0][:200]}). "
+            f"Set --micro-batch {max(1, size // 2)} (the same gradient, but for the draws of drop path), or "
+            "--model.checkpoint-blocks."
+        ) from None
+    session.watch.remember(here, sums.grad_norm, session.learner.samples_seen)
+    return sums
+
+
+def _score(session: Session) -> Tally:
+    """The sums over the eval split, over all ranks; `metrics()` of them asserts that each sample was counted once."""
+    batches = session.eval_batches
+    scores = tally(
+        session.learner.model,
+        batches,
+        num_samples=batches.num_samples,
+        num_classes=batches.num_classes,
+        device=session.device,
+        bf16=session.config.bf16(session.device.type),
+    )
+    scores.all_reduce(ranks.sum_array)
+    return scores
+
+
+def _save(session: Session, scored: bool) -> None:
+    """Check that all ranks hold the same weights, then write a checkpoint from rank 0."""
+    ranks.check_same(session.learner.fingerprint(), "the weights")
+    if session.points:
+        session.points.flush()
+        metrics = session.learner.metrics if scored else {}
+        counters = {"replaced_samples": session.meters.num_replaced}
+        session.learner.save(session.run, session.data, session.writer, metrics, counters)

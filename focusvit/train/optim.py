@@ -1,0 +1,123 @@
+"""The optimizer and its schedule. The learning rate is a pure function of the samples seen, so nothing needs saving."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from focusvit.model.groups import check_patterns, lr_scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move. All learning rates are for the whole global batch: nothing is scaled behind the user."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    """peak learning rate, reached at the end of the warm-up"""
+    weight_decay: float = 0.05
+    """decoupled decay of matrices; vectors (biases, norms) and embeddings have none"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    """for sgd (with Nesterov)"""
+    warmup_epochs: float = 5.0
+    """linear rise from 0"""
+    final_lr_share: float = 0.01
+    """the cosine ends at lr times this"""
+    clip_norm: float = 1.0
+    """largest norm of the whole gradient; 0 = no clipping"""
+    layer_decay: float = 1.0
+    """each layer below the head gets its lr times this once more; 1 = off (0.65 to 0.9 is usual in fine-tuning)"""
+    lr_scales: tuple[str, ...] = ()
+    """multiples of the learning rate for parts of the model: head=10 or blocks.*.attn=0.5; the last match counts"""
+    spike_factor: float = 0.0
+    """skip a step whose gradient norm is more than this times their running mean; 0 = never (non-finite ones always)"""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr must be positive, not {self.lr}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay must be in (0, 1], not {self.layer_decay}")
+        self.scales()
+        if 0 < self.spike_factor <= 1 or self.spike_factor < 0:
+            raise ValueError(f"optim.spike_factor must be 0 or above 1, not {self.spike_factor}")
+        if self.warmup_epochs < 0 or self.clip_norm < 0 or self.weight_decay < 0:
+            raise ValueError("optim.warmup_epochs, optim.clip_norm and optim.weight_decay must not be negative")
+
+    def scales(self) -> dict[str, float]:
+        """`lr_scales` as pattern -> multiple. Raises ValueError for text of another form."""
+        found = {}
+        for text in self.lr_scales:
+            pattern, _, scale = text.partition("=")
+            if not pattern or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", scale) or float(scale) <= 0:
+                raise ValueError(
+                    f"optim.lr_scales holds '{text}'; write a part of the model, '=' and a positive multiple: head=10. "
+                    "Use freeze for parts that must not move"
+                )
+            found[pattern] = float(scale)
+        return found
+
+
+def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final_share: float) -> float:
+    """The factor on the peak rate after `samples_seen`: linear warm-up, then half a cosine down to `final_share`."""
+    if samples_seen < warmup_samples:
+        return samples_seen / warmup_samples
+    done = (samples_seen - warmup_samples) / max(1.0, total_samples - warmup_samples)
+    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+_BELOW_BLOCKS = ("patch_embed", "pos_embed", "cls_token", "position", "pool")
+_EMBEDDINGS = ("pos_embed", "cls_token", "queries", "latents")  # rows that stand alone: decay would only shrink them
+
+
+def _depth_of(name: str, num_blocks: int) -> int:
+    """0 for what touches pixels, 1..num_blocks for the blocks, num_blocks + 1 for everything after them."""
+    first, *rest = name.split(".")
+    if "block" in first and rest and rest[0].isdigit():
+        return int(rest[0]) + 1
+    return 0 if first in _BELOW_BLOCKS else num_blocks + 1
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
+    """Groups with `lr_scale` and `weight_decay`, of what moves. Vectors, single tokens and embeddings are not decayed.
+
+    Raises:
+        ValueError: a pattern of `lr_scales` that matches no weight.
+    """
+    scales = config.scales()
+    check_patterns(model, scales)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    num_blocks = max((_depth_of(name, 0) for name, _ in named), default=0)
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in named:
+        is_matrix = parameter.squeeze().ndim > 1 and name.rsplit(".", 1)[-1] not in _EMBEDDINGS
+        decay = config.weight_decay if is_matrix else 0.0
+        scale = config.layer_decay ** (num_blocks + 1 - min(_depth_of(name, num_blocks), num_blocks + 1))
+        scale *= lr_scale(name, scales)
+        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW (fused where torch offers it) or SGD with Nesterov momentum."""
+    groups = parameter_groups(model, config)
+    if config.name == "sgd":
+        momentum = config.momentum
+        sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+        for group in sgd.param_groups if momentum else ():
+            for p in group[
+                "params"
+            ]:  # torch makes it on the first step and leaves it unfilled when that one is skipped
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+        return sgd
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

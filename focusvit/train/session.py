@@ -1,0 +1,192 @@
+"""Everything that a training sets up before its first step: data, weights, loaders, schedule, meters."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from focusvit.data.loader import EvalLoader, TrainLoader
+from focusvit.data.shard_cache import check_whole
+from focusvit.runs.config_json import to_json
+from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.writer import CheckpointWriter
+from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from pipeline.shards.dataset import Dataset, Split, open_dataset
+
+from . import ranks
+from .config import TrainConfig
+from .distill import Teacher
+from .learner import Learner
+from .meters import Meters
+from .optim import lr_share
+from .watch import Watch
+
+
+def for_dataset(config: TrainConfig, data: Dataset) -> TrainConfig:
+    """The config with the number of classes that the data set has."""
+    model = dataclasses.replace(config.model, num_classes=len(data.classes))
+    return dataclasses.replace(config, model=model)
+
+
+def facts_of(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """What else must stay the same for a run to go on: the identity of its data."""
+    train_split = data.split(config.data.train_split)
+    return {"data_identity": train_split.identity, "num_classes": len(data.classes)}
+
+
+@dataclass
+class Session:
+    """The parts of one training on one rank."""
+
+    config: TrainConfig
+    data: Dataset
+    train_split: Split
+    run: RunDir
+    device: torch.device
+    rank: int
+    learner: Learner
+    model: nn.Module
+    """the learner's model, compiled and wrapped as this run needs it"""
+    loader: TrainLoader
+    eval_batches: EvalLoader
+    meters: Meters
+    watch: Watch
+    teacher: Teacher | None
+    points: MetricsLog | None
+    """the writer of metrics.jsonl, on rank 0"""
+    writer: CheckpointWriter
+    look_at: float = 0.0
+    """when `asked_to_stop` may look again"""
+
+    @property
+    def num_steps(self) -> int:
+        return self.config.num_steps(self.train_split.num_samples)
+
+    def lr(self, seen: int) -> float:
+        """The learning rate of the step that ends at `seen` samples."""
+        optim, num_samples = self.config.optim, self.train_split.num_samples
+        total = self.num_steps * self.config.global_batch
+        return optim.lr * lr_share(seen, optim.warmup_epochs * num_samples, total, optim.final_lr_share)
+
+    def step_options(self, world_size: int) -> dict[str, Any]:
+        """What `train_step` needs to know, the same for every step."""
+        config = self.config
+        return {
+            "global_batch": config.global_batch,
+            "world_size": world_size,
+            "micro_batch": config.micro_batch,
+            "label_smoothing": config.label_smoothing,
+            "loss": config.loss,
+            "clip_norm": config.optim.clip_norm,
+            "bf16": config.bf16(self.device.type),
+            "guard": self.learner.guard,
+            "before_update": self.watch.check,
+            "teacher": self.teacher,
+            "distill": config.distill,
+        }
+
+    def asked_to_stop(self) -> bool:
+        """Whether someone wants the run to end here; rank 0 looks (into a store now and then), all ranks learn it."""
+        looks = self.rank == 0 and time.monotonic() >= self.look_at
+        if looks and not storage.is_local(self.run.uri):
+            self.look_at = time.monotonic() + 5.0
+        return bool(ranks.sum_array(np.array([looks and self.run.asked_to_stop()], np.float64))[0])
+
+    def check_damage(self) -> None:
+        """Raise `DataError` when too many samples had to be replaced."""
+        replaced, seen = self.meters.num_replaced, self.learner.samples_seen
+        if replaced > max(8, self.config.data.max_bad_share * seen):
+            raise DataError(
+                f"{replaced} of {seen} samples of split '{self.train_split.name}' did not decode and were replaced, "
+                f"more than data.max_bad_share = {self.config.data.max_bad_share}. Run `focusvit verify --repair`."
+            )
+
+
+def open_session(
+    config: TrainConfig, data_uri: str, run_dir: str, device: torch.device, rank: int, world_size: int
+) -> Session:
+    """Open data and run directory, build or resume the learner, make the loaders. See `train` for what it raises."""
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
+    data = open_dataset(data_uri)
+    train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
+    config = for_dataset(config, data)
+    _check_classes(train_split)
+    if rank == 0:
+        for split in (train_split, eval_split):
+            check_whole(split)
+    run = RunDir(run_dir)
+    if rank == 0:
+        run.prepare(to_json(config), facts_of(config, data))
+    ranks.barrier()
+
+    learner = Learner(config, device)
+    learner.start(run)
+    model: Any = learner.model
+    if config.compile:
+        model = torch.compile(model)
+    if world_size > 1:
+        model = distributed(model, device)
+
+    shared: dict[str, Any] = {
+        "rank": rank,
+        "world_size": world_size,
+        "tokens": config.model.tokens,
+        "with_maps": config.model.needs_maps,
+        "pin_memory": device.type == "cuda",
+    }
+    loader = TrainLoader(
+        train_split,
+        config.data,
+        seed=config.seed,
+        global_batch=config.global_batch,
+        start_samples=learner.samples_seen,
+        total_samples=config.num_steps(train_split.num_samples) * config.global_batch,
+        token_budgets=config.token_budgets,
+        **shared,
+    )
+    batch_size = max(1, min(256, config.micro_batch or config.global_batch // world_size))
+    facts = {"config": to_json(config), "world_size": world_size}
+    return Session(
+        config=config,
+        data=data,
+        train_split=train_split,
+        run=run,
+        device=device,
+        rank=rank,
+        learner=learner,
+        model=model,
+        loader=loader,
+        eval_batches=EvalLoader(eval_split, config.data, batch_size=batch_size, **shared),
+        meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
+        watch=Watch(run, rank, facts, learner.model.state_dict),
+        teacher=Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None,
+        points=MetricsLog(run) if rank == 0 else None,
+        writer=CheckpointWriter(),
+    )
+
+
+def distributed(model: nn.Module, device: torch.device) -> nn.Module:
+    """DDP with gradient buckets that never change.
+
+    DDP usually rebuilds its buckets after the first step of a process, and three or more ranks sum a moved gradient in
+    another order: a resumed run would differ in the last bits. It never rebuilds while it looks for unused parameters
+    (and warns once that it found none). Buffers are not broadcast: all of them follow from the config and never change.
+    """
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def _check_classes(split: Split) -> None:
+    missing = int((split.class_ids < 0).sum())
+    if missing:
+        raise UsageError(
+            f"{missing} samples of split '{split.name}' have no class, and this training is supervised. Preprocess a "
+            "source with class folders or labels."
+        )

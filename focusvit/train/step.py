@@ -1,0 +1,114 @@
+"""One optimizer step over this rank's slice of a global batch. Imports torch and numpy only."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from focusvit.data.batch import Batch
+
+from .distill import DistillConfig, distilled
+from .guard import Guard
+
+
+@dataclass
+class StepSums:
+    """What one step adds to the running sums, all on the device: nothing here waits for the GPU."""
+
+    loss: Tensor
+    """sum over samples of the training loss"""
+    correct: Tensor
+    """samples whose largest logit is their (first) class"""
+    grad_norm: Tensor
+    """norm of the whole gradient before clipping"""
+
+
+def sample_losses(logits: Tensor, batch: Batch, label_smoothing: float, loss: str = "softmax") -> Tensor:
+    """The loss of each sample, float32 (B,). Mixed samples have two classes, weighted by their share.
+
+    `softmax` is cross-entropy; `bce` is the sum over classes of binary cross-entropy (DeiT III).
+    """
+    logits = logits.float()
+    if loss == "softmax":
+        first = functional.cross_entropy(logits, batch.class_ids, reduction="none", label_smoothing=label_smoothing)
+        if batch.mix_ids is None or batch.mix_share is None:
+            return first
+        second = functional.cross_entropy(logits, batch.mix_ids, reduction="none", label_smoothing=label_smoothing)
+        return batch.mix_share * first + (1 - batch.mix_share) * second
+    targets = torch.zeros_like(logits)
+    targets.scatter_(1, batch.class_ids[:, None], 1.0)
+    if batch.mix_ids is not None and batch.mix_share is not None:
+        targets *= batch.mix_share[:, None]
+        targets.scatter_add_(1, batch.mix_ids[:, None], 1 - batch.mix_share[:, None])
+    targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    global_batch: int,
+    world_size: int = 1,
+    micro_batch: int | None = None,
+    label_smoothing: float = 0.0,
+    loss: str = "softmax",
+    clip_norm: float = 0.0,
+    bf16: bool = False,
+    guard: Guard | None = None,
+    before_update: Callable[[], None] | None = None,
+    teacher: Callable[[Batch], Tensor] | None = None,
+    distill: DistillConfig | None = None,
+) -> StepSums:
+    """Forward, backward and one optimizer step on `batch`, which lies on the model's device.
+
+    The gradient is that of the mean loss over the *global* batch: each rank sums its samples' losses and divides by
+    global_batch / world_size, and DDP's mean over ranks restores the rest, so slices may have different sizes.
+    Micro-batches bound the memory and change nothing else, but for the draws of drop path and dropout. `guard` may skip
+    the update; `before_update` is called when the gradient is queued and the weights have not moved.
+    """
+    device = batch.images.device
+    optimizer.zero_grad(set_to_none=True)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device)
+    parts = batch.split(micro_batch)
+    for index, part in enumerate(parts):
+        waits = isinstance(model, DistributedDataParallel) and index < len(parts) - 1
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(part.images, part.maps, part.num_tokens)
+            losses = sample_losses(logits, part, label_smoothing, loss)
+            if teacher is not None and distill is not None:
+                losses = distilled(losses, logits, teacher(part), distill)
+            (losses.sum() * (world_size / global_batch)).backward()
+        loss_sum += losses.detach().sum()
+        correct += (logits.detach().argmax(1) == part.class_ids).sum()
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf"))
+    if before_update is not None:
+        before_update()
+    if guard is not None:  # the fused optimizers read these two, as torch's GradScaler sets them
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = guard.judge(grad_norm.detach())  # type: ignore[attr-defined]
+    optimizer.step()
+    return StepSums(loss_sum, correct, grad_norm.detach())
+
+
+class MovingAverage:
+    """An exponential moving average of the weights, warmed up so that early weights are forgotten."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = self.last_decay = decay
+        self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights after `step` steps (1 = the first)."""
+        self.last_decay = decay = min(self.decay, (1 + step) / (10 + step))
+        current = model.state_dict()
+        floats = [name for name, value in self.weights.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.weights[n] for n in floats], [current[n] for n in floats], 1 - decay)

@@ -1,0 +1,141 @@
+"""One shard under the loupe: what its tar and sidecar hold against the plan, down to the last map."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.image.image import BadImage, decode_image
+from pipeline.io import storage, tar
+from pipeline.plan.plan import read_shard_rows
+from pipeline.shards.build import Members, ShardTask, prove_machine
+from pipeline.shards.dataset import plan_uri, sidecar_uri
+from pipeline.shards.interop import dali_index, dali_name
+from pipeline.shards.sample import Sample, decode
+from pipeline.shards.sidecar import read_sidecar, sidecar_bytes
+from pipeline.superpixels.connected import connected_regions
+from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
+
+_MOST = 20  # problems listed for each shard
+
+
+def check_shard(task: ShardTask, *, recompute: bool = False) -> dict[str, Any]:
+    """Problems of one shard, as sentences; empty when all is well. Shaped as `work` of the executors.
+
+    `recompute` also makes every map again from the stored image and compares (about 8 ms an image).
+    """
+    prove_machine("")
+    problems: list[str] = []
+    result = {"shard": task.shard, "num_samples": 0, "num_bad": 0, "problems": problems}
+    try:
+        data = storage.read_bytes(storage.join(task.out, task.name))
+    except FileNotFoundError:
+        problems.append("is missing")
+        return result
+    sidecar = read_sidecar(task)
+    if sidecar is None:
+        problems.append("has no sidecar that fits it: missing, damaged, of other settings, or of another size")
+        return result
+    if storage.read_bytes(sidecar_uri(task.out, task.split, task.shard)) != sidecar_bytes(sidecar):
+        problems.append("has a sidecar that states the same in other bytes: it was edited")
+    if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
+        problems.append("has other bytes than its sidecar says (sha256 differs)")
+    try:
+        rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    except DataError as error:
+        problems.append(f"cannot be compared with its plan: {error}")
+        return result
+    skipped = {sample["key"] for sample in sidecar["skipped"]}
+    expected = [row for row in rows if row["key"] not in skipped]
+    try:
+        samples = read_samples(data, task.name)
+    except DataError as error:
+        problems.append(str(error))
+        return result
+    result["num_samples"] = len(samples)
+    if [key for key, _, _ in samples] != [row["key"] for row in expected]:
+        problems.append(f"holds {len(samples)} samples; the plan names {len(expected)}, or others, or another order")
+    elif [offset for _, offset, _ in samples] != sidecar["offsets"]:
+        problems.append("has a sidecar with other offsets than its samples have")
+    else:
+        for (key, _, members), row in zip(samples, expected):
+            found = check_sample(key, members, row, task.superpixels if recompute else None)
+            problems.extend(f"sample {key}: {text}" for text in found[: _MOST - len(problems)])
+    try:
+        if storage.read_bytes(storage.join(task.out, dali_name(task.split, task.shard))) != dali_index(data):
+            problems.append("has a DALI index that does not fit it")
+    except FileNotFoundError:
+        problems.append("has no DALI index")
+    return result
+
+
+def recheck_shard(task: ShardTask) -> dict[str, Any]:
+    """`check_shard` that also makes every map again."""
+    return check_shard(task, recompute=True)
+
+
+def read_samples(data: bytes, place: str) -> list[tuple[str, int, Members]]:
+    """(key, offset of its first header, members) of each sample of a shard. Raises DataError for a broken tar."""
+    found: list[tuple[str, int, Members]] = []
+    end = 0
+    for member in tar.members(lambda at, length: data[at : at + length], 0, len(data), place):
+        key, _, suffix = member.name.partition(".")
+        if not found or found[-1][0] != key:
+            found.append((key, end, {}))
+        found[-1][2][suffix] = data[member.offset : member.offset + member.size]
+        end = member.offset + tar.padded(member.size)
+    return found
+
+
+def check_sample(key: str, members: Members, row: dict[str, Any], again: SuperpixelConfig | None) -> list[str]:
+    """What is wrong with one sample. With `again` its map is also made from the stored image and compared."""
+    try:
+        sample = decode(key, members)
+        rgb = decode_image(sample.image)
+    except (DataError, BadImage) as error:
+        return [str(error)]
+    problems = []
+    class_id = row["class_id"] if row["class_id"] >= 0 else None
+    if sample.class_id != class_id or sample.meta.get("source") != row["source"]:
+        stored = f"{sample.meta.get('source')} of class {sample.class_id}"
+        problems.append(f"is {stored}; the plan says {row['source']} of class {class_id}")
+    problems += check_superpixels(sample, rgb.shape[:2])
+    if again and not problems:
+        fresh = segment_image(rgb, again)
+        if not all(np.array_equal(a, b) for a, b in zip(fresh, sample.superpixels)):
+            problems.append("its superpixels are not those of its image")
+    return problems
+
+
+def check_superpixels(sample: Sample, size: tuple[int, int]) -> list[str]:
+    """Laws of a stored map: ids 0..n-1 in raster order, connected, the image's aspect, and a full order of merges."""
+    ids, merges = sample.superpixels
+    num = len(merges) + 1
+    problems = []
+    if sample.meta.get("superpixels", {}).get("regions") != num:
+        problems.append(f"its json states another number of regions than {num}")
+    found, first = np.unique(ids, return_index=True)
+    if not np.array_equal(found, np.arange(num)) or not np.all(np.diff(first) > 0):
+        problems.append(f"its map does not hold the ids 0 to {num - 1} in raster order")
+    elif connected_regions(ids).max() + 1 != num:
+        problems.append("its map has a region of several parts")
+    if not _merges_are_whole(sample.superpixels):
+        problems.append("its merge order does not join all regions")
+    (height, width), (h, w) = size, ids.shape
+    if abs(h * width - w * height) > 1.01 * (height + width) and min(h, w) > 1:
+        problems.append(f"its map of {w}x{h} has another shape than its image of {width}x{height}")
+    return problems
+
+
+def _merges_are_whole(superpixels: Superpixels) -> bool:
+    """Each step joins two living regions and the smaller id survives; so n-1 steps leave region 0 alone."""
+    merges = superpixels.merges.astype(int)
+    if merges.ndim != 2 or merges.shape[1] != 2 or np.any(merges[:, 0] >= merges[:, 1]) or merges.max(initial=0) > 255:
+        return False
+    alive = set(range(len(merges) + 1))
+    for a, b in merges.tolist():
+        if a not in alive or b not in alive:
+            return False
+        alive.discard(b)
+    return True

@@ -1,0 +1,150 @@
+"""`focusvit remap`: a data set with superpixels of other settings, made from its shards; no original is read.
+
+Maps are made of the stored pixels, so the result is to the byte what a fresh preprocessing with these settings gives.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.commandline import Positional, parse
+from pipeline.errors import DataError, UsageError
+from pipeline.image.image import BadImage, ImageConfig, decode_image
+from pipeline.io import storage
+from pipeline.plan.plan import load_plan, read_shard_rows, save_plan
+from pipeline.shards.build import Members, ShardTask, build_shard, prove_machine
+from pipeline.shards.commit import check_out, describe, finish_split
+from pipeline.shards.dataset import open_dataset, plan_uri, shard_name, sidecar_uri
+from pipeline.shards.executors import run_local, run_ray
+from pipeline.shards.sample import decode, encode
+from pipeline.shards.sidecar import read_sidecar
+from pipeline.shards.task import commit_shard
+from pipeline.superpixels.segment import SuperpixelConfig, segment_image
+
+from .check import read_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemapConfig:
+    """The same samples with superpixels of other settings, in another folder."""
+
+    uri: Positional[str]
+    """The data set to start from."""
+    out: str
+    """The data set to make."""
+    split: str | None = None
+    """One split; by default all of them."""
+    workers: int | None = None
+    """Shards made at a time; by default one for each CPU. 0 runs in this process."""
+    ray_address: str | None = None
+    """A running Ray cluster to use; by default processes of this machine."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
+
+    def __post_init__(self) -> None:
+        if storage.resolve(self.uri) == storage.resolve(self.out):
+            raise ValueError(f"--out is the data set itself ({self.out}); its shards are never changed. Name another.")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}; it must be at least 0")
+        if self.workers == 0 and self.ray_address:
+            raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
+
+
+@dataclass(frozen=True)
+class StoredShards:
+    """A data set in the place of a source: its images and labels are in its shards."""
+
+    root: str
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        raise FileNotFoundError(file)
+
+
+def remap_shard(task: ShardTask) -> dict[str, Any]:
+    """The shard of `task` from that of `task.source`. As `build.run_shard`, also in what it raises."""
+    prove_machine(task.golden)
+    started = time.perf_counter(), time.process_time()
+    name = shard_name(task.split, task.shard)
+    data = storage.read_bytes(storage.join(task.source.root, name))
+    sidecar = storage.read_json(sidecar_uri(task.source.root, task.split, task.shard))
+    if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
+        raise DataError(
+            f"the shard {name} in {task.source.root} is damaged. Run `focusvit verify --repair` on it first."
+        )
+    stored = {key: members for key, _, members in read_samples(data, name)}
+    reasons = {sample["key"]: sample["reason"] for sample in sidecar["skipped"]}
+
+    def make(row: dict[str, Any]) -> Members:
+        if row["key"] in reasons:
+            raise BadImage(reasons[row["key"]])
+        return remap_sample(row["key"], stored[row["key"]], task.superpixels)
+
+    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    return commit_shard(task, build_shard(rows, make), started)
+
+
+def remap_sample(key: str, members: Members, config: SuperpixelConfig) -> Members:
+    """Members with other superpixels; image, class, label map and the rest of the json stay."""
+    sample = decode(key, members)
+    found = segment_image(decode_image(sample.image), config)
+    meta = {**sample.meta, "superpixels": {"regions": len(found.merges) + 1, **asdict(config)}}
+    return encode(replace(sample, superpixels=found, meta=meta))
+
+
+def remap(config: RemapConfig) -> dict[str, str]:
+    """Make or complete the data set at `config.out`; root hashes by split. Raises UsageError, DataError."""
+    uri, out = storage.resolve(config.uri), storage.resolve(config.out)
+    dataset = open_dataset(uri)
+    names = [dataset.split(config.split).name] if config.split else sorted(dataset.splits)
+    roots = {}
+    for name in names:
+        plan, before = load_plan(plan_uri(uri, name))
+        description = describe(plan, ImageConfig(**before["image"]), config.superpixels, before["origin"])
+        if before["superpixels"] == description["superpixels"]:
+            raise UsageError(f"{uri} has superpixels of these settings already: {description['superpixels']}.")
+        if not check_out(out, plan, description):
+            save_plan(plan_uri(out, name), plan, description)
+        first = ShardTask(
+            out=out,
+            split=name,
+            shard=0,
+            source=StoredShards(uri),
+            image=ImageConfig(**before["image"]),
+            superpixels=config.superpixels,
+            fingerprint=description["fingerprint"],
+            golden=description["versions"]["golden"],
+            skip_bad=True,
+        )
+        tasks = [replace(first, shard=shard) for shard in range(plan.num_shards)]
+        todo = [task for task in tasks if not read_sidecar(task)]
+        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
+            for _ in _run(config, todo):
+                bar.update()
+        roots[name] = finish_split(out, plan, description, tasks).root_hash
+    return roots
+
+
+def _run(config: RemapConfig, tasks: list[ShardTask]) -> Iterator[dict[str, Any]]:
+    if config.ray_address:
+        return run_ray(tasks, address=config.ray_address, workers=config.workers, work=remap_shard)
+    return run_local(tasks, workers=config.workers, work=remap_shard)
+
+
+def main(argv: list[str]) -> int:
+    config = parse(RemapConfig, argv, prog="focusvit remap")
+    stream = sys.stderr if config.json else sys.stdout
+    stream.write(f"remap {config.uri} -> {config.out}: {asdict(config.superpixels)}\n")
+    roots = remap(config)
+    if config.json:
+        sys.stdout.write(json.dumps({"out": storage.resolve(config.out), "root_hashes": roots}) + "\n")
+    else:
+        text = "; ".join(f"{name}: root {root}" for name, root in roots.items())
+        sys.stdout.write(f"remap finished at {storage.resolve(config.out)}: {text}\n")
+    return 0

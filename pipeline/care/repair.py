@@ -1,0 +1,116 @@
+"""Damaged shards, built again to the same bytes; and the files that follow from them, written again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from pipeline.plan.plan import Plan, relocate, save_plan
+from pipeline.shards.build import ShardTask
+from pipeline.shards.commit import finish_split, root_hash
+from pipeline.shards.dataset import DATASET_FILE, open_dataset, plan_uri, sidecar_uri
+from pipeline.shards.fingerprint import byte_versions
+from pipeline.shards.sidecar import read_sidecar
+from pipeline.sources import detect, resolve_source
+
+Run = Callable[[list[ShardTask]], Iterator[dict[str, Any]]]
+
+
+def repair_split(
+    uri: str,
+    plan: Plan,
+    description: dict[str, Any],
+    tasks: list[ShardTask],
+    shards: set[int],
+    run: Run,
+    place: str | None,
+    list_again: bool = False,
+) -> list[str]:
+    """Build `shards` of one split again and enter the split anew; returns the names of the shards that were built.
+
+    Images come from `place`, or from where they were. Raises UsageError when they cannot be found or this machine
+    makes other bytes, and DataError when the new bytes are not those of before: then `dataset.json` stays as it was.
+    """
+    if list_again and not shards:
+        plan, description, tasks = _with_source(uri, plan, description, tasks, place, list_again)
+    if shards:
+        _check_machine(description)
+        before = plan, description
+        plan, description, tasks = _with_source(uri, plan, description, tasks, place, list_again)
+        todo = [task for task in tasks if task.shard in shards]
+        _forget(todo)
+        try:
+            for _ in run(todo):
+                pass
+            _check_root(uri, plan.split, tasks)
+        except DataError:
+            _forget(todo)
+            save_plan(plan_uri(uri, plan.split), *before)
+            raise
+    finish_split(uri, plan, description, tasks)
+    return [task.name for task in tasks if task.shard in shards]
+
+
+def clear_dataset_file(uri: str, problems: set[str]) -> None:
+    """Remove a `dataset.json` that is damaged, so that finishing the splits writes it anew."""
+    try:
+        open_dataset(uri)
+        damaged = DATASET_FILE in problems
+    except UsageError:
+        damaged = DATASET_FILE in problems  # absent, or its version field is damaged
+    except DataError:
+        damaged = True
+    if damaged:
+        storage.remove(storage.join(uri, DATASET_FILE))
+
+
+def _forget(tasks: list[ShardTask]) -> None:
+    """Without its sidecar a shard counts as not built."""
+    for task in tasks:
+        storage.remove(sidecar_uri(task.out, task.split, task.shard))
+
+
+def _check_machine(description: dict[str, Any]) -> None:
+    before, here = description["versions"], byte_versions()
+    if before["golden"] != here["golden"]:
+        differing = [
+            f"{name} {before.get(name)} (here {here[name]})" for name in here if before.get(name) != here[name]
+        ]
+        raise UsageError(
+            f"the shards were made with {', '.join(differing)}, so this machine would build other bytes. "
+            f"Repair with those versions (constraints.txt), or preprocess again into another folder."
+        )
+
+
+def _with_source(
+    uri: str, plan: Plan, description: dict[str, Any], tasks: list[ShardTask], place: str | None, list_again: bool
+) -> tuple[Plan, dict[str, Any], list[ShardTask]]:
+    """Tasks that read the images where they are now; a source that moved or is listed again enters the stored plan."""
+    wanted = resolve_source(place) if place else description["origin"]["uri"]
+    try:
+        source = detect(wanted, plan.split)
+    except UsageError as error:
+        raise UsageError(
+            f"{error} Shards are built again from their images: --source names where these are now."
+        ) from None
+    if place or list_again:
+        plan = relocate(plan, source)
+        description = {**description, "origin": {"kind": source.kind, "uri": wanted}}
+        save_plan(plan_uri(uri, plan.split), plan, description)
+    return plan, description, [replace(task, source=source.reader()) for task in tasks]
+
+
+def _check_root(uri: str, split: str, tasks: list[ShardTask]) -> None:
+    try:
+        before = open_dataset(uri).splits[split].root_hash
+    except (UsageError, DataError, KeyError, TypeError):
+        return  # the split was never finished, or its entry is itself damaged: nothing to compare with
+    sidecars = [read_sidecar(task) for task in tasks]
+    after = root_hash([sidecar["sha256"] for sidecar in sidecars if sidecar])
+    if after != before:
+        raise DataError(
+            f"the shards of split '{split}' that were built again make the root hash {after[:12]}, but the data set "
+            f"was {before[:12]}: the images are not those of before, or changed. Name the right ones with --source; "
+            f"`focusvit preprocess --checksums` guards against such changes."
+        )

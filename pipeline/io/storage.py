@@ -1,0 +1,273 @@
+"""Files on a local path or in any fsspec store (s3, gs, hf, memory), with writes that are whole or absent.
+
+A place is a string: an absolute local path, or a URI with `://`. Nothing is ever streamed into its final name: a
+local file is written beside it, synced and renamed; an object is sent as one finished put.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from pipeline.errors import DataError, UsageError
+
+Result = TypeVar("Result")
+
+TEMPORARY_SUFFIX = ".tmp"  # what an interrupted local write leaves; `list_names` never shows it
+_ATTEMPTS = 5
+# These say something about the place, not about the moment: asking again cannot help.
+_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def is_local(uri: str) -> bool:
+    return "://" not in uri
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: a password inside it becomes ***."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    where = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    return urlunsplit(parts._replace(netloc=where))
+
+
+def resolve(uri: str) -> str:
+    """Absolute form of what a user typed. Call it once, on the driver: another process may have another folder."""
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    if not is_local(uri):
+        return uri.rstrip("/") if not uri.endswith("://") else uri
+    return str(Path(uri).expanduser().absolute())
+
+
+def join(uri: str, *names: str) -> str:
+    return "/".join([uri.rstrip("/"), *names]) if names else uri
+
+
+def name_of(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+@lru_cache(maxsize=64)
+def _store(scheme: str) -> Any:
+    import fsspec  # a local run never needs it, and it takes its time to load
+
+    try:
+        # A listing that was right a minute ago must not decide whether a shard is finished.
+        return fsspec.filesystem(scheme, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UsageError(
+            f"cannot open {scheme}:// places: {error}. Install what fsspec names for this scheme "
+            f"(for s3: pip install 'focusvit[s3]'), or use a local path."
+        ) from None
+
+
+def _open_store(uri: str) -> tuple[Any, str]:
+    store = _store(uri.split("://", 1)[0])
+    return store, store._strip_protocol(uri)
+
+
+class StoreError(DataError, OSError):
+    """A disk or a store that does not do what it should; trying again later may help."""
+
+
+def _retry(action: Callable[[], Result], uri: str) -> Result:
+    """Ask a store again after an error that may pass. Raises StoreError with the place in its text."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except (*_PERMANENT, TypeError, ValueError, AttributeError, NotImplementedError):
+            raise
+        except Exception as error:  # each store has its own kinds for lost connections and busy servers
+            if attempt == _ATTEMPTS - 1:
+                raise StoreError(
+                    f"{uri}: {error} (tried {_ATTEMPTS} times). Check the address, the credentials and the network."
+                ) from error
+            time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
+    raise AssertionError("unreachable")
+
+
+def exists(uri: str) -> bool:
+    if is_local(uri):
+        return Path(uri).exists()
+    store, path = _open_store(uri)
+    return _retry(lambda: bool(store.exists(path)), uri)
+
+
+def is_folder(uri: str) -> bool:
+    if is_local(uri):
+        return Path(uri).is_dir()
+    store, path = _open_store(uri)
+    return _retry(lambda: bool(store.isdir(path)), uri)
+
+
+def size(uri: str) -> int:
+    """Bytes of a file. Raises FileNotFoundError."""
+    if is_local(uri):
+        return Path(uri).stat().st_size
+    store, path = _open_store(uri)
+    return int(_retry(lambda: store.info(path)["size"], uri))
+
+
+def list_names(uri: str) -> list[str]:
+    """Sorted names (not paths) of files and folders directly inside; empty when the folder does not exist."""
+    if is_local(uri):
+        names = [entry.name for entry in Path(uri).iterdir()] if Path(uri).is_dir() else []
+    else:
+        store, path = _open_store(uri)
+        try:
+            names = [name_of(entry) for entry in _retry(lambda: store.ls(path, detail=False), uri)]
+        except FileNotFoundError:
+            names = []
+    return sorted(name for name in names if name and not name.endswith(TEMPORARY_SUFFIX))
+
+
+def list_sizes(uri: str) -> dict[str, int]:
+    """Bytes of each file directly inside, by name; empty when there is no such folder. One listing, also of a store."""
+    if is_local(uri):
+        entries = Path(uri).iterdir() if Path(uri).is_dir() else ()
+        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    store, path = _open_store(uri)
+    try:
+        found = _retry(lambda: store.ls(path, detail=True), uri)
+    except FileNotFoundError:
+        return {}
+    return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
+
+
+def walk(uri: str) -> Iterator[str]:
+    """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'."""
+    if not is_local(uri):
+        store, path = _open_store(uri)
+        for entry in _retry(lambda: store.find(path), uri):
+            relative = entry[len(path) :].lstrip("/")
+            if not any(part.startswith(".") for part in relative.split("/")):
+                yield relative
+        return
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(os.path.join(uri, prefix)) as entries:  # noqa: PTH118 - a Path per file costs 10 s per million
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    waiting.append(f"{prefix}{entry.name}/")
+                else:
+                    yield f"{prefix}{entry.name}"
+
+
+def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
+    """The whole file, or `length` bytes from `start`. Fewer bytes come back only where the file ends."""
+    if is_local(uri):
+        with open(uri, "rb", buffering=0) as file:  # noqa: PTH123
+            if length is None:
+                file.seek(start)
+                return file.readall() or b""
+            return os.pread(file.fileno(), length, start)
+    if length == 0:  # as a range of bytes this is invalid, and a server answers an invalid one with the whole object
+        return b""
+    store, path = _open_store(uri)
+    end = None if length is None else start + length
+    return _retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
+
+
+def put(uri: str, data: bytes) -> None:
+    """Write a whole file under its final name, or leave what was there. Folders are made as needed.
+
+    Raises StoreError, which is both an OSError (worth another try) and a DataError (one paragraph for the user).
+    """
+    if is_local(uri):
+        with writing(uri) as file:
+            file.write(data)
+        return
+    store, path = _open_store(uri)
+    _retry(lambda: store.pipe_file(path, data), uri)
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """As `put`, for what is too large to be held at once: a file that gets its final name when the block ended well.
+    An object is written to this machine's temporary folder first, and sent finished.
+    """
+    final = Path(uri) if is_local(uri) else Path(tempfile.gettempdir(), name_of(uri))
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if is_local(uri):
+            temporary.replace(final)
+            return
+        store, path = _open_store(uri)
+        _retry(lambda: store.put_file(str(temporary), path), uri)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {uri}: {error.strerror or error}. What was there before is unharmed; make room or correct "
+            f"the access, then run again."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """One run at a time in a local folder, with no file for it. A store, and a disk without such locks, lets all in."""
+    handle = os.open(folder, os.O_RDONLY) if is_local(folder) else -1
+    try:
+        if handle >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def remove(uri: str) -> None:
+    """Remove one file; nothing happens when it is not there."""
+    if is_local(uri):
+        Path(uri).unlink(missing_ok=True)
+        return
+    store, path = _open_store(uri)
+    try:
+        _retry(lambda: store.rm_file(path), uri)
+    except FileNotFoundError:
+        return
+
+
+def read_json(uri: str) -> Any:
+    return json.loads(read_bytes(uri))
+
+
+def put_json(uri: str, value: Any) -> None:
+    put(uri, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def remove_temporary(folder: str, prefix: str) -> int:
+    """Clear what interrupted local writes of `prefix*` left in a folder; returns how many files that were."""
+    if not is_local(folder) or not Path(folder).is_dir():
+        return 0
+    leftovers = [path for path in Path(folder).glob(f".{prefix}*{TEMPORARY_SUFFIX}") if path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

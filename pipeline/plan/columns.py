@@ -1,0 +1,131 @@
+"""The rows of a source as they come, in packed columns: a million row objects would not fit the driver's 500 MB."""
+
+import hashlib
+import re
+from array import array
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UsageError
+from pipeline.sources.folder import shorten
+from pipeline.sources.row import Row
+
+SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("key", pa.string()),
+        ("class_id", pa.int32()),
+        ("label_file", pa.string()),
+        ("labels", pa.list_(pa.int32())),
+        ("sha256", pa.string()),  # what the source's bytes must be; empty when nobody said
+    ]
+)
+_HASH_BYTES, _KEY_HEX, _STEM_CHARACTERS = 16, 16, 40
+
+
+class _Text:
+    """A column of strings: one buffer and the ends of its parts, as Arrow wants them."""
+
+    def __init__(self) -> None:
+        self.data, self.ends = bytearray(), array("i", [0])
+
+    def add(self, text: str) -> None:
+        self.data += text.encode()
+        self.ends.append(len(self.data))
+
+    def packed(self) -> pa.Array:
+        return pa.StringArray.from_buffers(len(self.ends) - 1, pa.py_buffer(self.ends), pa.py_buffer(self.data))
+
+
+class Columns:
+    """Listed rows of one split with the hash that orders them. `checksums` are sha256 by source id, or empty."""
+
+    def __init__(self, split: str, checksums: dict[str, str]) -> None:
+        self.split = split
+        self.checksums = checksums
+        self.num_rows = self.num_unchecked = 0
+        self.class_number: dict[str | None, int] = {}
+        self._text = {name: _Text() for name in ("source", "file", "key", "label_file", "sha256")}
+        self._offset, self._length, self._class = array("q"), array("q"), array("i")
+        self._labels, self._label_ends = array("i"), array("i", [0])
+        self._ids, self._groups = bytearray(), bytearray()
+
+    def add(self, row: Row) -> None:
+        try:
+            hashed = hash_id(f"{self.split}/{row.source}")
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"the source holds a file whose name is not valid UTF-8: {row.source!r}. Rename it."
+            ) from None
+        text = self._text
+        text["source"].add(row.source)
+        text["file"].add(row.file)
+        text["key"].add(_key(row.source, hashed[: _KEY_HEX // 2].hex()))
+        text["label_file"].add(row.label_file)
+        text["sha256"].add(self.checksums.get(row.source, ""))
+        self._offset.append(row.offset)
+        self._length.append(row.length)
+        self._class.append(self.class_number.setdefault(row.class_name, len(self.class_number)))
+        self._labels.extend(row.labels)
+        self._label_ends.append(len(self._labels))
+        self._ids += hashed
+        if row.group:
+            self._groups += hash_id(row.group)
+        self.num_unchecked += bool(self.checksums) and row.source not in self.checksums
+        self.num_rows += 1
+
+    def classes(self, stated: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
+        """The class list. Raises UsageError when the rows and the `stated` list do not fit each other."""
+        seen = sorted(name for name in self.class_number if name is not None)
+        if not self.num_rows:
+            raise UsageError(f"the source {place} holds no image.")
+        if stated is None:
+            return tuple(seen)
+        unknown = sorted(set(seen) - set(stated))
+        if unknown:
+            raise UsageError(
+                f"the source {place} holds {len(unknown)} classes that its class list of {len(stated)} does not name: "
+                f"{shorten(unknown)}. Correct the list (wnids.txt, or the features of the parquet files)."
+            )
+        absent = sorted(set(stated) - set(seen))
+        if absent and seen:
+            raise UsageError(
+                f"the source {place} lists {len(stated)} classes, but {len(absent)} have no image: {shorten(absent)}. "
+                f"Was the download cut short? Complete it, or correct the list."
+            )
+        return stated
+
+    def hashes(self) -> tuple[np.ndarray, ...]:
+        """Sort keys, uint64 (rows,), the most significant last as `np.lexsort` wants them: id, then group."""
+        ids = np.frombuffer(self._ids, ">u8").astype(np.uint64).reshape(-1, 2)
+        if not self._groups:
+            return ids[:, 1], ids[:, 0]
+        groups = np.frombuffer(self._groups, ">u8").astype(np.uint64).reshape(-1, 2)
+        return ids[:, 1], ids[:, 0], groups[:, 1], groups[:, 0]
+
+    def table(self, classes: tuple[str, ...]) -> pa.Table:
+        """All rows as listed, of SCHEMA. Shares memory with these columns: nothing may be added afterwards."""
+        rank = {name: number for number, name in enumerate(classes)}
+        of_number = np.array([-1 if name is None else rank[name] for name in self.class_number], np.int32)
+        columns = {name: text.packed() for name, text in self._text.items()}
+        columns["offset"] = pa.array(np.frombuffer(self._offset, np.int64))
+        columns["length"] = pa.array(np.frombuffer(self._length, np.int64))
+        columns["class_id"] = pa.array(of_number[np.frombuffer(self._class, np.int32)])
+        ends, labels = (np.frombuffer(a, np.int32) for a in (self._label_ends, self._labels or array("i", [0])))
+        columns["labels"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(labels[: len(self._labels)]))
+        return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def hash_id(text: str) -> bytes:
+    """16 bytes that order samples; the first 8 end their keys. Raises UnicodeEncodeError."""
+    return hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES, person=b"focusvit order 1").digest()
+
+
+def _key(source: str, hashed: str) -> str:
+    """Readable stem and hash: [A-Za-z0-9_-] only (webdataset cuts keys at the first dot), unique by the hash."""
+    stem = source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return f"{re.sub('[^A-Za-z0-9_-]', '_', stem)[:_STEM_CHARACTERS]}-{hashed}"

@@ -1,0 +1,179 @@
+"""One shard from its rows: a pure function of rows, source and config, and the step that commits its result."""
+
+import hashlib
+import io
+import logging
+import signal
+import tarfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+
+from pipeline.errors import DataError
+from pipeline.image.image import BadImage, ImageConfig, prepare_image, prepare_label_map, read_header
+from pipeline.io import tar
+from pipeline.sources import Reader
+from pipeline.superpixels.segment import SuperpixelConfig, segment_image
+
+from .dataset import shard_name
+from .fingerprint import golden_digest, machine
+from .sample import Sample, encode
+
+Row = dict[str, Any]  # of plan.SCHEMA
+Members = dict[str, bytes]
+log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All that a worker needs to make one shard; a few hundred bytes, whatever the size of the data."""
+
+    out: str
+    split: str
+    shard: int
+    source: Reader
+    image: ImageConfig
+    superpixels: SuperpixelConfig
+    fingerprint: str
+    golden: str  # digest that this machine must reach, see fingerprint.golden_digest
+    skip_bad: bool  # False: a shard with a bad sample is not written
+    isolated: bool = False  # True: each sample in a child process, because a worker of this shard died
+
+    @property
+    def name(self) -> str:
+        return shard_name(self.split, self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadSample:
+    """A sample that cannot be stored, and why."""
+
+    source: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltShard:
+    """The bytes of a tar and where its samples lie in it."""
+
+    data: bytes
+    sha256: str
+    offsets: list[int]
+    lengths: list[int]
+    class_ids: list[int]
+    num_regions: list[int]
+    bad: list[BadSample]
+
+
+def make_sample(row: Row, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
+    """Members of one sample. Raises BadImage when its bytes are no usable image, OSError when they cannot be read."""
+    data = _read(source, row["file"], row["offset"], row["length"])
+    sha256 = hashlib.sha256(data).hexdigest()
+    if row["sha256"] and sha256 != row["sha256"]:
+        raise BadImage(f"has other bytes than its checksum says (sha256 {sha256[:12]}, expected {row['sha256'][:12]})")
+    header = read_header(data)
+    stored, ext, rgb = prepare_image(data, image, header)
+    found = segment_image(rgb, superpixels)
+    meta = {
+        "source": row["source"],
+        "sha256": sha256,
+        "height": header.height,
+        "width": header.width,
+        "superpixels": {"regions": len(found.merges) + 1, **_settings(superpixels)},
+    }
+    if row["labels"]:
+        meta["labels"] = row["labels"]
+    label_map = None
+    if row["label_file"]:
+        label_map = prepare_label_map(_read(source, row["label_file"], 0, -1), (header.height, header.width), rgb.shape)
+    return encode(
+        Sample(
+            key=row["key"],
+            image=stored,
+            image_ext=ext,
+            superpixels=found,
+            class_id=row["class_id"] if row["class_id"] >= 0 else None,
+            meta=meta,
+            label_map=label_map,
+        )
+    )
+
+
+def _read(source: Reader, file: str, offset: int, length: int) -> bytes:
+    """Bytes of the source. A file that is not there or may not be read is the sample's fault, a broken disk is not."""
+    try:
+        return source.read(file, offset, length)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(f"cannot be read: {error}") from None
+
+
+@lru_cache(maxsize=8)
+def _settings(config: SuperpixelConfig) -> dict[str, Any]:
+    return asdict(config)
+
+
+def build_shard(rows: Iterable[Row], make: Callable[[Row], Members]) -> BuiltShard:
+    """The tar of `rows`, in order. The same rows and images give the same bytes, on any worker, any number of times.
+
+    `make` turns a row into members; a BadImage from it costs that sample only, other exceptions end the build.
+    """
+    from webdataset import TarWriter  # takes 2 s to load, and only workers write
+
+    buffer = io.BytesIO()
+    offsets, lengths, class_ids, num_regions, bad = [], [], [], [], []
+    position = 0
+    with TarWriter(buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
+        writer.tarstream.format = tarfile.USTAR_FORMAT  # TarWriter means it and leaves tarfile's slower default
+        for row in rows:
+            try:
+                members = make(row)
+            except BadImage as error:
+                bad.append(BadSample(source=row["source"], key=row["key"], reason=str(error)))
+                continue
+            writer.write({"__key__": row["key"], **members})
+            length = sum(tar.BLOCK + tar.padded(len(data)) for data in members.values())
+            offsets.append(position)
+            lengths.append(length)
+            class_ids.append(row["class_id"])
+            num_regions.append(_regions(members))
+            position += length
+    data = buffer.getvalue()
+    return BuiltShard(
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        offsets=offsets,
+        lengths=lengths,
+        class_ids=class_ids,
+        num_regions=num_regions,
+        bad=bad,
+    )
+
+
+def _regions(members: Members) -> int:
+    merges = members["merges.npy"]  # an .npy file of version 1 with two bytes a row, written by sample.encode
+    return (len(merges) - 10 - int.from_bytes(merges[8:10], "little")) // 2 + 1
+
+
+def prove_machine(golden: str) -> None:
+    """Once per process: one thread for each library, and the golden image. Raises DataError that names the machine."""
+    cv2.setNumThreads(1)  # a task holds one CPU; the pool of OpenCV would take all of them
+    if golden and golden_digest() != golden:
+        raise DataError(
+            f"the machine {machine()} makes other bytes of the golden image (digest {golden_digest()[:12]}, "
+            f"the driver's is {golden[:12]}), so its shards would differ. Give it the driver's versions "
+            f"(constraints.txt, the same CPU family for fast-slic), or take it out of the cluster."
+        )
+
+
+def signal_name(exit_code: int | None) -> str:
+    """'SIGFPE' for -8, 'exit code 3' for 3."""
+    if exit_code is not None and exit_code < 0:
+        try:
+            return signal.Signals(-exit_code).name
+        except ValueError:
+            return f"signal {-exit_code}"
+    return f"exit code {exit_code}"

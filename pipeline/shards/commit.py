@@ -1,0 +1,262 @@
+"""What makes a split part of a data set: the checks before it, and the index and its entry after it."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError, UsageError
+from pipeline.image.image import ImageConfig
+from pipeline.io import storage
+from pipeline.io.scan import in_parallel
+from pipeline.plan.plan import Plan, load_plan
+from pipeline.sources.folder import shorten
+from pipeline.superpixels.segment import SuperpixelConfig
+
+from .build import ShardTask
+from .dataset import DATASET_FILE, INDEX_DTYPE, STATE_FOLDER, SplitInfo, errors_uri, index_uri, plan_uri
+from .entry import enter_split
+from .fingerprint import byte_versions, digest
+from .interop import TIMM_FILE, wids_index, wids_name
+from .sample import FORMAT_VERSION
+from .sidecar import read_sidecar
+
+
+def describe(
+    plan: Plan, image: ImageConfig, superpixels: SuperpixelConfig, origin: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything that decides the bytes of a split, with its two digests, and where its images were found.
+
+    `identity` covers plan and config: the same samples with the same superpixels. `fingerprint` adds the versions
+    that shape bytes: shards of one fingerprint may stand beside each other. `origin` says where the images were
+    (`kind`, `uri`) and takes no part in either.
+    """
+    content: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "num_samples": plan.num_samples,
+        "num_shards": plan.num_shards,
+        "num_classes": len(plan.classes),
+        "plan": plan.digest,
+        "image": asdict(image),
+        "superpixels": asdict(superpixels),
+    }
+    identity = digest(content)
+    content["versions"] = byte_versions()
+    checksums = plan.table.column("sha256")
+    content["checksums"] = digest(checksums.to_pylist()) if pc.max(checksums).as_py() else None
+    fingerprint = digest(content)
+    origin = origin or {"kind": "images", "uri": "unknown"}
+    return {**content, "identity": identity, "fingerprint": fingerprint, "origin": origin}
+
+
+def is_whole(description: dict[str, Any]) -> bool:
+    """Whether a stored description has the digests that it states."""
+    try:
+        content = {name: description[name] for name in description.keys() - {"identity", "fingerprint", "origin"}}
+        logical = {name: content[name] for name in content.keys() - {"versions", "checksums"}}
+        origin = description["origin"]
+        digests = digest(logical), digest(content)
+        return digests == (description["identity"], description["fingerprint"]) and {"kind", "uri"} <= origin.keys()
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
+    """Refuse a folder that holds another plan of this split, or splits that do not fit. Raises UsageError.
+
+    Returns whether the stored plan is this one to the last offset; otherwise it is to be stored.
+    """
+    same = False
+    if storage.is_local(out) and storage.exists(out) and not storage.is_folder(out):
+        raise UsageError(f"--out {out} is a file; name a folder (it is made when it is not there).")
+    place = plan_uri(out, plan.split)
+    stored = _load_sound(place)
+    if stored:
+        same = stored[0].table.equals(plan.table) and stored[1] == description
+        differing = _differences(stored[1], description)
+        if differing:
+            raise UsageError(
+                f"{out} already holds another plan of split '{plan.split}', which differs in: {'; '.join(differing)}."
+                f"{_other_samples(stored[0], plan)} Use another --out, or the settings and the source of before; to "
+                f"start again, remove {out}."
+            )
+    else:
+        _check_shards(out, plan.split, description["fingerprint"], place)
+    _check_other_splits(out, plan, description)
+    return same
+
+
+def _load_sound(place: str) -> tuple[Plan, dict[str, Any]] | None:
+    """None when the plan is absent or damaged."""
+    try:
+        stored = load_plan(place)
+        return stored if is_whole(stored[1]) else None
+    except (FileNotFoundError, DataError):
+        return None
+
+
+def _check_shards(out: str, split: str, fingerprint: str, place: str) -> None:
+    """Shards without a sound plan may stay when a sidecar names the fingerprint of now: then the plan is this one."""
+    if not any(name.startswith(f"{split}-") and name.endswith(".tar") for name in storage.list_names(out)):
+        return
+    shards = storage.join(out, STATE_FOLDER, "shards")
+    for name in storage.list_names(shards):
+        if name.startswith(f"{split}-"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if storage.read_json(storage.join(shards, name))["fingerprint"] == fingerprint:
+                    return
+    raise UsageError(
+        f"{out} holds shards of split '{split}', but their plan {place} is missing or damaged, and they are not of "
+        f"this source and these settings. Run it as before, use another --out, or remove them first."
+    )
+
+
+def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:
+    for name in storage.list_names(storage.join(out, STATE_FOLDER)):
+        other = name.removeprefix("plan-").removesuffix(".parquet")
+        if not name.startswith("plan-") or other == plan.split:
+            continue
+        stored, before = load_plan(storage.join(out, STATE_FOLDER, name))
+        if stored.classes and plan.classes and stored.classes != plan.classes:
+            here, there = set(plan.classes), set(stored.classes)
+            raise UsageError(
+                f"the {len(here)} classes of split '{plan.split}' differ from the {len(there)} of split '{other}' in "
+                f"{out}: only in '{plan.split}': {shorten(sorted(here - there))}; only in '{other}': "
+                f"{shorten(sorted(there - here))}. One data set has one class list: complete the source, or use "
+                f"another --out."
+            )
+        keys = ("format_version", "image", "superpixels")
+        differing = _differences({k: before.get(k) for k in keys}, {k: description[k] for k in keys})
+        if differing:
+            raise UsageError(
+                f"split '{other}' in {out} was made with other settings: {'; '.join(differing)}. The splits of one "
+                f"data set share them: use these, or another --out."
+            )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """'superpixels.compactness (there 10.0, now 20.0)' for each field that differs."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        there, here = before.get(name), now.get(name)
+        if there == here or name in ("identity", "fingerprint", "origin"):
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            found += _differences(there, here, f"{prefix}{name}.")
+        else:
+            short = [value[:12] if isinstance(value, str) else value for value in (there, here)]
+            found.append(f"{prefix}{name} (there {short[0]}, now {short[1]})")
+    return found
+
+
+def _other_samples(stored: Plan, plan: Plan) -> str:
+    there, here = (set(p.table.column("source").to_pylist()) for p in (stored, plan))
+    if there == here:
+        return ""
+    return (
+        f" Samples that only the stored plan has: {shorten(sorted(there - here), 3)}; "
+        f"only the source now: {shorten(sorted(here - there), 3)}."
+    )
+
+
+def clear_leftovers(out: str, split: str) -> None:
+    """Remove what interrupted local writes of this split left: hidden files that nothing else looks at. `out` exists.
+
+    Under the lock, since a run of another split may be writing `dataset.json` just now.
+    """
+    state = storage.join(out, STATE_FOLDER)
+    with storage.locked(out):
+        for folder, prefixes in (
+            (out, (f"{split}-", f"wids-{split}.", TIMM_FILE, DATASET_FILE)),
+            (state, (f"plan-{split}.", f"index-{split}.", f"errors-{split}.")),
+            (storage.join(state, "shards"), (f"{split}-",)),
+            (storage.join(state, "dali"), (f"{split}-",)),
+        ):
+            for prefix in prefixes:
+                storage.remove_temporary(folder, prefix)
+
+
+def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask]) -> SplitInfo:
+    """Write what follows from the shards and enter the split in `dataset.json`, the last act. Raises DataError when
+    a shard is not finished.
+    """
+    found = dict(zip([task.name for task in tasks], in_parallel(_packed_sidecar, tasks)))
+    missing = [name for name, sidecar in found.items() if not sidecar]
+    if missing:
+        raise DataError(f"{len(missing)} shards in {out} are not finished: {shorten(missing)}. Run the command again.")
+    sidecars = [sidecar for sidecar in found.values() if sidecar]
+    if not any(sidecar["num_samples"] for sidecar in sidecars):
+        raise DataError(f"none of the {plan.num_samples} images of split '{plan.split}' could be prepared.")
+    for place, data in derived_files(out, plan.split, sidecars).items():
+        storage.put(place, data)
+    if not any(sidecar["skipped"] for sidecar in sidecars):
+        storage.remove(errors_uri(out, plan.split))
+    info = split_info(out, plan, description, sidecars)
+    enter_split(out, plan, description, info)
+    return info
+
+
+def _packed_sidecar(task: ShardTask) -> dict[str, Any] | None:
+    """A sidecar with its columns as arrays: as lists those of a million samples take half a gigabyte."""
+    sidecar = read_sidecar(task)
+    if sidecar:
+        for name in ("offsets", "lengths", "class_ids", "num_regions"):
+            sidecar[name] = np.array(sidecar[name], np.int64)
+    return sidecar
+
+
+def derived_files(out: str, split: str, sidecars: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """Files of a split that follow from its sidecars, by place: sample index, error table, the index for wids."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, build_index(sidecars), version=(1, 0))
+    files = {
+        index_uri(out, split): buffer.getvalue(),
+        storage.join(out, wids_name(split)): wids_index(split, sidecars),
+    }
+    skipped = [sample for sidecar in sidecars for sample in sidecar["skipped"]]
+    if skipped:
+        files[errors_uri(out, split)] = error_table(skipped)
+    return files
+
+
+def error_table(bad: Sequence[dict[str, Any]]) -> bytes:
+    """Bad samples with their reasons, by source id."""
+    return (json.dumps(sorted(bad, key=lambda sample: sample["source"]), indent=1, sort_keys=True) + "\n").encode()
+
+
+def split_info(out: str, plan: Plan, description: dict[str, Any], sidecars: Sequence[dict[str, Any]]) -> SplitInfo:
+    """What `dataset.json` says about a finished split."""
+    origin = description["origin"]
+    return SplitInfo(
+        num_samples=sum(sidecar["num_samples"] for sidecar in sidecars),
+        num_shards=len(sidecars),
+        num_skipped=sum(len(sidecar["skipped"]) for sidecar in sidecars),
+        num_bytes=sum(sidecar["size_bytes"] for sidecar in sidecars),
+        identity=description["identity"],
+        fingerprint=description["fingerprint"],
+        root_hash=root_hash([sidecar["sha256"] for sidecar in sidecars]),
+        source=f"{origin['kind']} at {origin['uri']}",
+        plan_sha256=hashlib.sha256(storage.read_bytes(plan_uri(out, plan.split))).hexdigest(),
+    )
+
+
+def build_index(sidecars: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(num_samples,) of INDEX_DTYPE, in shard order."""
+    parts = []
+    for sidecar in sidecars:
+        part = np.zeros(sidecar["num_samples"], INDEX_DTYPE)
+        part["shard"], part["offset"] = sidecar["shard"], sidecar["offsets"]
+        part["length"], part["class_id"] = sidecar["lengths"], sidecar["class_ids"]
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def root_hash(tar_hashes: Sequence[str]) -> str:
+    """sha256 over the raw sha256 digests of the tars, in shard order."""
+    return hashlib.sha256(b"".join(bytes.fromhex(value) for value in tar_hashes)).hexdigest()

@@ -1,0 +1,74 @@
+"""`dataset.json`: its content, and how a split enters it beside others that are finished at the same moment."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.io import storage
+from pipeline.plan.plan import Plan
+
+from .dataset import DATASET_FILE, SplitInfo, index_uri, open_dataset
+from .interop import TIMM_FILE, timm_info
+from .sample import FORMAT_VERSION
+
+_TRIES = 10
+
+
+def enter_split(out: str, plan: Plan, description: dict[str, Any], info: SplitInfo) -> None:
+    """Write `dataset.json` with this split and all that are in it. Raises DataError when other runs never let it be.
+
+    Runs on one machine wait for each other. A store has no lock: what is there is read again before and after the
+    write, and every split that was seen stays. One moment is left: a run that read before this write and writes after
+    the last look here drops this split; the command of the split, run again, enters it again.
+    """
+    seen: dict[str, SplitInfo] = {}
+    with storage.locked(out):
+        for _ in range(_TRIES):
+            before = _entered(out)
+            seen = {**seen, **before, plan.split: info}
+            files = dataset_files(out, plan.classes, description, seen)
+            if _entered(out) != before:  # reading the indexes of a large set takes seconds
+                continue
+            for place, data in files.items():
+                storage.put(place, data)
+            if seen.items() <= _entered(out).items():
+                return
+    raise DataError(
+        f"split '{plan.split}' could not be entered in {storage.join(out, DATASET_FILE)} in {_TRIES} tries: other runs "
+        f"write this file at the same time. Its shards are finished; run the command again when the others are done."
+    )
+
+
+def _entered(out: str) -> dict[str, SplitInfo]:
+    return open_dataset(out).splits if storage.exists(storage.join(out, DATASET_FILE)) else {}
+
+
+def dataset_files(
+    out: str, classes: Sequence[str], description: dict[str, Any], splits: dict[str, SplitInfo]
+) -> dict[str, bytes]:
+    """`dataset.json` and, before it, timm's file, for these splits. Their sample indexes must be written."""
+    if not classes and storage.exists(storage.join(out, DATASET_FILE)):
+        classes = open_dataset(out).classes  # an unlabelled split beside a labelled one
+    content = {
+        "format": "focusvit shards",
+        "format_version": FORMAT_VERSION,
+        "classes": list(classes),
+        "image": description["image"],
+        "superpixels": description["superpixels"],
+        "splits": {name: asdict(info) for name, info in splits.items()},
+    }
+    sizes = {name: (info, _shard_sizes(out, name, info)) for name, info in splits.items()}
+    return {
+        storage.join(out, TIMM_FILE): timm_info(sizes),
+        storage.join(out, DATASET_FILE): (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(),
+    }
+
+
+def _shard_sizes(out: str, split: str, info: SplitInfo) -> list[int]:
+    index = np.load(io.BytesIO(storage.read_bytes(index_uri(out, split))), allow_pickle=False)
+    return np.bincount(index["shard"], minlength=info.num_shards).tolist()

@@ -1,0 +1,251 @@
+"""Where shard tasks run: processes of this machine, or tasks of a Ray cluster. Scheduling only, no work of its own.
+
+Both keep the same promises. A task whose worker dies is tried again, then run with each sample in a child process.
+An OSError (a disk, a store) or a MemoryError is tried again a few times. Any other exception ends the run.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, UsageError
+
+from . import sample
+from .build import ShardTask, signal_name
+from .task import run_shard
+
+Work = Callable[[ShardTask], dict[str, Any]]
+log = logging.getLogger(__name__)
+_TRIES = 3
+_PASSING = (OSError, MemoryError)  # of this moment or place, so worth another try
+_OBJECT_STORE_BYTES = 100 * 2**20  # only task descriptions pass through it
+_WINDOW_PER_CPU = 4  # tasks submitted ahead: workers never wait, the driver never holds all
+
+
+class _Attempts:
+    """Decides what happens after a failure; shared by both executors, so that they agree."""
+
+    def __init__(self) -> None:
+        self._failed: dict[int, int] = {}
+
+    def after(self, task: ShardTask, reason: str, *, crashed: bool) -> ShardTask:
+        """The task to run next. Raises DataError after the last try."""
+        count = self._failed[task.shard] = self._failed.get(task.shard, 0) + 1
+        if count >= _TRIES:
+            raise DataError(
+                f"the shard {task.name} failed {count} times; the last time: {reason}. The shards before it are "
+                f"finished and kept: correct the cause (space, memory, access), then run the same command again."
+            )
+        log.warning(
+            "%s is tried again (%d of %d): %s", task.name, count + 1, _TRIES, reason,
+            extra={"event": "shard tried again", "facts": {"shard": task.name, "tries": count + 1, "reason": reason}},
+        )  # fmt: skip
+        # One death may be an accident (out of memory, a lost node): the second one is looked at sample by sample.
+        return replace(task, isolated=crashed and count == _TRIES - 1) if crashed else task
+
+
+def run_local(
+    tasks: Sequence[ShardTask], *, workers: int | None = None, work: Work = run_shard
+) -> Iterator[dict[str, Any]]:
+    """Results as they finish, from `workers` processes (None: one for each CPU). 0 runs the tasks here, one by one,
+    for a debugger.
+    """
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    if workers == 0:
+        for task in tasks:
+            yield work(task)
+        return
+    waiting, attempts = deque(tasks), _Attempts()
+    pool = [_LocalWorker(work) for _ in range(min(workers, len(tasks)))]
+    try:
+        while waiting or any(worker.task for worker in pool):
+            for worker in pool:
+                if waiting and worker.task is None:
+                    worker.give(waiting.popleft())
+            busy = {worker.pipe: worker for worker in pool if worker.task}
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                task, outcome, crashed = worker.take()
+                if crashed or isinstance(outcome, _PASSING):
+                    reason = f"its worker ended with {outcome}" if crashed else _said(outcome)
+                    waiting.append(attempts.after(task, reason, crashed=crashed))
+                elif isinstance(outcome, Exception):
+                    raise outcome
+                else:
+                    yield outcome
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+def _said(error: BaseException) -> str:
+    """The first line of the error without its full stop: our sentence goes on behind it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class _LocalWorker:
+    """One process that runs one task at a time; a new one takes the place of a dead one."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.task: ShardTask | None = None
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks
+        self.pipe, far = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far, self._work), daemon=False)
+        self._process.start()
+        far.close()
+
+    def give(self, task: ShardTask) -> None:
+        self.task = task
+        try:
+            self.pipe.send(task)
+        except ConnectionError:  # killed while it waited: no task's fault, so it costs no try
+            self.stop()
+            self._start()
+            self.pipe.send(task)
+
+    def take(self) -> tuple[ShardTask, Any, bool]:
+        """(task, its result or exception or how the process ended, did the process end)."""
+        assert self.task is not None
+        task, self.task = self.task, None
+        try:
+            return task, self.pipe.recv(), False
+        except (EOFError, ConnectionError):
+            self._process.join(10)
+            end = signal_name(self._process.exitcode)
+            self.stop()
+            self._start()
+            return task, end, True
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            pipe.send(work(task))
+        except Exception as error:  # the driver decides
+            pipe.send(error)
+        except KeyboardInterrupt:
+            return
+
+
+def run_ray(
+    tasks: Sequence[ShardTask], *, address: str | None = None, workers: int | None = None, work: Work = run_shard
+) -> Iterator[dict[str, Any]]:
+    """Results as they finish, from one Ray task for each shard. Ray starts inside this process unless there is an
+    `address` (or RAY_ADDRESS, as inside a submitted job). `workers` bounds the tasks that run at a time; None: as many
+    as there are CPUs.
+    """
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        address = address or os.environ.get("RAY_ADDRESS")
+        _start_ray(address, workers)
+    try:
+        _check_workers()
+        # A Ray of our own has `workers` CPUs and keeps the bound itself, so tasks may wait at its door.
+        yield from _drive_ray(tasks, None if ours and not address else workers, work)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> Iterator[dict[str, Any]]:
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+
+    # Retries are ours: Ray would run a task that kills its worker again without telling which it was.
+    remote = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(work)
+    waiting, attempts = deque(tasks), _Attempts()
+    running: dict[Any, ShardTask] = {}
+    while waiting or running:
+        window = workers or max(1, int(ray.cluster_resources().get("CPU", 1))) * _WINDOW_PER_CPU
+        while waiting and len(running) < window:
+            task = waiting.popleft()
+            running[remote.remote(task)] = task
+        done, _ = ray.wait(list(running), num_returns=1)
+        task = running.pop(done[0])
+        try:
+            yield ray.get(done[0])
+        except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+            reason = f"its Ray worker died ({_said(error)})"
+            waiting.append(attempts.after(task, reason, crashed=True))
+        except RayTaskError as error:
+            cause = error.cause
+            if not isinstance(cause, _PASSING):
+                raise (cause if isinstance(cause, DataError | UsageError) else error) from None
+            waiting.append(attempts.after(task, _said(cause), crashed=False))
+        except RayError as error:  # a result lost with its node, a task that found no place: many kinds, none ours
+            waiting.append(attempts.after(task, _said(error), crashed=False))
+
+
+def object_store_used() -> float:
+    """Bytes in the object stores of the running cluster."""
+    import ray
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return total.get("object_store_memory", 0.0) - free.get("object_store_memory", 0.0)
+
+
+def _start_ray(address: str | None, workers: int | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"cannot join the Ray cluster at '{address}': {text}. Check the address and that the cluster runs "
+                f"this Python and Ray; leave out --ray-address to run on this machine."
+            ) from None
+        return
+    # "local": never join a cluster that happens to run on this machine.
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **quiet,
+    )
+
+
+def _check_workers() -> None:
+    """One probe task: workers must import this code, not another package with the same generic name."""
+    import ray
+
+    try:
+        found, version = ray.get(ray.remote(num_cpus=1)(_identity).remote())
+    except Exception as error:
+        raise UsageError(
+            f"Ray workers cannot import this code ({str(error).strip().splitlines()[-1]}). Install the checkout on "
+            f"every node, or send it with the job: `focusvit submit` does."
+        ) from None
+    if version != sample.FORMAT_VERSION or Path(found).parts[-3:] != Path(sample.__file__).parts[-3:]:
+        raise UsageError(
+            f"Ray workers import another 'pipeline' (from {found}, format version {version}; here it is "
+            f"{sample.__file__}, version {sample.FORMAT_VERSION}). Install this checkout on every node."
+        )
+
+
+def _identity() -> tuple[str, int]:
+    return sample.__file__, sample.FORMAT_VERSION

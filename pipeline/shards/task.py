@@ -1,0 +1,80 @@
+"""A shard as a task: built from its plan row, committed, and marked as done; what every executor runs."""
+
+import logging
+import time
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.io import storage
+from pipeline.plan.plan import read_shard_rows
+
+from .build import BuiltShard, ShardTask, build_shard, make_sample, prove_machine
+from .dataset import plan_uri, sidecar_uri
+from .fingerprint import machine
+from .interop import dali_index, dali_name
+from .isolate import IsolatedMaker
+from .sample import FORMAT_VERSION
+from .sidecar import sidecar_bytes
+
+log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
+
+
+def run_shard(task: ShardTask) -> dict[str, Any]:
+    """Build and commit one shard; returns what the driver keeps of it (about 1 KB).
+
+    The tar is put first and its sidecar last: the sidecar is the mark of completion, so a worker killed in between
+    costs a rebuild to the same bytes. Raises OSError (worth another try) and DataError (not).
+    """
+    prove_machine(task.golden)
+    started = time.perf_counter(), time.process_time()
+    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+    if task.isolated:
+        with IsolatedMaker(task.source, task.image, task.superpixels) as isolated:
+            built = build_shard(rows, isolated)
+    else:
+        built = build_shard(rows, lambda row: make_sample(row, task.source, task.image, task.superpixels))
+    result = commit_shard(task, built, started)
+    told = {name: result[name] for name in ("num_samples", "num_bad", "wall_s", "cpu_s")}
+    log.info("shard finished", extra={"facts": {"run": task.fingerprint[:12], "shard": task.name, **told}})
+    return result
+
+
+def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float]) -> dict[str, Any]:
+    """Put the tar, what goes with it, and last the sidecar. `started` is (wall, CPU) seconds at the begin.
+
+    A shard with bad samples is not written unless the task skips these.
+    """
+    written = task.skip_bad or not built.bad
+    skipped = [asdict(sample) for sample in built.bad]
+    timing = {
+        "wall_s": round(time.perf_counter() - started[0], 3),
+        "cpu_s": round(time.process_time() - started[1], 3),
+        "machine": machine(),
+    }
+    sidecar = {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": task.fingerprint,
+        "shard": task.shard,
+        "sha256": built.sha256,
+        "size_bytes": len(built.data),
+        "num_samples": len(built.offsets),
+        "offsets": built.offsets,
+        "lengths": built.lengths,
+        "class_ids": built.class_ids,
+        "num_regions": built.num_regions,
+        "skipped": skipped,
+        "timing": timing,
+    }
+    if written:
+        storage.put(storage.join(task.out, task.name), built.data)
+        storage.put(storage.join(task.out, dali_name(task.split, task.shard)), dali_index(built.data))
+        storage.put(sidecar_uri(task.out, task.split, task.shard), sidecar_bytes(sidecar))
+    return {
+        "shard": task.shard,
+        "written": written,
+        "num_samples": len(built.offsets),
+        "num_bytes": len(built.data),
+        "num_bad": len(built.bad),
+        "bad": skipped,
+        **timing,
+    }

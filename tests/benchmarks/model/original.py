@@ -1,0 +1,126 @@
+"""`bench original`: every row of the original repository with its costs and its pictures, by one command."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from focusvit.model.cost import ModelProfile, profile_model
+from focusvit.model.model import FocusViT
+from focusvit.predict.pictures import captioned, heat_overlay, save_png, superpixel_overlay, tile
+from focusvit.recipes.original_models import Row, original_rows
+from focusvit.runs.pretrained import load_pretrained
+from focusvit.runs.provenance import evidence
+from pipeline.commandline import parse
+from tests.benchmarks.model.attended import patch_map, token_attention
+from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
+from tests.benchmarks.report import Table, save
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalBenchConfig:
+    """Costs of the original repository's rows, ViT-B/16 at 224 px, as the recipes `original_NAME` train them."""
+
+    rows: tuple[str, ...] = ()
+    """only these rows; () = all"""
+    batch: int = 2
+    """images of a forward and of a training step"""
+    rounds: int = 3
+    """forwards that are timed; the median is reported"""
+    clock: Literal["wall", "cpu"] = "wall"
+    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
+    device: str = "cpu"
+    pictures: str = ""
+    """also draw each row's tokens and the attention of its class token on photos, as PNG files in this folder"""
+    weights: str = ""
+    """weights of a ViT-B/16 for the pictures of the rows that start from them; else all have random weights"""
+    photos: str = ""
+    """folder of photos; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
+    name: str = "original"
+    """results go to tests/benchmarks/results/NAME.json and .md"""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.rows if name not in original_rows()]
+        if unknown:
+            raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(original_rows())}")
+        if self.batch < 1 or self.rounds < 1:
+            raise ValueError(f"--batch is {self.batch} and --rounds {self.rounds}; both must be at least 1")
+        if self.clock == "cpu" and self.device != "cpu":
+            raise ValueError(f"--clock cpu cannot time the device {self.device}; use --clock wall")
+        if self.weights and not self.pictures:
+            raise ValueError("--weights are for the pictures: name a folder with --pictures")
+
+
+def main(argv: list[str]) -> int:
+    """Print the table, save it, draw the pictures."""
+    config = parse(OriginalBenchConfig, argv, prog="python -m tests.benchmarks original")
+    rows = {name: row for name, row in original_rows().items() if not config.rows or name in config.rows}
+    sys.stdout.write(f"bench original: {len(rows)} rows on {config.device}, batch {config.batch}\n")
+    table = cost_table(rows, config)
+    sys.stdout.write(table.markdown() + "\n")
+    facts = evidence("python -m tests.benchmarks original " + " ".join(argv), ("torch", "numpy"))
+    for path in save(config.name, [table], facts | {"threads": torch.get_num_threads()}):
+        sys.stdout.write(f"bench original: wrote {path}\n")
+    if config.pictures:
+        images, what = photos_or_drawn(config.photos, 4)
+        for name, row in rows.items():
+            place = str(Path(config.pictures) / f"{name}.png")
+            save_png(place, row_picture(row, np.stack(images), config.weights, name))
+        sys.stdout.write(f"bench original: {len(rows)} pictures of {what} in {config.pictures}\n")
+    return 0
+
+
+def cost_table(rows: dict[str, Row], config: OriginalBenchConfig) -> Table:
+    """One line a row; rows that differ only in where their weights come from are measured once."""
+    measured: dict[tuple[object, ...], ModelProfile] = {}
+    lines = []
+    for name, row in rows.items():
+        key = (row.model, row.freeze)
+        if key not in measured:
+            measured[key] = profile_model(
+                row.model, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.freeze,
+                clock=time.process_time if config.clock == "cpu" else time.perf_counter,
+            )  # fmt: skip
+        cost, patches = measured[key], row.model.num_patches
+        lines.append(
+            (name, f"{patches} -> {row.model.tokens or patches}", f"{cost.parameters / 1e6:.2f}",
+             f"{cost.trainable_parameters / 1e6:.2f}", f"{cost.weights_bytes / 2**20:.0f}",
+             f"{cost.multiply_adds / 1e9:.3f}", f"{cost.latency_s * 1e3:.0f}", f"{cost.images_per_s:.1f}",
+             f"{cost.inference_peak_bytes / 2**20:.0f}", f"{cost.training_peak_bytes / 2**20:.0f}")
+        )  # fmt: skip
+    unit = "CPU " if config.clock == "cpu" else ""
+    columns = (
+        "row", "patches -> tokens", "M parameters", "M trained", "weights, MiB", "G multiply-adds",
+        f"{unit}ms a batch", f"images/{unit}s", "inference peak, MiB", "training peak, MiB",
+    )  # fmt: skip
+    note = (
+        f"fp32, batch {config.batch}, median of {config.rounds} synchronised forwards after one more, superpixels not "
+        "included (they come with the shards). Peaks: weights, inputs, activations; in training gradients and AdamW. "
+        "Each row is timed by itself; `bench model` has the paired comparison."
+    )
+    return Table(title="Rows of the original repository", columns=columns, rows=lines, note=note)
+
+
+def row_picture(row: Row, images: np.ndarray, weights: str, name: str) -> np.ndarray:
+    """uint8 RGB: images (B, H, W, 3) with the borders of the row's tokens, what these keep, where the class looks."""
+    torch.manual_seed(0)
+    model = FocusViT(row.model).eval()
+    source = "random weights"
+    if row.pretrained and weights:
+        load_pretrained(model, weights)
+        source = Path(weights).name
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if row.model.needs_maps and row.model.tokens is not None:
+        maps = np.stack([superpixels(image, row.model.tokens) for image in images])
+        seen = model.forward_intermediates(pixels, torch.from_numpy(maps))
+    else:
+        maps = np.stack([patch_map(row.model.grid, row.model.image_size)] * len(images))
+        seen = model.forward_intermediates(pixels)
+    looks = token_attention(model, seen).numpy()
+    heats = tile([heat_overlay(*one) for one in zip(images, maps, looks)], columns=len(images))
+    tokens = superpixel_overlay(images, maps, columns=len(images))
+    return captioned(np.concatenate([tokens, heats]), [f"{name}: {row.about}", f"attention with {source}"])

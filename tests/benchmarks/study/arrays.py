@@ -1,0 +1,140 @@
+"""Images and maps held as uint8 arrays, in memory or on the GPU: for small data sets and studies. torch and numpy only.
+
+Batches have the order of the shard loader (`order`), and the same promises: any number of ranks, any start. The only
+augmentation is mirroring, which keeps every region; it is keyed by (seed, epoch, sample).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focusvit.data.batch import Batch
+from focusvit.data.order import Order, key_of, rank_slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayData:
+    """N samples: images uint8 (N, 3, H, W), maps (N, Hm, Wm) with `num_tokens` regions each or None, class_ids (N,)."""
+
+    images: Tensor
+    maps: Tensor | None
+    num_tokens: int | None
+    class_ids: Tensor
+    identity: str
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device: torch.device | str) -> "ArrayData":
+        maps = None if self.maps is None else self.maps.to(device)
+        return ArrayData(
+            images=self.images.to(device),
+            maps=maps,
+            num_tokens=self.num_tokens,
+            class_ids=self.class_ids.to(device),
+            identity=self.identity,
+        )
+
+
+def collect(batches: Iterable[Batch], identity: str) -> ArrayData:
+    """The samples of an evaluation loader, in the order of the split. Raises ValueError for a map that does not fit."""
+    parts = [batch.check() for batch in batches]
+    keep = torch.cat([part.valid for part in parts])
+    order = torch.argsort(torch.cat([part.sample_ids for part in parts])[keep])
+    maps = [part.maps for part in parts if part.maps is not None]
+    return ArrayData(
+        images=torch.cat([part.images for part in parts])[keep][order],
+        maps=torch.cat(maps)[keep][order] if maps else None,
+        num_tokens=parts[0].num_tokens,
+        class_ids=torch.cat([part.class_ids for part in parts])[keep][order],
+        identity=identity,
+    )
+
+
+class ArrayTrainLoader:
+    """Iterate to get this rank's slice of each global batch, on the device of the arrays."""
+
+    def __init__(
+        self,
+        data: ArrayData,
+        *,
+        seed: int,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_samples: int = 0,
+        total_samples: int | None = None,
+        flip: float = 0.5,
+    ) -> None:
+        if global_batch < world_size:
+            raise ValueError(f"a global batch of {global_batch} gives some of {world_size} workers no sample")
+        self._data, self._seed, self._flip = data, seed, flip
+        self._order = Order(np.array([len(data)]), seed, data.identity)
+        self._slice = rank_slice(global_batch, rank, world_size)
+        self.samples_seen, self.total_samples, self.global_batch = start_samples, total_samples, global_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.total_samples is None or self.samples_seen < self.total_samples:
+            batch = self.peek()
+            self.samples_seen += self.global_batch
+            yield batch
+
+    def peek(self) -> Batch:
+        """The next batch; the position stays."""
+        first, last = (self.samples_seen + part for part in self._slice)
+        ids = self._order.sample_ids(first, last)
+        epochs = np.arange(first, last) // len(self._data)
+        mirrored = [
+            key_of("flip", self._seed, epoch, sample) / 2**63 < self._flip
+            for epoch, sample in zip(epochs.tolist(), ids.tolist())
+        ]
+        return _take(self._data, ids, np.array(mirrored, bool))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._data.identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (state["identity"], state["seed"]) != (self._data.identity, self._seed):
+            raise ValueError(f"the position {state} belongs to other data or another seed than {self.state_dict()}")
+        self.samples_seen = int(state["samples_seen"])
+
+
+class ArrayEvalLoader:
+    """Iterate over this rank's range, each sample once."""
+
+    def __init__(self, data: ArrayData, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self._data, self._batch_size = data, batch_size
+        self._start, self._stop = rank_slice(len(data), rank, world_size)
+        self.num_samples, self.num_classes = len(data), int(data.class_ids.max()) + 1
+
+    def __len__(self) -> int:
+        return -(-(self._stop - self._start) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first in range(self._start, self._stop, self._batch_size):
+            ids = np.arange(first, min(first + self._batch_size, self._stop))
+            yield _take(self._data, ids, np.zeros(len(ids), bool))
+
+
+def _take(data: ArrayData, ids: np.ndarray, mirrored: np.ndarray) -> Batch:
+    device = data.images.device
+    at = torch.from_numpy(ids).to(device)
+    flip = torch.from_numpy(mirrored).to(device)
+    images = data.images[at]
+    images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    maps = None
+    if data.maps is not None:
+        maps = data.maps[at]
+        maps = torch.where(flip[:, None, None], maps.flip(-1), maps)
+    return Batch(
+        images=images,
+        maps=maps,
+        num_tokens=data.num_tokens,
+        class_ids=data.class_ids[at],
+        sample_ids=at,
+        valid=torch.ones(len(ids), dtype=torch.bool, device=device),
+    )

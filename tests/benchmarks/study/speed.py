@@ -1,0 +1,109 @@
+"""Throughput and peak memory at the study's own geometry: the other half of the joint claim."""
+
+import json
+import re
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from focusvit.model.cost import inference_peak, time_calls
+from focusvit.model.model import FocusViT
+from focusvit.runs.provenance import evidence
+from pipeline.shards.dataset import open_dataset
+from pipeline.superpixels.hierarchy import fit
+from pipeline.superpixels.segment import segment_image
+from tests.benchmarks.study.arrays import ArrayData
+from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
+
+BATCH = 64
+
+
+def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, rounds: int = 7) -> Path:
+    """CPU seconds an image, superpixels included, and peak bytes at batch 64 of every row of the core matrix.
+
+    A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
+    `arrays(uri, split, image_px, map_px, tokens)` gives the test images. Superpixels are computed as for the shards.
+    """
+    of = SETS[set_name]
+    images: dict[int, ArrayData] = {}
+    calls, models, inputs, uses_maps = {}, {}, {}, {}
+    for row, config in core_rows(of).items():
+        tokens = config.tokens if config.needs_maps else None
+        px = config.image_size[0]
+        data = arrays(f"{root}/{of.folder_of(row)}", of.test_split, px, of.map_px, tokens)
+        images[px] = data
+        given = (data.images[:BATCH],) if data.maps is None else (data.images[:BATCH], data.maps[:BATCH])
+        models[row] = FocusViT(replace(config, num_classes=int(data.class_ids.max()) + 1)).eval()
+        inputs[row], uses_maps[row] = given, tokens
+        calls[row] = _forward(models[row], given)
+    seconds = time_calls(calls, rounds, clock=time.process_time)
+    pixels = images[of.image_px].images[:BATCH].permute(0, 2, 3, 1).contiguous().numpy()
+    rows = {}
+    for row, model in models.items():
+        tokens = uses_maps[row]
+        segmenting = 0.0
+        if tokens is not None:
+            segmenting = _segmenting_seconds(f"{root}/{of.folder_of(row)}", pixels, of.map_px, tokens)
+        rows[row] = {
+            "forward_s": [value / BATCH for value in seconds[row]],
+            "superpixels_s": segmenting,
+            "peak_bytes": inference_peak(model, *inputs[row]),
+        }
+    record = {
+        "set": set_name, "stage": "speed", "batch": BATCH, "clock": "cpu seconds of all threads", "rows": rows,
+        "threads": torch.get_num_threads(),
+        **evidence("python -m tests.benchmarks study --stage speed", ("torch", "numpy", "fast-slic")),
+    }  # fmt: skip
+    ledger.mkdir(parents=True, exist_ok=True)
+    place = new_record(ledger, set_name)
+    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return place
+
+
+def new_record(ledger: Path, set_name: str) -> Path:
+    """speed-SET-N.json with N above those that are there: no record is written over."""
+    taken = [int(path.stem.rpartition("-")[2]) for path in ledger.glob(f"speed-{set_name}-*.json")
+             if re.fullmatch(rf"speed-{set_name}-\d+", path.stem)]  # fmt: skip
+    return ledger / f"speed-{set_name}-{1 + max(taken, default=0)}.json"
+
+
+def _forward(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
+    def forward() -> object:
+        with torch.inference_mode():
+            return model(*given)
+
+    return forward
+
+
+def _segmenting_seconds(data_uri: str, pixels: np.ndarray, map_px: int, tokens: int) -> float:
+    """CPU seconds an image: fast-slic, hierarchy and the fit to exactly `tokens` regions."""
+    config = open_dataset(data_uri).superpixels
+    whole = (0.0, 0.0, 1.0, 1.0)
+    fit(*segment_image(pixels[0], config), whole, False, (map_px, map_px), tokens)  # compiled before the clock runs
+    found = []
+    for _ in range(5):
+        start = time.process_time()
+        for image in pixels:
+            fit(*segment_image(image, config), whole, False, (map_px, map_px), tokens)
+        found.append((time.process_time() - start) / len(pixels))
+    return statistics.median(found)
+
+
+def speedups(record: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """One sitting, by row: throughput against the plain ViT without and with superpixels (medians over rounds), memory
+    share.
+    """
+    rows = record["rows"]
+    plain = rows[PLAIN]
+    found = {}
+    for row, cost in rows.items():
+        pairs = list(zip(plain["forward_s"], cost["forward_s"], strict=True))
+        bare = statistics.median(a / b for a, b in pairs)
+        whole = statistics.median(a / (b + cost["superpixels_s"]) for a, b in pairs)
+        found[row] = (bare, whole, cost["peak_bytes"] / plain["peak_bytes"])
+    return found

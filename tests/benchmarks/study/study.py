@@ -1,0 +1,293 @@
+"""`bench study`: accuracy of FocusViT beside a plain ViT and the controls, from scratch, on real images.
+
+One record per (config hash, seed) lies in the ledger; a run fills what is missing, so several sittings add up, and the
+same command prints the tables of what is there. Images and maps are held as arrays; mirroring is the only augmentation.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from focusvit.data.config import DataConfig
+from focusvit.data.loader import eval_loader
+from focusvit.data.order import key_of
+from focusvit.model.config import FocusViTConfig
+from focusvit.predict.evaluate import tally
+from focusvit.runs.checkpoint import Checkpoint, save_checkpoint
+from focusvit.runs.config_json import from_json, to_json
+from focusvit.runs.provenance import evidence
+from focusvit.train.config import TrainConfig
+from focusvit.train.learner import Learner
+from focusvit.train.optim import OptimConfig, lr_share, set_lr
+from focusvit.train.step import train_step
+from pipeline.commandline import parse
+from pipeline.errors import UsageError
+from pipeline.shards.dataset import open_dataset
+from tests.benchmarks.report import RESULTS
+from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
+from tests.benchmarks.study.ledger import read_ledger
+from tests.benchmarks.study.matrix import SETS, StudySet, core_rows, selection_rows
+
+LEDGER = RESULTS / "study"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """One sitting of the study."""
+
+    data: str = ""
+    """folder that holds the shards of the sets, as DATA/tiny-imagenet-40 and DATA/cifar10; "" prints the ledger only"""
+    sets: tuple[str, ...] = ("tiny-imagenet-40", "cifar10")
+    """geometries: tiny-imagenet-40, cifar10, tiny-imagenet-40-256-patches"""
+    rows: tuple[str, ...] = ()
+    """only these rows of the matrix, by their names in the table; all by default"""
+    stage: Literal["core", "select", "speed"] = "core"
+    """core: the matrix, scored once on the test split; select: superpixel settings on a held-out tenth of train;
+    speed: throughput and memory of the core matrix"""
+    seeds: int = 3
+    samples: int = 32_000
+    """training samples of each run; the budget is part of a record's identity"""
+    minutes: float = 60.0
+    """begin no further run after so many minutes"""
+    device: str = "cpu"
+    ledger: str = str(LEDGER)
+    """folder of the records"""
+    checkpoints: str = ""
+    """folder that keeps the trained models, each as a checkpoint that `focusvit transfer` takes; "" keeps none"""
+    name: str = "study"
+    """the tables go to tests/benchmarks/results/NAME.md and NAME.json"""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.sets if name not in SETS]
+        if unknown:
+            raise ValueError(f"sets holds '{unknown[0]}'; there are {', '.join(SETS)}")
+        if self.seeds < 1 or self.samples < 1:
+            raise ValueError("seeds and samples must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training of the study: what it is called, on which set, with which model and seed."""
+
+    set_name: str
+    row: str
+    stage: str
+    config: TrainConfig
+    samples: int
+    data_identity: str
+
+    def key(self) -> str:
+        """Changes with everything that decides the score, the seed excepted."""
+        values = to_json(replace(self.config, seed=0)) | {
+            "stage": self.stage, "samples": _whole(self.samples, self.config), "data": self.data_identity
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def record_path(self, ledger: Path) -> Path:
+        return ledger / f"{self.key()}-{self.config.seed}.json"
+
+
+def _whole(samples: int, config: TrainConfig) -> int:
+    """The samples of a whole number of steps, at least one."""
+    return max(1, samples // config.global_batch) * config.global_batch
+
+
+def train_config(model: FocusViTConfig, of: StudySet, seed: int) -> TrainConfig:
+    """The one recipe of the study. A model for smaller images gets smaller images, nothing else differs."""
+    height, _ = model.image_size
+    data = DataConfig(image_px=height, map_px=of.map_px, eval_crop_fraction=1.0)
+    optim = OptimConfig(lr=1.5e-3, warmup_epochs=0.0, weight_decay=0.05)
+    return TrainConfig(model=model, data=data, optim=optim, global_batch=64, seed=seed, label_smoothing=0.1)
+
+
+def planned(config: StudyConfig) -> Iterator[Run]:
+    """Every run of the stage, all rows of a seed before the next seed."""
+    rows_of = core_rows if config.stage == "core" else selection_rows
+    for set_name in config.sets:
+        of = SETS[set_name]
+        models = rows_of(of)
+        unknown = set(config.rows) - models.keys()
+        if unknown:
+            raise UsageError(f"--rows names '{min(unknown)}'; the rows of {set_name} are {', '.join(models)}")
+        wanted = {row: model for row, model in models.items() if row in (config.rows or models)}
+        for seed in range(config.seeds):
+            for row, model in wanted.items():
+                data = open_dataset(f"{config.data}/{of.folder_of(row)}")
+                trained = train_config(replace(model, num_classes=len(data.classes)), of, seed)
+                yield Run(
+                    set_name=set_name, row=row, stage=config.stage, config=trained, samples=config.samples,
+                    data_identity=data.split("train").identity,
+                )  # fmt: skip
+
+
+@lru_cache(maxsize=6)
+def arrays(uri: str, split: str, image_px: int, map_px: int, tokens: int | None) -> ArrayData:
+    """A split decoded once: centre crop of the whole image, maps with exactly `tokens` regions."""
+    source = open_dataset(uri).split(split)
+    data = DataConfig(image_px=image_px, map_px=map_px, eval_crop_fraction=1.0)
+    loader = eval_loader(source, data, batch_size=500, tokens=tokens, with_maps=tokens is not None)
+    return collect(tqdm(loader, desc=f"decode {split}", leave=False), source.identity)
+
+
+def hold_out(data: ArrayData, share: float = 0.1) -> tuple[ArrayData, ArrayData]:
+    """(the rest, the held-out share): decided by a hash of the sample number, the same for every seed and model."""
+    held = np.array([key_of("held out", data.identity, i) / 2**63 < share for i in range(len(data))])
+    return _pick(data, ~held, "rest"), _pick(data, held, "held out")
+
+
+def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
+    at = torch.from_numpy(np.flatnonzero(chosen)).to(data.images.device)
+    maps = None if data.maps is None else data.maps[at]
+    return replace(
+        data, images=data.images[at], maps=maps, class_ids=data.class_ids[at], identity=f"{data.identity} {what}"
+    )
+
+
+def trained(config: TrainConfig, train: ArrayData, samples: int, device: str, title: str = "") -> Learner:
+    """The study's training: a whole number of steps that shows about `samples` images, warm-up over a twentieth."""
+    learner = Learner(config, torch.device(device))
+    total = _whole(samples, config)
+    loader = ArrayTrainLoader(train, seed=config.seed, global_batch=config.global_batch, total_samples=total)
+    for batch in tqdm(loader, total=total // config.global_batch, desc=title, leave=False):
+        seen = learner.samples_seen + config.global_batch
+        learner.seed_step(0)
+        set_lr(learner.optimizer, config.optim.lr * lr_share(seen, 0.05 * total, total, config.optim.final_lr_share))
+        train_step(
+            learner.model, learner.optimizer, batch, global_batch=config.global_batch,
+            label_smoothing=config.label_smoothing, clip_norm=config.optim.clip_norm, guard=learner.guard,
+            bf16=config.bf16(torch.device(device).type),
+        )  # fmt: skip
+        learner.stepped(seen)
+    return learner
+
+
+def train_and_score(
+    run: Run, train: ArrayData, test: ArrayData, device: str
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss, CPU seconds; the weights."""
+    config = run.config
+    cpu_start = time.process_time()
+    learner = trained(config, train, run.samples, device, f"{run.set_name} {run.row} {config.seed}")
+    spent = time.process_time() - cpu_start
+    scores = tally(
+        learner.model, ArrayEvalLoader(test, batch_size=250), num_samples=len(test),
+        num_classes=config.model.num_classes, device=device,
+    )  # fmt: skip
+    found = {**scores.metrics(), "samples": learner.samples_seen, "train_cpu_s": round(spent, 1)}
+    return found, learner.model.state_dict()
+
+
+def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
+    """Make the record of one run and put it into the ledger."""
+    model, uri = run.config.model, f"{config.data}/{SETS[run.set_name].folder_of(run.row)}"
+    tokens = model.tokens if model.needs_maps else None
+    px, map_px = run.config.data.image_px, run.config.data.map_px
+    train = arrays(uri, "train", px, map_px, tokens).to(config.device)
+    if run.stage == "select":
+        train, test = hold_out(train)
+    else:
+        test = arrays(uri, SETS[run.set_name].test_split, px, map_px, tokens).to(config.device)
+    scores, weights = train_and_score(run, train, test, config.device)
+    if config.checkpoints:
+        keep(checkpoint_uri(run, config), run, weights, scores, uri)
+    facts = evidence(f"python -m tests.benchmarks study --stage {run.stage}", ("torch", "numpy", "fast-slic"))
+    record = {
+        "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
+        "scores": scores, "train_samples": len(train), "test_samples": len(test), "data": run.data_identity,
+        "device": config.device, "config": to_json(run.config), **facts,
+    }  # fmt: skip
+    ledger.mkdir(parents=True, exist_ok=True)
+    place = run.record_path(ledger)
+    part = place.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.replace(place)
+    return record
+
+
+def slug(row: str) -> str:
+    """The name of a row as a folder: 'control: uniform grid' is control-uniform-grid."""
+    return "-".join(re.findall(r"[a-z0-9]+", row.lower()))
+
+
+def checkpoint_uri(run: Run, config: StudyConfig) -> str:
+    return f"{config.checkpoints}/{run.set_name}/{slug(run.row)}-{run.config.seed}"
+
+
+def lacks_checkpoint(run: Run, config: StudyConfig) -> bool:
+    """A record of the ledger has no weights: with --checkpoints such a run is made again."""
+    return bool(config.checkpoints) and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
+
+
+def keep(place: str, run: Run, weights: dict[str, torch.Tensor], scores: dict[str, Any], data_uri: str) -> None:
+    """Write the trained model as a checkpoint folder."""
+    data = open_dataset(data_uri)
+    record = Checkpoint(
+        config=to_json(run.config), model=to_json(run.config.model), classes=data.classes,
+        samples_seen=scores["samples"], metrics={"val/top1": scores["top1"]}, data_uri=data_uri,
+        data_identity=run.data_identity, superpixels=to_json(data.superpixels), image=dict(data.image),
+    )  # fmt: skip
+    save_checkpoint(place, record, weights)
+
+
+def recorded(ledger: Path) -> set[tuple[str, int]]:
+    """(key, seed) of every record of a training. Keys are those of today: a setting that a record is too old to know
+    has its default there, so a new setting makes no record stale.
+    """
+    found = set()
+    for record in read_ledger(ledger):
+        if record["stage"] == "speed":
+            continue
+        with suppress(UsageError, ValueError):  # trained with a setting that is gone: no run of today
+            run = Run(
+                set_name=record["set"], row=record["row"], stage=record["stage"], samples=record["scores"]["samples"],
+                config=from_json(TrainConfig, record["config"]), data_identity=record["data"],
+            )  # fmt: skip
+            found.add((run.key(), record["seed"]))
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Fill what the ledger lacks within the time given, then print and save the tables."""
+    from tests.benchmarks.study.report import report
+
+    config = parse(StudyConfig, argv, prog="python -m tests.benchmarks study")
+    ledger, start = Path(config.ledger), time.monotonic()
+    if config.data and config.stage == "speed":
+        from tests.benchmarks.study.speed import measure_speed
+
+        for set_name in config.sets:
+            measure_speed(config.data, set_name, ledger, arrays)
+    elif config.data:
+        runs = list(planned(config))
+        done = recorded(ledger)
+        missing = [run for run in runs if (run.key(), run.config.seed) not in done or lacks_checkpoint(run, config)]
+        sys.stdout.write(
+            f"study, stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
+            f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes\n"
+        )
+        for run in missing:
+            if time.monotonic() - start > config.minutes * 60:
+                break
+            scores = fill(run, config, ledger)["scores"]
+            sys.stdout.write(
+                f"{run.set_name}, {run.row}, seed {run.config.seed}: top-1 {scores['top1']:.2%} "
+                f"({scores['train_cpu_s']:.0f} CPU s)\n"
+            )
+            sys.stdout.flush()
+    elif not any(ledger.glob("*.json")):
+        raise UsageError(f"the ledger {ledger} is empty. Give --data with the folder that holds the shards.")
+    for path in report(ledger, config.name, "python -m tests.benchmarks study " + " ".join(argv)):
+        sys.stdout.write(f"study: wrote {path}\n")
+    return 0

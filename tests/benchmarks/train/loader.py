@@ -1,0 +1,244 @@
+"""`bench loader`: what a decoded, cropped, augmented sample with its map costs, beside bare work and peers.
+
+Each contestant is a process of its own (tests/benchmarks/peers/loader_*.py), peers in their own environments. They take
+turns pass by pass, so that other work on the machine moves all alike. CPU time is the default clock: on a busy machine
+wall time measures the others. No contestant uses worker processes: a rate is per core.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from focusvit.runs.provenance import evidence
+from pipeline.commandline import parse
+from pipeline.errors import DataError, UsageError
+from pipeline.io import storage
+from tests.benchmarks.report import ROOT, Table, save
+from tests.benchmarks.train.loader_sizes import sizes_table
+
+SCRIPTS = ROOT / "tests" / "benchmarks" / "peers"
+PEERS = ("webdataset", "streaming", "litdata", "datasets", "ffcv")
+FLOOR, OURS = "bare decode + crop + fit", "FocusViT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """CPU time of a training sample, beside bare work and other loaders; memory and opening by data set size."""
+
+    data: str = ""
+    """A data set with a split 'train'; by default made of $FOCUSVIT_DATA/imagenet-sample (a minute)."""
+    peers: str = ""
+    """The folder that tests/benchmarks/peers/loader_environments.sh filled; without it only our own rows."""
+    only: str = ""
+    """Peers to take, such as webdataset,litdata; empty = all that are installed."""
+    rounds: int = 7
+    """Passes over all samples per contestant, in turns; medians are reported."""
+    clock: Literal["cpu", "wall"] = "cpu"
+    """What a time is: of the processor (other work does not count), or of the wall."""
+    name: str = "loader"
+    """Results are saved under this name."""
+    sizes: bool = True
+    """Also measure memory and opening for larger data sets."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"--rounds is {self.rounds}; it must be at least 1")
+        wrong = [name for name in self.only.split(",") if name and name not in PEERS]
+        if wrong:
+            raise ValueError(f"--only names '{wrong[0]}'; peers are {', '.join(PEERS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A row of a table: its name, and the process that answers for it."""
+
+    name: str
+    kind: Literal["floor", "ours", "same", "default"]
+    python: str
+    script: str
+
+
+def contestants(config: BenchConfig) -> list[Contestant]:
+    """Floor and our loader, then each installed peer twice. UsageError when `--peers` holds none."""
+    own = "loader_focusvit.py"
+    found = [
+        Contestant(name=FLOOR, kind="floor", python=sys.executable, script=own),
+        Contestant(name=OURS, kind="ours", python=sys.executable, script=own),
+    ]
+    wanted = [name for name in config.only.split(",") if name] or PEERS
+    for name in wanted if config.peers else ():
+        python = Path(config.peers, name, "bin", "python").absolute()
+        if python.exists():
+            script = f"loader_{name}.py"
+            found.append(Contestant(name=name, kind="same", python=str(python), script=script))
+            found.append(Contestant(name=name, kind="default", python=str(python), script=script))
+        else:
+            sys.stderr.write(f"bench loader: {name} is left out, {python} is not there\n")
+    if config.peers and len(found) == 2:
+        raise UsageError(f"--peers {config.peers} holds no environment. Make them with {SCRIPTS.name}/loader_*.sh.")
+    return found
+
+
+class Running:
+    """A contestant's process. One line asks for one pass."""
+
+    def __init__(self, who: Contestant, data: str, folder: str) -> None:
+        self.who, self._errors = who, Path(folder, f"{who.name}-{who.kind}.log".replace(" ", "-"))
+        mode = {"floor": "floor", "ours": "loader"}.get(who.kind, who.kind)
+        self._process = subprocess.Popen(
+            [who.python, str(SCRIPTS / who.script), mode, data, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors.open("w"),
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"},
+        )
+
+    def run_pass(self) -> dict[str, float]:
+        """Its numbers for one pass. DataError with its last words when it died."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, ValueError):
+            last = self._errors.read_text().strip().splitlines()[-3:]
+            raise DataError(f"the contestant {self.who.name} ({self.who.kind}) died: {' / '.join(last)}") from None
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            pipe.close()
+
+
+@contextmanager
+def _all_running(who: Sequence[Contestant], data: str, folder: str) -> Iterator[list[Running]]:
+    running: list[Running] = []
+    try:
+        for one in who:
+            running.append(Running(one, data, folder))
+        yield running
+    finally:
+        for process in running:
+            process.stop()
+
+
+def measure(config: BenchConfig, data: str, folder: str) -> dict[Contestant, list[dict[str, float]]]:
+    """The passes of each contestant: the first one, in a fresh process, and then `rounds` in turns."""
+    who = contestants(config)
+    passes: dict[Contestant, list[dict[str, float]]] = {one: [] for one in who}
+    with _all_running(who, data, folder) as running:
+        dead: set[Contestant] = set()
+        bar = tqdm(total=(config.rounds + 1) * len(running), desc="passes", unit="pass", disable=None)
+        for _ in range(config.rounds + 1):
+            for process in running:
+                bar.update()
+                try:
+                    if process.who not in dead:
+                        passes[process.who].append(process.run_pass())
+                except DataError as error:  # a peer that fails must not cost the others' rows
+                    if process.who.kind in ("floor", "ours"):
+                        raise
+                    dead.add(process.who)
+                    sys.stderr.write(f"bench loader: left out, {error}\n")
+        bar.close()
+    return {one: found for one, found in passes.items() if one not in dead}
+
+
+def speed_table(passes: dict[Contestant, list[dict[str, float]]], clock: str) -> Table:
+    """Rates, times and ratios; ratios are medians over rounds of times of one round."""
+    times = {
+        one: [p[f"{clock}_s"] / p["samples"] * 1000 for p in found[1:]]  # ms a sample, warm
+        for one, found in passes.items()
+    }
+    ours = next(found for one, found in times.items() if one.kind == "ours")
+    floor = next(found for one, found in times.items() if one.kind == "floor")
+    rows = []
+    for one, found in times.items():
+        median = statistics.median(found)
+        first = "" if one.kind == "floor" else f"{passes[one][0][f'first_{clock}_s']:.2f}"
+        rows.append(
+            [one.name, KINDS[one.kind], f"{1000 / median:.0f}", f"{median:.3f}", _ratio(found, floor),
+             _ratio(found, ours), first]
+        )  # fmt: skip
+    unit = "CPU second" if clock == "cpu" else "second"
+    return Table(
+        title=f"Training samples, 224 px, {clock} clock, no worker processes",
+        columns=("loader", "work", f"samples per {unit}", "ms a sample", "over the floor", "over FocusViT",
+                 f"first batch of a fresh process, {clock} s"),
+        rows=rows,
+        note="Same work: OpenCV's JPEG decode, the map's PNG, FocusViT's crop, flip and fit to 64 regions, batches of "
+        "64; only reading, shuffling and stacking differ. Default recipe: as in the peer's own ImageNet example (PIL, "
+        "torchvision's RandomResizedCrop, flip, ToTensor, Normalize; FFCV its compiled crop), image only, no map. "
+        "Floor: the same work on bytes in memory in a loop, nothing kept. Ratios are medians over rounds. Goals: "
+        "FocusViT at most 1.25 of the floor, no peer with the same work below 1.00 of FocusViT, default recipes 1.3 "
+        "and more.",
+    )  # fmt: skip
+
+
+KINDS = {"floor": "same work, no loader", "ours": "same work", "same": "same work", "default": "default recipe"}
+
+
+def _ratio(found: list[float], base: list[float]) -> str:
+    return f"{statistics.median(a / b for a, b in zip(found, base)):.2f}"
+
+
+def main(argv: list[str]) -> int:
+    """Print the tables and save them under tests/benchmarks/results."""
+    config = parse(BenchConfig, argv, prog="python -m tests.benchmarks loader")
+    with tempfile.TemporaryDirectory() as folder:
+        data = storage.resolve(config.data) if config.data else _made(folder)
+        sys.stdout.write(f"bench loader: {data}, {config.rounds} rounds\n")
+        started = time.perf_counter()
+        passes = measure(config, data, folder)
+        tables = [speed_table(passes, config.clock)]
+        if config.sizes:
+            tables.append(sizes_table(data, folder))
+        for table in tables:
+            sys.stdout.write(table.markdown() + "\n")
+        packages = ("torch", "albumentations", "opencv-python-headless", "numba", "numpy")
+        command = " ".join(["python -m tests.benchmarks loader", *argv])
+        for value, name in ((config.data, "DATA"), (config.peers, "ENVIRONMENTS")):
+            command = command.replace(value, name) if value else command
+        facts: dict[str, Any] = evidence(command, packages)
+        facts["versions"] |= _peer_versions(config)
+        facts["seconds"] = round(time.perf_counter() - started)
+        for path in save(config.name, tables, facts):
+            sys.stdout.write(f"bench loader: wrote {path}\n")
+    return 0
+
+
+def _made(folder: str) -> str:
+    """A data set of the 320 photos in a folder of its own."""
+    photos = os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
+    if not storage.exists(photos):
+        raise UsageError(f"{photos} is not there. Set FOCUSVIT_DATA to the folder that holds it, or give --data.")
+    from pipeline.preprocess import PreprocessConfig, preprocess
+
+    place = storage.join(folder, "data")
+    preprocess(PreprocessConfig(source=photos, out=place, local=True, workers=2), lambda text: None)
+    return place
+
+
+def _peer_versions(config: BenchConfig) -> dict[str, str]:
+    package = {"streaming": "mosaicml-streaming"}
+    found = {}
+    for one in contestants(config)[2::2] if config.peers else []:
+        name = package.get(one.name, one.name)
+        code = f"from importlib.metadata import version; print(version('{name}'))"
+        done = subprocess.run([one.python, "-c", code], capture_output=True, text=True)
+        found[name] = done.stdout.strip()
+    return found

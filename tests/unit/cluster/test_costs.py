@@ -1,0 +1,66 @@
+"""The worked ImageNet-1k example of README: its products are those that `--dry-run` itself would print."""
+
+import re
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cluster.train.estimate import describe
+from focusvit.recipes.small import recipe
+from pipeline.dry_run import probe
+from pipeline.image.image import ImageConfig
+from pipeline.plan.plan import make_plan
+from pipeline.sources import detect
+from pipeline.sources.embedded import write_shapes
+from pipeline.superpixels.segment import SuperpixelConfig
+from testkit.checkout import ROOT
+
+TEXT = " ".join((ROOT / "cluster" / "README.md").read_text().split())
+NUM_IMAGES = 1_281_167
+
+
+def number(pattern: str) -> float:
+    """The one number that README has at `pattern`."""
+    found = re.findall(pattern, TEXT)
+    assert len(found) == 1, f"README says '{pattern}' {len(found)} times"
+    return float(found[0].replace(",", ""))
+
+
+def test_a_dry_run_multiplies_what_it_measured(tmp_path):
+    write_shapes(tmp_path, train_per_class=1, val_per_class=1)
+    source = detect(str(tmp_path), "train")
+    small = make_plan(source, "train")
+    rows = np.resize(np.arange(small.num_samples), 10_000)
+    plan = replace(small, table=small.table.take(rows), bounds=np.array([0, len(rows)]))
+    found = probe(plan, source.reader(), ImageConfig(), SuperpixelConfig(), workers=32)
+    assert found["num_samples"] == len(rows) and found["probed"] == 48
+    seconds = found["ms_per_image"] / 1e3 * len(rows)
+    assert found["estimated_s"] * 32 == pytest.approx(seconds, abs=32 * 0.05 + 0.001 * seconds)
+    stored = [path.stat().st_size for path in (tmp_path / "train").rglob("*.jpg")]
+    assert found["estimated_bytes"] > len(rows) * np.mean(stored), "each image and its superpixels"
+
+
+def test_the_products_in_readme_are_right():
+    ms, megabytes = number(r"machine: ([\d.]+) ms an image"), number(r"an image, ([\d.]+) MB of shards")
+    assert number(r"1,281,167 x ([\d.]+) ms") == ms and number(r"For the ([\d,]+) training images") == NUM_IMAGES
+    core_hours = NUM_IMAGES * ms / 1e3 / 3600
+    assert number(r"\*\*([\d.]+) core-hours\*\*") == round(core_hours, 1)
+    assert number(r"\((\d+) minutes on 32 cores\)") == round(core_hours * 60 / 32)
+    kilobytes = number(r"1,281,167 x (\d+) kB")
+    assert kilobytes == round(megabytes * 1e3 / number(r"On (\d+) full-size ImageNet photos"))
+    assert number(r"\*\*(\d+) GB\*\* of shards") == round(NUM_IMAGES * kilobytes / 1e6)
+
+
+def test_the_training_hours_in_readme_are_those_of_the_dry_run():
+    split = types.SimpleNamespace(num_samples=NUM_IMAGES)
+    data = types.SimpleNamespace(split=lambda name: split, uri="/data/shards", classes=["x"] * 1000)
+    name = re.search(r"focusvit pretrain (\w+) --data \$DATA/shards --run-dir \$DATA/runs/one --dry-run", TEXT)[1]
+    config = recipe(name)
+    said = describe(config, data, "/runs/one", "8", full=True)
+    samples, hours = re.search(r"time +(\d+) samples; .*1000 img/s: ([\d.]+) h", said).groups()
+    assert int(samples) == config.num_steps(NUM_IMAGES) * config.global_batch
+    assert number(r"(\d+) epochs are") == config.epochs
+    assert number(r"epochs are (\d+) million samples") == round(int(samples) / 1e6)
+    assert number(r"\*\*(\d+) GPU-hours\*\*") == round(float(hours))

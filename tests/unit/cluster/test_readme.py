@@ -1,0 +1,49 @@
+"""The commands in README are ones that their programs understand; soak tests run the journeys themselves."""
+
+import re
+import subprocess
+
+import pytest
+
+from testkit.checkout import ROOT
+from testkit.command_lines import check
+from testkit.readme import blocks
+
+README = ROOT / "cluster" / "README.md"
+BLOCKS = blocks(README)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_is_valid_shell(name):
+    subprocess.run(["bash", "-n", "-c", BLOCKS[name]], check=True)
+
+
+def commands() -> list[str]:
+    lines = [line for text in BLOCKS.values() for line in text.splitlines()]
+    complete = [line for line in lines if re.match(r"(\w+=\S+ )*(focusvit|mlflow|ray) ", line) and "..." not in line]
+    return sorted({line.replace("NAME", "name") for line in complete})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_understood_by_its_program(command, monkeypatch):
+    if command.startswith("focusvit jobs"):  # its parser comes after the split of action and job
+        from cluster.jobs.watch import _split
+
+        action, _, options = _split(command.split()[2:])
+        assert action and all(option.startswith("--") for option in options)
+        return
+    assert check(command, monkeypatch)
+
+
+def test_every_file_that_is_named_exists():
+    text = README.read_text()
+    for name in re.findall(r"cluster/configs/[\w.-]+", text):
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"`(configs/[\w.-]+)`", text):
+        assert (ROOT / "cluster" / name).is_file(), name
+    for path in (ROOT / "cluster" / "configs").iterdir():
+        assert path.name in text, f"README does not mention {path.name}"
+    for path in (ROOT / "cluster").glob("[a-z]*.py"):
+        assert f"`{path.name}`" in text, f"README does not mention {path.name}"

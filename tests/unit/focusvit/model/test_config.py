@@ -1,0 +1,150 @@
+"""Configs, presets and controls; what is refused, and with which words."""
+
+import dataclasses
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from focusvit.data.config import DataConfig
+from focusvit.model import presets
+from focusvit.model.inputs import check_values
+from focusvit.model.model import FocusViT, FocusViTConfig
+from focusvit.train.config import TrainConfig
+from testkit import model_reference as reference
+
+tiny = reference.tiny_config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 10, "heads": 4}, "width 10 is not a multiple of model.heads 4"),
+        ({"image_px": 30}, r"image_px is 30, model.patch_px 4: each side .* multiple of the patch"),
+        ({"image_px": 30, "patch_px": 6}, "patch_px is 6; the conv stem halves the image"),
+        ({"trunk": "sparse"}, "trunk is 'sparse'; it must be one of full, latent, hybrid"),
+        ({"tokens": 0}, "tokens is 0; use at least 1, or None"),
+        ({"grid_depth": 5}, r"grid_depth is 5; it must lie in 0..depth \(4\)"),
+        ({"trunk": "latent", "grid_depth": 4}, "no block left for the latents"),
+        ({"trunk": "latent", "num_reads": 4}, "num_reads is 4; the 3 latent blocks allow 1..3"),
+        ({"partition": "merge", "tokens": 25}, "tokens 25 exceeds the 24 patches"),
+        ({"partition": "merge", "trunk": "latent"}, "partition merge works inside full attention"),
+        (
+            {"trunk": "latent", "latent_start": "coarse", "partition": "grid"},
+            "latent_start coarse needs superpixel maps",
+        ),
+        ({"drop_path": 1.0}, "drop_path is 1.0; it is a probability below 1"),
+        ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"num_latents": 0}, "num_latents is 0; it must be at least 1"),
+        ({"area_bias": True, "trunk": "window"}, "area_bias acts on full attention of tokens.* 'window'"),
+        ({"area_bias": True, "partition": "merge"}, "area_bias acts on full attention of tokens.* 'merge'"),
+        ({"area_bias": True, "tokens": None}, "area_bias acts on full attention of tokens.* tokens None"),
+        ({"window_projection": True}, "window_projection belongs to trunk window.* 'full'"),
+    ],
+)
+def test_a_wrong_config_is_named_with_its_fix(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**values)
+
+
+def test_a_config_survives_json() -> None:
+    config = tiny(mean=(0.5, 0.5, 0.5))
+    assert FocusViTConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("images", "maps", "num_tokens", "message"),
+    [
+        (
+            (2, 3, 16, 16),
+            (2, 4, 6),
+            None,
+            r"images have shape \(2, 3, 16, 16\); this model takes \(B, 3, \*\(16, 24\)\)",
+        ),
+        ((2, 3, 16, 24), None, None, "maps are missing; a model with tokens 7 and partition 'superpixel' needs maps"),
+        ((2, 3, 16, 24), (2, 5, 6), None, r"maps have shape \(2, 5, 6\).*Hm a multiple of 4 and Wm of 6"),
+        ((2, 3, 16, 24), (1, 4, 6), None, r"maps have shape \(1, 4, 6\)"),
+        ((2, 3, 16, 24), (2, 4, 6), 0, "num_tokens is 0; it must be at least 1"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_in_forward(
+    images: tuple[int, ...], maps: tuple[int, ...] | None, num_tokens: int | None, message: str
+) -> None:
+    model = FocusViT(tiny())
+    with pytest.raises(ValueError, match=message):
+        model(torch.zeros(images), None if maps is None else torch.zeros(maps, dtype=torch.uint8), num_tokens)
+
+
+def test_float_maps_and_needless_maps_are_refused() -> None:
+    images = torch.zeros(1, 3, 16, 24)
+    with pytest.raises(ValueError, match=r"dtype torch.float32; .* need integers"):
+        FocusViT(tiny())(images, torch.zeros(1, 4, 6))
+    with pytest.raises(ValueError, match=r"maps are given; .* takes no maps"):
+        FocusViT(tiny(partition="grid"))(images, torch.zeros(1, 4, 6, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="a plain ViT has no token budget"):
+        FocusViT(tiny(tokens=None))(images, num_tokens=4)
+
+
+def test_a_training_refuses_the_start_that_its_loaders_cannot_feed() -> None:
+    model = tiny(trunk="latent", latent_start="coarse", image_px=32)
+    with pytest.raises(ValueError, match="latent_start is 'coarse', which takes a second, coarser map"):
+        TrainConfig(model=model, data=DataConfig(image_px=32))
+    TrainConfig(model=replace(model, latent_start="learned"), data=DataConfig(image_px=32))
+
+
+def test_values_are_checked_at_the_boundary() -> None:
+    config = tiny()
+    images, maps = reference.images(2, config), reference.maps(2, config, 7)
+    check_values(config, images, maps)
+    with pytest.raises(ValueError, match=r"the map of image 0 holds ids 0\.\.6; 5 tokens allow 0\.\.4"):
+        check_values(config, images, maps, 5)
+    with pytest.raises(ValueError, match=r"image 0 holds 7 regions for 9 tokens; absent: \[7, 8\]"):
+        check_values(config, images, maps, 9)
+    check_values(tiny(allow_empty=True), images, maps, 9)
+    with pytest.raises(ValueError, match=r"holds ids -1\.\.6"):
+        check_values(config, images, maps.short() - (maps == 0).short())
+    broken = images.float()
+    broken[1, 0, 3, 3] = float("nan")
+    with pytest.raises(ValueError, match="image 1 of the batch holds NaN or infinite pixels"):
+        check_values(config, broken, maps)
+
+
+@pytest.mark.parametrize(
+    "name", ["focusvit_tiny", "focusvit_small_lla", "focusvit_base_lla", "vit_tiny", "vit_small", "vit_base"]
+)
+def test_sizes_are_those_of_deit(name: str) -> None:
+    config = getattr(presets, name)(num_classes=10)
+    size = name.split("_")[1]
+    assert (config.width, config.heads) == {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}[size]
+    assert config.num_classes == 10 and config.depth == 12
+
+
+def test_vit_small_has_the_known_number_of_parameters() -> None:
+    """22,050,664 with 1000 classes (timm's vit_small_patch16_224)."""
+    model = FocusViT(presets.vit_small())
+    assert sum(p.numel() for p in model.parameters()) == 22_050_664
+
+
+@pytest.mark.parametrize("name", presets.CONTROLS)
+def test_controls_stand_beside_a_model_at_its_budget(name: str) -> None:
+    model = presets.focusvit_64px(num_classes=3, depth=3)
+    config = presets.control(name, model)
+    assert config.width == model.width and config.depth == model.depth
+    control = FocusViT(config)
+    assert not config.needs_maps
+    assert control(torch.zeros(1, 3, *config.image_size, dtype=torch.uint8)).shape == (1, 3)
+
+
+def test_an_unknown_control_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown control 'other'; there are full_grid, uniform_grid"):
+        presets.control("other", presets.focusvit_64px())
+
+
+@pytest.mark.parametrize("preset", [presets.focusvit_64px, presets.focusvit_32px, presets.vit_64px])
+def test_presets_for_small_images_run(preset: object) -> None:
+    config = preset(num_classes=4)
+    model = FocusViT(config)
+    images = reference.images(2, config)
+    maps = reference.maps(2, config, config.tokens) if config.needs_maps else None
+    assert model(images, maps).shape == (2, 4)

@@ -1,0 +1,93 @@
+"""Pictures: borders are the map's own, painting is indexing, sizes are what they say."""
+
+import numpy as np
+import pytest
+
+from focusvit.predict import pictures
+
+
+def _halves(height: int = 8, width: int = 8) -> np.ndarray:
+    region_map = np.zeros((height, width), np.uint8)
+    region_map[:, width // 2 :] = 1
+    return region_map
+
+
+def test_border_pixels_equal_a_loop():
+    region_map = np.random.default_rng(0).integers(0, 4, (9, 7))
+    expected = np.zeros(region_map.shape, bool)
+    for y in range(9):
+        for x in range(7):
+            right = x + 1 < 7 and region_map[y, x] != region_map[y, x + 1]
+            below = y + 1 < 9 and region_map[y, x] != region_map[y + 1, x]
+            expected[y, x] = right or below
+    assert (pictures.border_pixels(region_map) == expected).all()
+
+
+def test_draw_regions_changes_only_pixels_at_borders():
+    image = np.full((8, 8, 3), 100, np.uint8)
+    drawn = pictures.draw_regions(image, _halves())
+    changed = np.unique(np.argwhere((drawn != image).any(2))[:, 1])
+    assert changed.tolist() == [3, 4]
+    assert (pictures.draw_regions(image, np.zeros((8, 8), np.uint8)) == image).all()
+
+
+def test_overlay_accepts_half_resolution_maps_and_enlarges_small_images():
+    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    maps = np.stack([_halves(32, 32)] * 3)
+    sheet = pictures.superpixel_overlay(images, maps, columns=2)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * (2 * 256 + 4) - 4, 2 * (256 + 4) - 4, 3)
+
+
+def test_overlay_names_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"uint8 \(B, H, W, 3\)"):
+        pictures.superpixel_overlay(np.zeros((2, 3, 8, 8), np.uint8), np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="B = 2"):
+        pictures.superpixel_overlay(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8))
+
+
+def test_paint_regions_is_indexing_and_refuses_missing_regions():
+    painted = pictures.paint_regions(np.array([2.0, 5.0]), _halves())
+    assert (painted[:, :4] == 2).all() and (painted[:, 4:] == 5).all()
+    with pytest.raises(ValueError, match="region 1"):
+        pictures.paint_regions(np.array([2.0]), _halves())
+
+
+def test_heat_is_brightest_where_the_weight_is_largest():
+    image = np.full((224, 224, 3), 128, np.uint8)
+    heat = pictures.heat_overlay(image, _halves(224, 224), np.array([0.1, 0.9]))
+    assert heat[:, 112:].mean() > heat[:, :112].mean()
+    flat = pictures.heat_overlay(image, _halves(224, 224), np.zeros(2))
+    assert flat.shape == (224, 224, 3)
+
+
+def test_density_is_clear_at_zero_and_strongest_from_the_top_on():
+    image = np.full((224, 224, 3), 128, np.uint8)
+    quarters = np.repeat(np.arange(4, dtype=np.uint8), 56)[None].repeat(224, 0)
+    painted = pictures.density_overlay(image, quarters, np.array([0.0, 1.0, 2.0, 8.0]), top=2.0)
+    zero, some, top, beyond = (painted[100, 56 * i + 20].astype(int) for i in range(4))
+    assert zero.max() - zero.min() == 0 and (top == beyond).all()
+    assert (top - zero).sum() > (some - zero).sum()
+
+
+def test_a_sheet_holds_every_cell_in_equal_rows():
+    cells = [(f"cell {i}", np.full((50, 60, 3), 10 * i, np.uint8)) for i in range(8)]
+    sheet = pictures.labelled_sheet(cells, "title " * 200, columns=7, cell_px=120)  # too long a title is shortened
+    columns = 4  # 8 cells in two rows
+    assert sheet.shape[1] == 12 + columns * 132
+    for i in range(8):
+        assert (sheet[44 + i // columns * (100 + 26 + 12) + 50, 12 + i % columns * 132 + 60] == 10 * i).all()
+    with pytest.raises(ValueError, match="at least one"):
+        pictures.labelled_sheet([], "", columns=3)
+
+
+def test_confusion_figure_draws_few_and_many_classes():
+    for num_classes in (3, 100):
+        counts = np.eye(num_classes, dtype=int) * 4
+        figure = pictures.confusion_figure(counts, [f"class-{i}" for i in range(num_classes)])
+        assert "100.0%" in figure.axes[0].get_title()
+        assert pictures.figure_pixels(figure).shape[2] == 3
+
+
+def test_caption_survives_other_alphabets():
+    assert pictures.captioned(np.zeros((20, 60, 3), np.uint8), ["Größe", "字"]).shape == (20 + 38, 60, 3)

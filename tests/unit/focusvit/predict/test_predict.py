@@ -1,0 +1,106 @@
+"""Prediction sees what the evaluation loader sees; bad files are named and the rest goes on."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from focusvit.data.loader import eval_loader
+from focusvit.predict import predict
+from focusvit.predict.compatible import data_config
+from focusvit.predict.predictor import Predictor
+from pipeline.errors import UsageError
+from pipeline.shards.dataset import open_dataset
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import CLASSES, make_dataset
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """A data set, a checkpoint, and the data set's validation images as loose files."""
+    root = tmp_path_factory.mktemp("predict")
+    data, checkpoint = make_dataset(root / "data"), make_checkpoint(root / "ckpt")
+    split = open_dataset(data).split("val")
+    (root / "images").mkdir()
+    for i in range(split.num_samples):
+        (root / "images" / f"{i:03d}.jpg").write_bytes(split.read(i).image)
+    return root, split, checkpoint
+
+
+def test_predictions_equal_the_evaluation_loader_exactly(road):
+    root, split, checkpoint = road
+    predictor = Predictor(checkpoint)
+    views = [predictor.view(path.read_bytes()) for path in sorted((root / "images").iterdir())]
+    data = data_config(predictor.record, 0)
+    (batch,) = eval_loader(split, data, batch_size=100, tokens=9, with_maps=True)
+    for number, view in enumerate(views):
+        assert (view.image == batch.images[number].permute(1, 2, 0).numpy()).all()
+        assert (view.map == batch.maps[number].numpy()).all()
+    with torch.inference_mode():
+        expected = torch.softmax(predictor.model(batch.images, batch.maps, 9), 1).numpy()
+    found = np.stack([one.shares for one in predictor.predict(views)])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_one_bad_image_is_named_and_the_rest_goes_on(road, capsys, tmp_path):
+    root, split, checkpoint = road
+    bad = tmp_path / "bad one's.jpg"
+    bad.write_bytes(b"not an image")
+    (tmp_path / "empty.JPEG").write_bytes(b"")
+    code = predict.main(
+        ["--checkpoint", checkpoint, "--json", "--out", str(tmp_path / "out"), str(root / "images"), str(tmp_path)]
+    )
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    good = [line for line in lines if "top" in line]
+    assert code == 1 and len(good) == split.num_samples
+    assert all(len(line["top"]) == 4 and line["top"][0]["class"] in CLASSES for line in good)
+    assert sorted(line["image"].rsplit("/", 1)[-1] for line in lines if "error" in line) == [
+        "bad one's.jpg",
+        "empty.JPEG",
+    ]
+    assert f"bad image: {bad}" in err and "2 could not be read" in err
+    overlays = sorted((tmp_path / "out").iterdir())
+    assert len(overlays) == split.num_samples
+    assert cv2.imread(str(overlays[0])).shape[1] >= 200
+
+
+def test_the_table_shows_the_best_classes_and_a_plain_vit_needs_no_map(road, capsys, tmp_path):
+    root, _, _ = road
+    checkpoint = make_checkpoint(tmp_path / "plain", tokens=None)
+    image = sorted((root / "images").iterdir())[0]
+    assert predict.main(["--checkpoint", checkpoint, "--out", str(tmp_path / "out"), str(image), "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "plain patches" in out and out.count("%") == 2 and (tmp_path / "out" / "000.png").exists()
+
+
+def test_wrong_places_are_usage_errors(road, tmp_path):
+    _, _, checkpoint = road
+    (tmp_path / "empty").mkdir()
+    for images, word in (
+        ([], "no image is named"),
+        (["nowhere.jpg"], "does not exist"),
+        ([str(tmp_path / "empty")], "holds no image"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            predict.main(["--checkpoint", checkpoint, *images])
+    with pytest.raises(UsageError, match="No checkpoint"):
+        predict.main(
+            ["--checkpoint", str(tmp_path / "none"), str(tmp_path)] if (tmp_path / "a.png").write_bytes(b"x") else []
+        )
+
+
+def test_equal_names_in_two_folders_get_two_overlays():
+    names = predict._overlay_names(["/a/x.jpg", "/b/x.jpg", "/b/x.png"])
+    assert sorted(names.values()) == ["x-2.png", "x-3.png", "x.png"]
+
+
+def test_the_mlflow_table_keeps_a_row_for_a_bad_file(road, tmp_path):
+    root, _, checkpoint = road
+    image = sorted((root / "images").iterdir())[0]
+    table = Predictor(checkpoint).table([str(image), image.read_bytes(), str(tmp_path / "none.jpg")])
+    assert list(table.columns) == ["class", "share", "top5", "error"]
+    assert table["class"][0] == table["class"][1] and "none.jpg" in table["error"][2]
+    assert table["class"].isna().tolist() == [False, False, True]

@@ -1,0 +1,158 @@
+"""Every row of the original repository: its recipe trains, its costs are counted, its picture is drawn."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from focusvit.data.batch import Batch
+from focusvit.model.groups import freeze
+from focusvit.model.model import FocusViT
+from focusvit.model.presets import focusvit_tiny, vit_base
+from focusvit.recipes.original_models import original_rows
+from focusvit.recipes.small import RECIPES, recipe
+from focusvit.runs.checkpoint import starting_weights
+from focusvit.runs.run_dir import RunDir
+from focusvit.train.config import TrainConfig
+from focusvit.train.learner import Learner
+from focusvit.train.optim import OptimConfig, parameter_groups, set_lr
+from focusvit.train.step import train_step
+from pipeline.errors import UsageError
+from testkit import model_reference as reference
+from testkit.torchvision_like import torchvision_like
+from tests.benchmarks.model import original as bench_original
+from tests.benchmarks.model import throughput as bench_model
+
+NAMES = tuple(original_rows())
+SMALL = {"image_px": 16, "patch_px": 4, "width": 24, "depth": 4, "num_classes": 5}
+
+
+def small_recipe(name: str, folder: Path) -> TrainConfig:
+    """The recipe with its own settings, on a model that a test can train, from weights that lie in `folder`."""
+    config = recipe(f"original_{name}")
+    model = replace(config.model, **SMALL, tokens=None if config.model.tokens is None else 6)
+    if config.init_from:
+        weights = torchvision_like(width=24, heads=model.heads).state_dict()
+        save_file(weights, folder / config.init_from)
+        config = replace(config, init_from=str(folder / config.init_from))
+    return replace(config, model=model, data=replace(config.data, image_px=16, map_px=8), global_batch=8)
+
+
+def batch_of(config: TrainConfig) -> Batch:
+    return Batch(
+        images=reference.images(8, config.model),
+        maps=reference.maps(8, config.model, 6) if config.model.needs_maps else None,
+        num_tokens=6 if config.model.needs_maps else None,
+        class_ids=torch.arange(8) % 5,
+        sample_ids=torch.arange(8),
+        valid=torch.ones(8, dtype=torch.bool),
+    ).check(5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) -> None:
+    config = small_recipe(name, tmp_path)
+    learner = Learner(config, torch.device("cpu"))
+    learner.start(RunDir(str(tmp_path / "run")))
+    row, model = original_rows()[name], learner.model
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    if row.pretrained:
+        source = torchvision_like(width=24, heads=config.model.heads).state_dict()
+        assert torch.equal(before["patch_embed.proj.weight"], source["conv_proj.weight"])
+        assert torch.equal(before["blocks.3.mlp.fc2.weight"], source["encoder.layers.encoder_layer_3.mlp.3.weight"])
+    set_lr(learner.optimizer, config.optim.lr)
+    step = train_step(model, learner.optimizer, batch_of(config), global_batch=8, guard=learner.guard)
+    assert step.loss.isfinite()
+    rate = {id(p): group["lr"] for group in learner.optimizer.param_groups for p in group["params"]}
+    for key, weight in model.named_parameters():
+        frozen = bool(row.freeze) and not key.startswith(("head", "norm"))
+        assert (id(weight) in rate) is not frozen
+        assert torch.equal(weight, before[key]) if frozen else weight.grad is not None
+        assert frozen or not torch.equal(weight, before[key]) or not weight.grad.any()
+    assert rate[id(model.head.weight)] == pytest.approx(1e-3 if row.lr_scales else 1e-4)
+
+
+def test_rows_are_named_as_the_original_has_them() -> None:
+    """Its eight models, three poolings, from scratch and from pretrained weights, and its frozen backbone."""
+    rows = original_rows()
+    assert {f"M{i}" for i in range(1, 9)} == {found for row in rows.values() for found in re.findall(r"M\d", row.about)}
+    assert {row.model.pooling for row in rows.values() if row.model.tokens} == {"mean", "max", "attention"}
+    assert {f"original_{name}" for name in rows} <= RECIPES.keys()
+    pretrained = [row for row in rows.values() if row.pretrained]
+    assert len(pretrained) == 9 and any(row.freeze for row in pretrained)
+    size = vit_base()
+    assert all((row.model.width, row.model.depth) == (size.width, size.depth) for row in rows.values())
+
+
+def test_a_missing_file_of_weights_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no file .*vit_b_16\.safetensors to start from.*--init-from"):
+        starting_weights(str(tmp_path / "vit_b_16.safetensors"))
+
+
+def test_weights_that_do_not_fit_are_a_mistake_of_the_user(tmp_path: Path) -> None:
+    config = small_recipe("traditional_pretrained", tmp_path)
+    save_file(torchvision_like(width=24, depth=5, heads=2).state_dict(), str(config.init_from))
+    with pytest.raises(UsageError, match=r"init_from .*the weights do not fit the model: .*encoder_layer_4"):
+        Learner(config, torch.device("cpu")).start(RunDir(str(tmp_path / "run")))
+    for changes in ({"freeze": ("block",)}, {"optim": OptimConfig(lr_scales=("hed=2",))}):
+        with pytest.raises(UsageError, match=r"no weight of the model matches '(block|hed)'; its parts are blocks"):
+            Learner(replace(config, **changes), torch.device("cpu"))
+
+
+def test_learning_rates_scale_by_the_last_pattern_and_spare_vectors() -> None:
+    model = FocusViT(focusvit_tiny(depth=2, num_classes=3))
+    freeze(model, ["blocks.0.mlp"])
+    config = OptimConfig(weight_decay=0.1, lr_scales=("blocks=0.5", "blocks.1=0.7", "head=10"), layer_decay=0.5)
+    of = {id(p): (g["lr_scale"], g["weight_decay"]) for g in parameter_groups(model, config) for p in g["params"]}
+    named = dict(model.named_parameters())
+    assert of[id(named["blocks.0.attn.qkv.weight"])] == (0.5 * 0.5**2, 0.1)
+    assert of[id(named["blocks.1.attn.qkv.weight"])] == (0.7 * 0.5, 0.1)
+    assert of[id(named["head.bias"])] == (10.0, 0.0)
+    assert of[id(named["pos_embed"])] == (0.5**3, 0.0)
+    assert id(named["blocks.0.mlp.fc1.weight"]) not in of
+    for text in ("head", "=3", "head=-1", "head=0", "head=x", "head=1.2.3"):
+        with pytest.raises(ValueError, match=f"optim.lr_scales holds '{text}'"):
+            OptimConfig(lr_scales=(text,))
+
+
+def test_one_command_counts_every_row_and_draws_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """On small models: costs of equal models are equal, fewer tokens cost less, frozen parts are not trained."""
+    small = original_rows(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
+    for name, row in small.items():
+        if row.model.tokens:
+            small[name] = replace(row, model=replace(row.model, tokens=6))
+    monkeypatch.setattr(bench_original, "original_rows", lambda: small)
+    monkeypatch.setattr(
+        bench_original, "photos_or_drawn",
+        lambda folder, count: ([image[:32, :32] for image in bench_model.photos_or_drawn("absent", 2)[0]], "drawings"),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        bench_original, "superpixels", lambda image, tokens: reference.maps(1, small["sppp"].model, tokens)[0].numpy()
+    )
+    monkeypatch.setattr("tests.benchmarks.report.RESULTS", tmp_path / "results")
+    assert bench_original.main(["--rounds", "1", "--pictures", str(tmp_path / "pictures")]) == 0
+    table = json.loads((tmp_path / "results" / "original.json").read_text())["tables"][0]
+    costs = {row[0]: dict(zip(table["columns"][1:], row[1:], strict=True)) for row in table["rows"]}
+    assert set(costs) == set(NAMES)
+    assert costs["traditional"]["patches -> tokens"] == "16 -> 16" and costs["sppp"]["patches -> tokens"] == "16 -> 6"
+    assert float(costs["sppp"]["G multiply-adds"]) <= float(costs["traditional"]["G multiply-adds"])
+    assert costs["sppp_pretrained"] == costs["sppp"]
+    assert float(costs["traditional_frozen"]["M trained"]) < float(costs["traditional"]["M trained"])
+    pictures = sorted(path.stem for path in (tmp_path / "pictures").iterdir())
+    assert pictures == sorted(NAMES)
+    assert "pictures of drawings" in capsys.readouterr().out
+
+
+def test_a_picture_says_which_weights_it_shows(tmp_path: Path) -> None:
+    config = small_recipe("traditional_pretrained", tmp_path)
+    row = replace(original_rows()["traditional_pretrained"], model=config.model)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    drawn = [bench_original.row_picture(row, images, weights, "row") for weights in ("", str(config.init_from))]
+    assert drawn[0].shape == drawn[1].shape and not np.array_equal(drawn[0], drawn[1])

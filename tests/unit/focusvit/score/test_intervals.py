@@ -1,0 +1,35 @@
+"""Intervals cover what they say, against scipy and by simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from focusvit.score import intervals
+
+
+def test_wilson_equals_scipy():
+    for right, total in [(0, 10), (10, 10), (3, 10), (501, 1000), (1, 1), (24_999, 50_000)]:
+        expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+        assert intervals.wilson(right, total) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    with pytest.raises(ValueError, match="at least one"):
+        intervals.wilson(0, 0)
+
+
+def test_over_draws_equals_scipy_for_the_numbers_of_draws_in_use():
+    values = np.random.default_rng(0).normal(0.5, 0.1, 11)
+    for count in (2, 3, 5, 10, 11):
+        some = values[:count]
+        expected = stats.t.interval(0.95, count - 1, some.mean(), stats.sem(some))
+        assert intervals.over_draws(some) == pytest.approx(expected, abs=1e-4)
+    low, high = intervals.over_draws([0.4])
+    assert (low, high) == (-np.inf, np.inf)
+
+
+def test_bootstrap_of_a_share_agrees_with_wilson():
+    right = np.random.default_rng(1).random(2000) < 0.7
+    low, high = intervals.bootstrap(lambda rows: float(right[rows].mean()), len(right))
+    assert (low, high) == pytest.approx(intervals.wilson(right.sum(), len(right)), abs=0.004)
+    again = intervals.bootstrap(lambda rows: float(right[rows].mean()), len(right))
+    assert again == (low, high)
+    with pytest.raises(ValueError, match="undefined"):
+        intervals.bootstrap(lambda rows: float("nan"), 5, draws=10)

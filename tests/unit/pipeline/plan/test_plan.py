@@ -1,0 +1,131 @@
+"""A plan depends on the set of samples alone; keys are unique; shards are equal; a stored plan is the plan."""
+
+import itertools
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError, UsageError
+from pipeline.plan.plan import load_plan, make_plan, read_shard_rows, save_plan
+from pipeline.sources import Row
+
+
+@dataclass
+class Listing:
+    listed: list[Row]
+    stated: tuple[str, ...] | None = None
+    kind: str = "list"
+    root: str = "/list"
+
+    def rows(self) -> Iterator[Row]:
+        yield from self.listed
+
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.stated
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        return b""
+
+
+def _rows(count: int = 100, classes: int = 7) -> list[Row]:
+    return [
+        Row(f"c{i % classes}/img {i}.JPEG", f"c{i % classes}/img {i}.JPEG", class_name=f"c{i % classes}")
+        for i in range(count)
+    ]
+
+
+def test_the_order_of_listing_does_not_matter() -> None:
+    rows = _rows()
+    first = make_plan(Listing(rows), "train", samples_per_shard=16)
+    random.Random(0).shuffle(rows)
+    second = make_plan(Listing(rows), "train", samples_per_shard=16)
+    assert first.table.equals(second.table) and first.digest == second.digest
+    assert first.table.column("source").to_pylist() != sorted(row.source for row in rows)
+
+
+@given(count=st.integers(1, 300), per_shard=st.integers(1, 50))
+@settings(max_examples=30, deadline=None)
+def test_shards_are_equal_and_hold_every_sample_once(count: int, per_shard: int) -> None:
+    plan = make_plan(Listing(_rows(count)), "train", samples_per_shard=per_shard)
+    sizes = np.diff(plan.bounds)
+    assert sizes.sum() == count and sizes.max() - sizes.min() <= 1 and sizes.max() <= per_shard
+    assert sorted(plan.table.column("source").to_pylist()) == sorted(row.source for row in _rows(count))
+
+
+@given(st.lists(st.text(min_size=1, max_size=60), unique=True, min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_names_never_collide_in_a_key(names: list[str]) -> None:
+    try:
+        keys = make_plan(Listing([Row(n, n, class_name="a") for n in names]), "t").table.column("key").to_pylist()
+    except UsageError:
+        assert any(not name.isprintable() for name in names)
+        return
+    assert len(set(keys)) == len(names)
+    assert all(re.fullmatch("[A-Za-z0-9_-]+", key) and len(key) <= 60 for key in keys)
+
+
+def test_equal_stems_and_splits_get_other_keys() -> None:
+    rows = [Row(name, name, class_name="a") for name in ("a/x.jpg", "b/x.jpg", "a/x.png", "a.b/x.jpg", "a_b/x.jpg")]
+    keys = set()
+    for split in ("train", "val"):
+        keys |= set(make_plan(Listing(rows), split).table.column("key").to_pylist())
+    assert len(keys) == 10 and all(key.startswith("x-") for key in keys)
+
+
+def test_the_same_image_listed_twice_is_refused() -> None:
+    with pytest.raises(DataError, match=r"occur twice.*c0/img 0\.JPEG and c0/img 0\.JPEG"):
+        make_plan(Listing([*_rows(), _rows()[0]]), "train")
+
+
+def test_a_limit_is_balanced_nested_and_stable() -> None:
+    rows = _rows(100, 7) + [Row(f"rare/{i}", f"rare/{i}", class_name="rare") for i in range(2)]
+    plan = make_plan(Listing(rows), "train", max_samples=40)
+    counts = Counter(plan.table.column("class_id").to_pylist())
+    assert plan.num_samples == 40 and counts[7] == 2 and set(counts.values()) <= {2, 5, 6}
+    assert len(plan.classes) == 8
+    fewer = make_plan(Listing(rows[::-1]), "train", max_samples=20)
+    assert set(fewer.table.column("source").to_pylist()) < set(plan.table.column("source").to_pylist())
+    assert make_plan(Listing(rows), "train", max_samples=10**6).digest == make_plan(Listing(rows), "train").digest
+
+
+def test_rows_of_a_group_stay_together() -> None:
+    rows = [Row(f"r{i}", "f", offset=i, class_name="a", group=f"g{i // 10}") for i in range(100)]
+    groups = [i // 10 for i in make_plan(Listing(rows), "train").table.column("offset").to_pylist()]
+    assert sum(a != b for a, b in itertools.pairwise(groups)) == 9
+
+
+def test_class_lists() -> None:
+    assert make_plan(Listing(_rows()), "t").classes == tuple(f"c{i}" for i in range(7))
+    assert make_plan(Listing(_rows(), tuple(f"c{i}" for i in range(6, -1, -1))), "t").classes[0] == "c6"
+    assert make_plan(Listing([Row("a", "a")]), "t").table.column("class_id").to_pylist() == [-1]
+    with pytest.raises(UsageError, match="1 have no image: extra"):
+        make_plan(Listing(_rows(), (*(f"c{i}" for i in range(7)), "extra")), "t")
+    with pytest.raises(UsageError, match="does not name: c6"):
+        make_plan(Listing(_rows(), tuple(f"c{i}" for i in range(6))), "t")
+    with pytest.raises(UsageError, match="holds no image"):
+        make_plan(Listing([]), "t")
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        make_plan(Listing([Row("a\udcff.jpg", "x", class_name="a")]), "t")
+
+
+def test_a_stored_plan_comes_back_and_damage_is_found(tmp_path: Path) -> None:
+    plan = make_plan(Listing(_rows()), "train", samples_per_shard=16)
+    uri = str(tmp_path / "plan.parquet")
+    save_plan(uri, plan, {"a": 1})
+    back, description = load_plan(uri)
+    assert back.table.equals(plan.table) and back.digest == plan.digest and description == {"a": 1}
+    assert np.array_equal(back.bounds, plan.bounds) and back.classes == plan.classes
+    rows = [row for shard in range(len(plan.bounds) - 1) for row in read_shard_rows(uri, shard)]
+    assert rows == plan.table.to_pylist()
+    data = (tmp_path / "plan.parquet").read_bytes()
+    (tmp_path / "plan.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="is damaged"):
+        load_plan(uri)

@@ -1,0 +1,115 @@
+"""Average precision equals scikit-learn's, ties and rare classes included."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+
+from pipeline.shards.dataset import Split
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
+from transfer.protocols.multilabel import average_precision, eleven_point_precision, mean_average_precision
+from transfer.protocols.multilabel_protocols import MultiLabelKnn, OneAgainstRest, Relevant
+from transfer.tasks.job import Job
+from transfer.tasks.task import Task
+from transfer.work import run_task
+
+
+@pytest.mark.parametrize("decimals", [1, 8])  # one decimal: many ties
+def test_equals_scikit_learn(decimals):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(200, 4)).round(decimals)
+    relevant = rng.random((200, 4)) < np.array([0.5, 0.1, 0.02, 0.9])
+    for c in range(4):
+        expected = average_precision_score(relevant[:, c], scores[:, c])
+        assert average_precision(scores[:, c], relevant[:, c]) == pytest.approx(expected)
+    assert mean_average_precision(scores, relevant) == pytest.approx(
+        average_precision_score(relevant, scores, average="macro")
+    )
+
+
+def test_eleven_points_equals_a_loop():
+    rng = np.random.default_rng(1)
+    scores, relevant = rng.normal(size=60), rng.random(60) < 0.3
+    order = np.argsort(-scores)
+    best = []
+    for level in range(11):
+        precisions = []
+        for count in range(1, 61):
+            found = relevant[order[:count]].sum()
+            if found / relevant.sum() >= level / 10:
+                precisions.append(found / count)
+        best.append(max(precisions))
+    assert eleven_point_precision(scores, relevant) == pytest.approx(np.mean(best))
+
+
+def test_a_class_without_a_sample_is_left_out():
+    scores = np.array([[0.9, 0.1], [0.2, 0.5]])
+    relevant = np.array([[True, False], [False, False]])
+    assert np.isnan(average_precision(scores[:, 1], relevant[:, 1]))
+    assert mean_average_precision(scores, relevant, eleven_points=True) == 1.0
+    assert np.isnan(mean_average_precision(scores, relevant & False))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(2)
+    directions = rng.normal(size=(5, 12))
+    values = rng.normal(size=(400, 12)).astype(np.float32)
+    relevant = values @ directions.T + 0.5 * rng.normal(size=(400, 5)) > 2.5
+    parts = np.split(np.arange(400), [240, 280])
+    return [Relevant(values=values[rows], relevant=relevant[rows]) for rows in parts]
+
+
+def test_one_against_rest_equals_scikit_learn(problem):
+    train, held_out, test = problem
+    (fitted,) = OneAgainstRest(grid=(0.1, 10.0)).fit(train, held_out)
+    whole = train.with_more(held_out)
+    theirs = np.stack(
+        [
+            # Two columns of weights share the penalty, so a class pair at C is a single column at C / 2.
+            LogisticRegression(C=fitted.chosen["C"] * 2, max_iter=2000, tol=1e-8)
+            .fit(whole.values.astype(np.float64), whole.relevant[:, c])
+            .decision_function(test.values.astype(np.float64))
+            for c in range(5)
+        ],
+        1,
+    )
+    ours = fitted.predict(test.values)
+    expected = average_precision_score(test.relevant, theirs, average="macro")
+    assert mean_average_precision(ours, test.relevant) == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
+
+
+def test_knn_votes_for_all_classes_of_a_neighbour(problem):
+    train, held_out, test = problem
+    (fitted,) = MultiLabelKnn(k=10).fit(train, held_out)
+    whole = train.with_more(held_out)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (test.values, whole.values))
+    similar = a @ b.T
+    for row in range(5):
+        near = np.argsort(-similar[row])[:10]
+        weight = np.exp(similar[row, near] / 0.07)
+        expected = weight @ whole.relevant[near] / weight.sum()
+        np.testing.assert_allclose(fitted.predict(test.values)[row], expected, atol=1e-4)
+
+
+def test_a_task_of_label_lists_gives_mean_ap_rows(tmp_path, monkeypatch):
+    data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 16})
+    real = Split.read
+
+    def with_lists(self, number):
+        sample = real(self, number)
+        labels = [] if number % 7 == 6 else sorted({sample.class_id, number % 3})
+        return dataclasses.replace(sample, class_id=None, meta={"labels": labels})
+
+    monkeypatch.setattr(Split, "read", with_lists)
+    values = {"checkpoint": make_checkpoint(tmp_path / "ckpt"), "suite": "quick"}
+    values |= {"out": str(tmp_path / "out"), "features_folder": str(tmp_path / "features")}
+    outcome = run_task(Job(task=Task(name="lists", uri=data), **values))
+    assert outcome.failures == [] and len(outcome.rows) == 5
+    for row in outcome.rows:
+        assert row.metric == "map" and row.low <= row.value <= row.high and 0.2 < row.chance < 0.6
+        assert 0 <= row.scores["map_11_points"] <= 1 and row.num_train == 40

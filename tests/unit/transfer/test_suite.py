@@ -1,0 +1,183 @@
+"""A task from shards to rows: cached, skipped when finished, honest about failures, the test set opened once."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.shards.dataset import open_dataset
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
+from transfer import work
+from transfer.features.sealed import SecondLookError
+from transfer.protocols.knn import Knn
+from transfer.report.finished import find_runs
+from transfer.report.report import main as report_main
+from transfer.report.table import csv_table, markdown_table, text_table
+from transfer.tasks.job import Job
+from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.result import Result, ResultStore
+from transfer.tasks.task import Task
+from transfer.work import run_task
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    root = tmp_path_factory.mktemp("suite")
+    data = make_dataset(root / "data", splits={"train": 60, "val": 21})
+    return root, data, make_checkpoint(root / "ckpt")
+
+
+def job(road, out: Path, **changes) -> Job:
+    _, data, checkpoint = road
+    values = {"suite": "quick", "out": str(out / "results"), "features_folder": str(out / "features")}
+    return Job(**{"task": Task(name="tiny", uri=data), "checkpoint": checkpoint, **values, **changes})
+
+
+@pytest.fixture(scope="module")
+def done(road):
+    return run_task(job(road, road[0] / "first"))
+
+
+def test_every_number_has_spread_and_chance(done):
+    assert done.failures == []
+    kinds = {(row.features, row.protocol) for row in done.rows}
+    assert {("checkpoint", "knn"), ("checkpoint", "logistic"), ("random", "knn"), ("pixels", "knn")} <= kinds
+    for row in done.rows:
+        assert 0 <= row.low <= row.value <= row.high <= 1 and 0.2 < row.chance < 0.4
+        assert row.num_train == 60 and row.num_test == 21 and np.sum(row.confusion) % 21 == 0
+    assert done.task.test == "val"
+
+
+def test_finished_results_are_found_and_features_not_computed_again(road, done, monkeypatch):
+    monkeypatch.setattr(work, "model_features", lambda *_: pytest.fail("features were computed again"))
+    again = run_task(job(road, road[0] / "first"))
+    assert again.num_skipped > 0 and again.features_s == 0
+    assert [row.value for row in again.rows] == [row.value for row in done.rows]
+
+
+def test_other_weights_are_measured_again(road, done, tmp_path):
+    other = make_checkpoint(tmp_path / "ckpt", seed=5)
+    again = run_task(dataclasses.replace(job(road, road[0] / "first"), checkpoint=other, baselines=False))
+    assert again.num_skipped == 0 and again.features_s > 0
+
+
+def test_the_order_of_batches_and_their_size_change_nothing(road, done, tmp_path):
+    again = run_task(job(road, tmp_path, batch_size=7, baselines=False))
+    mine = [row for row in done.rows if row.features == "checkpoint"]
+    assert [row.value for row in again.rows] == pytest.approx([row.value for row in mine], abs=1e-6)
+
+
+def test_protocols_never_get_the_test_set_before_they_have_chosen(road, tmp_path, monkeypatch):
+    seen: list[int] = []
+
+    class Spy:
+        name = "spy"
+
+        def fit(self, train, held_out):
+            seen.append(len(train) + len(held_out))
+            return []
+
+    monkeypatch.setattr(work, "protocols_of", lambda *_: [dataclasses.make_dataclass("S", [], bases=(Spy,))()])
+    assert "no variant could be measured" in run_task(job(road, tmp_path, baselines=False)).failures[0]
+    assert seen == [60]
+
+
+def test_a_protocol_that_is_measured_twice_in_one_run_is_refused(road, tmp_path):
+    run = work.TaskRun(job(road, tmp_path, baselines=False))
+    assert run._measure("checkpoint", Knn())
+    for result in (tmp_path / "results").iterdir():
+        result.unlink()
+    with pytest.raises(SecondLookError, match="'checkpoint knn' asked for the test labels a second time"):
+        run._measure("checkpoint", Knn())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": Task(name="none", uri="/nowhere")}, "holds no data set"),
+        ({"checkpoint": "/nowhere"}, "No checkpoint"),
+    ],
+)
+def test_failures_become_lines_and_never_exceptions(road, tmp_path, change, words):
+    outcome = run_task(job(road, tmp_path, **change))
+    assert outcome.rows == [] and len(outcome.failures) == 1 and words in outcome.failures[0]
+
+
+def test_a_missing_test_split_and_a_split_with_two_parts_are_named(tmp_path):
+    data = open_dataset(make_dataset(tmp_path / "data", splits={"train": 12}))
+    with pytest.raises(UsageError, match="no split to test on"):
+        Task(name="t", uri=data.uri).with_splits(data)
+    with pytest.raises(UsageError, match="no split 'other'"):
+        Task(name="t", uri=data.uri, train="other").with_splits(data)
+    with pytest.raises(UsageError, match="two parts"):
+        Task(name="t", uri=data.uri, test="train").with_splits(data)
+
+
+def test_three_splits_choose_on_val_and_test_on_test(tmp_path):
+    data = open_dataset(make_dataset(tmp_path / "data", splits={"train": 12, "val": 8, "test": 8}))
+    task = Task(name="t", uri=data.uri).with_splits(data)
+    assert (task.train, task.held_out, task.test) == ("train", "val", "test")
+
+
+def test_tasks_on_the_command_line(tmp_path):
+    assert parse_task(f"my={tmp_path}") == Task(name="my", uri=str(tmp_path))
+    assert parse_task(str(tmp_path)).name == tmp_path.name.replace("_", "_")
+    with pytest.raises(UsageError, match="--task a b=x"):
+        parse_task("a b=x")
+
+
+def test_result_files_survive_and_damage_counts_as_absent(tmp_path, done):
+    store = ResultStore(str(tmp_path))
+    store.put("k" * 64, done.rows)
+    assert store.find("k" * 64) == [Result(**json.loads(json.dumps(dataclasses.asdict(row)))) for row in done.rows]
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text()[:50])
+    assert store.find("k" * 64) is None and store.find("j" * 64) is None
+
+
+def test_tables_hold_every_row(done):
+    for text in (text_table(done.rows), markdown_table(done.rows), csv_table(done.rows)):
+        assert text.count("tiny") == len(done.rows)
+    assert "unknown" in text_table([dataclasses.replace(done.rows[0], low=-np.inf, high=np.inf)])
+
+
+def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
+    rows = [dataclasses.asdict(row) for row in done.rows]
+    transfer = {"kind": "transfer", "suite": "quick", "checkpoint": "c", "rows": rows, "failures": ["x: broken"]}
+    for number in (1, 2):
+        run = tmp_path / "runs" / f"lr0.{number}"
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps({"config": {"optim": {"lr": number}, "seed": 0}, "facts": {}}))
+        point = {"samples": 64, "time_ms": 1, "values": {"train/loss": 2.0, "val/loss": 1.5, "val/top1": 0.25}}
+        (run / "metrics.jsonl").write_text(json.dumps(point) + '\n{"torn')
+        point = {"samples": 64, "time_ms": 2, "values": {"transfer/digits/knn": 0.5}}
+        (run / "transfer.jsonl").write_text(json.dumps(point) + "\n")
+    (tmp_path / "runs" / "tr").mkdir()
+    (tmp_path / "runs" / "tr" / "results.json").write_text(json.dumps(transfer))
+    out = tmp_path / "report"
+    assert report_main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    text = (out / "report.md").read_text()
+    assert "| optim.lr | 1 | 2 |" in text and "25.00%" in text and "failed: x: broken" in text
+    assert "| 64 |  | 2.0000 | 1.5000 | 25.00% |  |  |" in text
+    assert sorted(path.name for path in out.iterdir()) == [
+        "curves.json", "curves.png", "report.md", "trainings.csv", "transfer.csv", "transfer.png",
+    ]  # fmt: skip
+    assert find_runs([str(tmp_path / "runs")])[0][0].curves["transfer/digits/knn"] == [(64, 0.5)]
+    capsys.readouterr()
+    with pytest.raises(UsageError, match="holds no finished run"):
+        report_main([str(out)])
+    with pytest.raises(UsageError, match="no run is named"):
+        report_main([])
+
+
+def test_a_bound_on_samples_draws_by_seed_is_said_and_measured_apart(road, tmp_path):
+    small = run_task(job(road, tmp_path, max_samples=15, baselines=False))
+    assert small.failures == [] and "tiny: at most 15 samples of each split" in small.notes[0]
+    assert {(row.num_train, row.num_test) for row in small.rows} == {(15, 15)}
+    assert run_task(job(road, tmp_path, max_samples=15, baselines=False)).num_skipped == 3
+    other = run_task(job(road, tmp_path, max_samples=15, baselines=False, seed=1))
+    assert other.num_skipped == 0 and other.features_s > 0

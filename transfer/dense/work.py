@@ -1,0 +1,296 @@
+"""One dense task from shards to rows: token features and region tables once, then linear head, k-means and oracles."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from focusvit.model.model import FocusViT
+from focusvit.runs.config_json import to_json
+from focusvit.score.intervals import bootstrap, over_draws
+from pipeline.errors import DataError, UsageError
+from pipeline.shards.dataset import Dataset, Split
+from transfer.features.features import FeatureStore, split_key, weights_hash
+from transfer.features.sealed import SealedTest
+from transfer.tasks.job import Job
+from transfer.tasks.result import Result, ResultStore, result_key
+from transfer.tasks.subset import limited
+from transfer.tasks.task import Task
+
+from . import segmentation
+from .boundary import boundary_f1
+from .data import DenseConfig, batches_of, colour_features, model_inputs, token_features, uniform_map
+from .painting import paint_examples
+from .protocols import DenseKMeans, DenseLinear, FittedDense, Regions
+
+_BATCH = 16
+HELD_OUT_SHARE = 0.1
+DENSE_VERSION = 2  # raised when the same settings would give other numbers of a dense task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseSplit:
+    """One split: features (N * K, D) and histograms (N * K, C), the regions of an image one after another."""
+
+    values: np.ndarray
+    histograms: np.ndarray
+    num_regions: int
+
+    def images(self, numbers: np.ndarray) -> Regions:
+        """The regions of these images."""
+        rows = (numbers[:, None] * self.num_regions + np.arange(self.num_regions)).ravel()
+        return Regions(values=np.asarray(self.values[rows]), histograms=np.asarray(self.histograms[rows]))
+
+
+class DenseTaskRun:
+    """The steps of one dense task, with what they share."""
+
+    def __init__(self, job: Job, dataset: Dataset, task: Task, model: FocusViT) -> None:
+        self.job, self.dataset, self.task, self.model = job, dataset, task, model
+        self.train, self.test = (
+            limited(dataset.split(name), job.max_samples, job.seed) for name in (task.train, task.test)
+        )
+        self.classes = task.classes or dataset.classes or _numbered(self.train, task.ignore)
+        self.config = self._dense_config(model)
+        self.store, self.results = FeatureStore(Path(job.features_folder)), ResultStore(job.out)
+        self.features_s, self.num_skipped = 0.0, 0
+        self.opened: set[str] = set()
+
+    def run(self) -> tuple[list[Result], list[str]]:
+        """(rows, failures): protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
+        rows: list[Result] = []
+        failures: list[str] = []
+        for features in ("checkpoint", "random", "colour") if self.job.baselines else ("checkpoint",):
+            for protocol in (DenseLinear(device=self.job.device, seed=self.job.seed), DenseKMeans(seed=self.job.seed)):
+                try:
+                    rows += self._measure(features, protocol)
+                except (UsageError, DataError, ValueError) as error:
+                    failures.append(f"{self.task.name}, {features} {protocol.name}: {error}")
+        try:
+            rows += self._bounds()
+        except (UsageError, DataError, ValueError) as error:
+            failures.append(f"{self.task.name}, oracles: {error}")
+        return rows, failures
+
+    def _dense_config(self, model: FocusViT) -> DenseConfig:
+        config = model.config
+        if config.tokens is not None and config.partition not in ("superpixel", "grid"):
+            raise UsageError(
+                f"the checkpoint pools by '{config.partition}'; dense tasks need superpixels, a grid or a plain ViT."
+            )
+        plain = config.tokens is None
+        budget = config.num_patches if plain else (self.job.tokens or config.tokens)
+        assert budget is not None
+        return DenseConfig(
+            num_classes=len(self.classes),
+            ignore=self.task.ignore,
+            num_regions=budget,
+            patch_grid=None if config.needs_maps else config.grid,
+        )
+
+    # Measurements.
+
+    def _measure(self, features: str, protocol: DenseLinear | DenseKMeans) -> list[Result]:
+        key = self._result_key(features, protocol.name, dataclasses.asdict(protocol) | {"device": ""})
+        found = self.results.find(key)
+        if found is not None:
+            self.num_skipped += 1
+            return found
+        train, test = self._split(features, self.train), self._split(features, self.test)
+        order = np.random.default_rng(self.job.seed).permutation(self.train.num_samples)
+        count = max(1, round(HELD_OUT_SHARE * len(order)))
+        started = time.perf_counter()
+        fitted = protocol.fit(train.images(np.sort(order[count:])), train.images(np.sort(order[:count])))
+        fit_s = time.perf_counter() - started
+        answers = SealedTest(test.values, test.histograms, self.opened).open_once(f"{features} {protocol.name}")
+        # From here on nothing is chosen: test labels are only counted.
+        row = self._scored(fitted, answers.values, answers.truth, features=features, protocol=protocol.name)
+        row = dataclasses.replace(row, fit_s=fit_s, pictures=self._painted(fitted[0], answers.values, row))
+        self.results.put(key, [row])
+        return [row]
+
+    def _scored(
+        self, fitted: list[FittedDense], values: np.ndarray, histograms: np.ndarray, *, features: str, protocol: str
+    ) -> Result:
+        K = self.config.num_regions
+        all_predicted = [one.predict(values).reshape(-1, K) for one in fitted]
+        tables = histograms.reshape(-1, K, histograms.shape[1])
+        counts = [np.stack([segmentation.confusion_of(t, p) for t, p in zip(tables, one)]) for one in all_predicted]
+        borders = self._boundaries(all_predicted)
+        draws = [segmentation.mean_iou(one.sum(0)) for one in counts]
+        result = self._row(counts[0], features=features, protocol=protocol, boundary=borders[0])
+        if len(fitted) > 1:
+            low, high = over_draws(draws)
+            total = np.sum(counts, 0)
+            scores = {
+                "miou": float(np.mean(draws)),
+                "pixel_accuracy": float(np.mean([segmentation.pixel_accuracy(one.sum(0)) for one in counts])),
+                **_known_boundary(_mean(borders)),
+            }
+            result = dataclasses.replace(
+                result, value=scores["miou"], low=low, high=high, interval=f"t over {len(draws)} draws", draws=draws,
+                scores=scores, confusion=total.sum(0).tolist(),
+            )  # fmt: skip
+        return dataclasses.replace(result, chosen=dict(fitted[0].chosen))
+
+    def _bounds(self) -> list[Result]:
+        """The best that any labelling of the superpixels, and of a uniform grid of as many cells, could reach."""
+        key = self._result_key("oracle", "bounds", {})
+        found = self.results.find(key)
+        if found is not None:
+            self.num_skipped += 1
+            return found
+        rows = []
+        C, K = self.config.num_classes, self.config.num_regions
+        kinds: list[tuple[str, Any]] = [("grid", uniform_map)]
+        if self.config.patch_grid is None:
+            kinds.insert(0, ("superpixels", lambda sample, _: sample.region_map))
+        for name, regions_of in kinds:
+            counts, borders, sizes = [], [], set()
+            for _, samples in batches_of(self.test, self.config, _BATCH):
+                for sample in samples:
+                    regions = regions_of(sample, K)
+                    sizes.add(sample.label_map.shape)
+                    table = segmentation.region_histograms(regions, sample.label_map, max(K, int(regions.max()) + 1), C)
+                    best = segmentation.best_labels(table)
+                    counts.append(segmentation.confusion_of(table, best))
+                    borders.append(boundary_f1(best[regions], sample.label_map, C))
+            row = self._row(np.stack(counts), features="oracle", protocol=name, boundary=_mean(borders))
+            variant, cells = (f"K={K}", K) if name == "superpixels" else segmentation.grid_label(sizes, K)
+            rows.append(dataclasses.replace(row, variant=variant, chosen={"regions": cells}))
+        self.results.put(key, rows)
+        return rows
+
+    def _row(self, counts: np.ndarray, *, features: str, protocol: str, boundary: float) -> Result:
+        """One row from the confusions (N, C, C) of the test images; the interval is over images."""
+        total = counts.sum(0)
+        low, high = bootstrap(lambda rows: segmentation.mean_iou(counts[rows].sum(0)), len(counts), seed=self.job.seed)
+        return Result(
+            task=self.task.name,
+            features=features,
+            protocol=protocol,
+            metric="miou",
+            value=segmentation.mean_iou(total),
+            low=low,
+            high=high,
+            interval="bootstrap over images",
+            chance=segmentation.constant_mean_iou(total),
+            num_classes=len(self.classes),
+            num_train=self.train.num_samples,
+            num_test=self.test.num_samples,
+            scores={
+                "miou": segmentation.mean_iou(total),
+                "pixel_accuracy": segmentation.pixel_accuracy(total),
+                **_known_boundary(boundary),
+            },
+            per_class=[None if math.isnan(v) else float(v) for v in segmentation.intersection_over_union(total)],
+            confusion=total.tolist(),
+            classes=list(self.classes),
+        )
+
+    def _boundaries(self, all_predicted: list[np.ndarray]) -> list[float]:
+        """Mean boundary F1 of each labelling (N, K) over the test images that have a border, in one pass over them."""
+        scores: list[list[float]] = [[] for _ in all_predicted]
+        for numbers, samples in batches_of(self.test, self.config, _BATCH):
+            for number, sample in zip(numbers, samples):
+                for found, predicted in zip(scores, all_predicted):
+                    painted = predicted[number][sample.region_map]
+                    found.append(boundary_f1(painted, sample.label_map, self.config.num_classes))
+        return [_mean(found) for found in scores]
+
+    def _painted(self, fitted: FittedDense, values: np.ndarray, row: Result) -> list[str]:
+        """Pictures of some test images: image, truth, prediction, best labels of the regions. Places of the files."""
+        if row.features != "checkpoint":
+            return []
+        predicted = fitted.predict(values).reshape(-1, self.config.num_regions)
+        name = f"{self.task.name}-{row.protocol}-{self.config.num_regions}"
+        return paint_examples(self.test, self.config, predicted, self.job.out, name, tuple(self.classes))
+
+    # Features and tables.
+
+    def _split(self, features: str, split: Split) -> DenseSplit:
+        """Features and histograms of one split, from the cache or computed in one pass."""
+        source = features if features == "colour" else weights_hash(self._network(features))
+        key = split_key(f"dense {source}", self._transform(features), split)
+        found = self.store.find(key)
+        if found is None:
+            started = time.perf_counter()
+            found = self.store.put(key, self._parts(features, split), split.num_samples * self.config.num_regions)
+            self.features_s += time.perf_counter() - started
+        width = found.shape[1] - self.config.num_classes
+        return DenseSplit(values=found[:, :width], histograms=found[:, width:], num_regions=self.config.num_regions)
+
+    def _parts(self, features: str, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of features with the histogram of the region behind them: one file, one pass, flat memory."""
+        config, K = self.config, self.config.num_regions
+        network = self._network(features)
+        for numbers, samples in batches_of(split, config, _BATCH):
+            rows = (numbers[:, None] * K + np.arange(K)).ravel()
+            found = [
+                segmentation.region_histograms(one.region_map, one.label_map, K, config.num_classes) for one in samples
+            ]
+            if features == "colour":
+                values = np.concatenate([colour_features(one, K) for one in samples])
+            else:
+                size, with_maps = network.config.image_size, network.config.needs_maps
+                images, maps = model_inputs(samples, size, network.config.grid, with_maps)
+                device = self.job.device
+                tokens = token_features(
+                    network, images.to(device), None if maps is None else maps.to(device), K if with_maps else None
+                )
+                values = tokens.flatten(0, 1).cpu().numpy()
+            yield rows, np.concatenate([values, np.concatenate(found)], 1, dtype=np.float32)
+
+    def _transform(self, features: str) -> dict[str, Any]:
+        model = to_json(self.model.config) if features != "colour" else ""
+        return {"dense": dataclasses.asdict(self.config), "classes": list(self.classes), "model": model}
+
+    def _result_key(self, features: str, protocol: str, settings: dict[str, Any]) -> str:
+        source = weights_hash(self._network(features)) if features in ("checkpoint", "random") else features
+        splits = {split.name: [split.identity, split.info.root_hash] for split in (self.train, self.test)}
+        return result_key(
+            {"source": source, "features": features, "protocol": protocol, "settings": settings, "splits": splits,
+             "task": dataclasses.asdict(self.task) | {"uri": ""}, "transform": self._transform(features),
+             "held_out_share": HELD_OUT_SHARE, "seed": self.job.seed, "dense_version": DENSE_VERSION}
+        )  # fmt: skip
+
+    def _network(self, features: str) -> FocusViT:
+        if features != "random":
+            return self.model
+        if not hasattr(self, "_untrained"):
+            state = torch.random.get_rng_state()
+            torch.manual_seed(self.job.seed)
+            self._untrained = FocusViT(self.model.config).to(self.job.device).eval()
+            torch.random.set_rng_state(state)
+        return self._untrained
+
+
+def is_dense(split: Split) -> bool:
+    """Whether the samples carry label maps; the first one tells."""
+    return split.num_samples > 0 and split.read(0).label_map is not None
+
+
+def _numbered(split: Split, ignore: tuple[int, ...]) -> tuple[str, ...]:
+    """Class names '0'..'n' for a task without a list: up to the largest training label that counts."""
+    top = 0
+    for number in range(split.num_samples):
+        labels = split.read(number).label_map
+        if labels is not None:
+            seen = labels[~np.isin(labels, (*ignore, segmentation.IGNORE))]
+            top = max(top, int(seen.max(initial=0)))
+    return tuple(str(i) for i in range(top + 1))
+
+
+def _mean(scores: list[float]) -> float:
+    known = [score for score in scores if not math.isnan(score)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _known_boundary(value: float) -> dict[str, float]:
+    """Nothing when no image has a border: the table then leaves the score out."""
+    return {} if math.isnan(value) else {"boundary_f1": value}

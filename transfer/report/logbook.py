@@ -1,0 +1,200 @@
+"""A suite in the tracker: the suite is a run, every task x features x protocol is its child."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+
+from focusvit.predict.pictures import confusion_figure, read_png, tile
+from focusvit.runs.checkpoint import Checkpoint
+from focusvit.runs.pyfunc import register
+from focusvit.runs.tracker import Tracker
+from pipeline.io import storage
+from transfer.tasks.job import Outcome
+from transfer.tasks.result import Result
+
+from .charts import radar_figure, transfer_figure
+from .finished import TransferRun
+from .summary import group_means, mean_ranks, radar_values, suite_score
+from .table import COLUMNS, cells
+
+log = logging.getLogger(__name__)
+
+
+class Logbook:
+    """Writes outcomes as they come. Only the process that drives the suite writes, as sqlite needs."""
+
+    def __init__(self, parent: Tracker, experiment: str, checkpoint: Checkpoint) -> None:
+        self._parent, self._experiment, self._checkpoint = parent, experiment, checkpoint
+        self.problems: list[str] = []
+
+    @classmethod
+    def open(
+        cls, tracking_uri: str, experiment: str, suite: str, checkpoint: Checkpoint, params: dict[str, str]
+    ) -> "Logbook":
+        """Start the parent run. Raises UsageError when the store cannot be used: before any work is done."""
+        tags = {
+            "focusvit.kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri,
+            "mlflow.source.name": "focusvit transfer",
+        }  # fmt: skip
+        if checkpoint.run_id:
+            tags["checkpoint_run_id"] = checkpoint.run_id
+        name = f"{suite} suite of {short_name(checkpoint.uri)}"
+        parent = Tracker.open(tracking_uri, experiment, name, tags=tags)
+        parent.params({**params, "samples_seen": checkpoint.samples_seen})
+        return cls(parent, experiment, checkpoint)
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._parent.__exit__(kind, error, trace)
+
+    def add(self, outcome: Outcome) -> None:
+        """One child run for each protocol of the task, closed at once. A store that fails now costs no result."""
+        for name in dict.fromkeys((row.features, row.protocol) for row in outcome.rows):
+            rows = [row for row in outcome.rows if (row.features, row.protocol) == name]
+            with self._survived():
+                self._child(outcome, rows)
+
+    @contextlib.contextmanager
+    def _survived(self) -> Iterator[None]:
+        """What the tracker refuses is counted and said at the end: results are on disk, hours may lie behind them."""
+        try:
+            yield
+        except Exception as error:
+            log.warning("the tracking store %s refused a part of the suite: %s", self._parent.uri, error)
+            self.problems.append(str(error).splitlines()[0])
+
+    def _child(self, outcome: Outcome, rows: list[Result]) -> None:
+        first = rows[0]
+        tags = {
+            "focusvit.kind": "transfer task",
+            "task": first.task,
+            "protocol": first.protocol,
+            "features": first.features,
+        }
+        name = f"{first.task} {first.protocol}" + ("" if first.features == "checkpoint" else f" ({first.features})")
+        with Tracker.open(
+            self._parent.uri,
+            self._experiment,
+            name,
+            parent_run_id=self._parent.run_id,
+            tags=tags,
+        ) as child:
+            child.params(
+                {
+                    **{
+                        _key(f"{row.variant} {key}".strip()): value for row in rows for key, value in row.chosen.items()
+                    },
+                    "metric": first.metric,
+                    "interval": first.interval,
+                    "num_train": first.num_train,
+                    "num_test": first.num_test,
+                    "num_classes": first.num_classes,
+                    "train_split": outcome.task.train,
+                    "test_split": outcome.task.test,
+                }
+            )
+            child.dataset(first.task, outcome.data_identity, outcome.task.uri, context="test")
+            now, step = int(time.time() * 1000), self._checkpoint.samples_seen
+            values: dict[str, float] = {"chance": first.chance, "fit_s": first.fit_s}
+            for row in rows:
+                prefix = f"{row.variant}/" if row.variant else ""
+                values |= {f"{prefix}{key}": value for key, value in row.scores.items()}
+                if np.isfinite([row.low, row.high]).all():
+                    values |= {f"{prefix}{row.metric}_low": row.low, f"{prefix}{row.metric}_high": row.high}
+            child.metrics([(_key(key), step, value, now) for key, value in values.items()])
+            self._pictures(child, rows[-1])
+            painted = [read_png(place) for place in rows[0].pictures]
+            for number, picture in enumerate(painted):
+                child.step_image(picture, "painted", number)
+            if painted:  # and all on one sheet under a name that the artifact page can show
+                child.image(tile(painted, columns=2), "painted_masks")
+
+    def _pictures(self, child: Tracker, row: Result) -> None:
+        """Confusion matrix and per-class table; baselines do without."""
+        if row.features != "checkpoint" or not row.confusion:
+            return
+        counts = np.array(row.confusion)
+        title = f"{row.task}, {row.label}: {row.value:.1%} {row.metric}"
+        shown = counts
+        if row.metric == "miou":  # millions of pixels do not fit into a cell
+            shown, title = (
+                np.rint(100 * counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(int),
+                f"{title} (%)",
+            )
+        child.figure(confusion_figure(shown, row.classes, title=title), "confusion")
+        name = "iou" if row.metric == "miou" else "share_right"
+        child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "per_class")
+
+    def register(self, name: str, outcomes: list[Outcome]) -> str:
+        """Register the checkpoint's model with its mean score; a line that says whether it is the best of its name."""
+        found = suite_score([row for outcome in outcomes for row in outcome.rows])
+        if found is None:
+            return f"not registered as {name}: no kNN or logistic score of the checkpoint was measured"
+        with self._survived():
+            return register(self._parent, name, self._checkpoint.uri, *found)
+        return f"not registered as {name}"
+
+    def close(self, outcomes: list[Outcome], out: str) -> None:
+        """The table and one metric per row on the suite's own run, and what failed."""
+        with self._survived():
+            self._summarise(outcomes, out)
+
+    def _summarise(self, outcomes: list[Outcome], out: str) -> None:
+        rows = [row for outcome in outcomes for row in outcome.rows]
+        lines = [cells(row) for row in rows]
+        self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "results")
+        self._overview(rows)
+        now, step = int(time.time() * 1000), self._checkpoint.samples_seen
+        own = [row for row in rows if row.features == "checkpoint"]
+        self._parent.metrics([(_key(f"{row.task}/{row.label}"), step, row.value, now) for row in own])
+        means = group_means(rows)
+        if means:
+            columns = ("features", "protocol", "group", "tasks", "mean")
+            self._parent.table({name: [mean[i] for mean in means] for i, name in enumerate(columns)}, "group_means")
+        self._parent.metrics(
+            [
+                (_key(f"mean/{group}/{label}"), step, mean, now)
+                for kind, label, group, _, mean in means
+                if kind == "checkpoint"
+            ]
+        )
+        failures = [line for outcome in outcomes for line in outcome.failures]
+        self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
+        for name in ("results.md", "results.csv"):
+            self._parent.text(storage.read_bytes(storage.join(out, name)).decode(), name)
+
+    def _overview(self, rows: list[Result]) -> None:
+        """Bars of all results; ranks of the kinds of features; the radar when there are axes enough for one."""
+        suite = TransferRun(name="suite", uri="", suite="", checkpoint=self._checkpoint.uri, rows=rows)
+        if rows:
+            self._parent.figure(transfer_figure([suite]), "results")
+        named = [(row.features, row) for row in rows if row.features != "oracle"]
+        ranks = mean_ranks([one for one in named if one[0] in ("checkpoint", "random")])
+        if len(ranks) > 1:
+            columns = {"features": 0, "mean_rank": 1, "task_x_protocol": 2}
+            self._parent.table({name: [rank[i] for rank in ranks] for name, i in columns.items()}, "ranks")
+        tasks, values = radar_values(named, "knn")
+        if len(tasks) >= 3:
+            self._parent.figure(radar_figure(tasks, values, "kNN"), "radar")
+
+
+def short_name(checkpoint_uri: str) -> str:
+    """The folder's name; for RUN/checkpoints/000000160000 'RUN at 160,000'."""
+    *above, last = checkpoint_uri.rstrip("/").split("/")
+    if not last.isdecimal():
+        return last
+    run = next((name for name in reversed(above) if name and name != "checkpoints"), "checkpoint")
+    return f"{run} at {int(last):,}"
+
+
+def _key(name: str) -> str:
+    """MLflow's metric names allow letters, digits and _-./ and blanks."""
+    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)

@@ -1,0 +1,62 @@
+"""The one table: rows of results as aligned text, Markdown and CSV."""
+
+import csv
+import io
+import math
+
+from transfer.tasks.result import Result
+
+_NAMES = {"mean_per_class": "per class", "pixel_accuracy": "pixels", "boundary_f1": "boundary F1", "top1": "top-1"}
+COLUMNS = ("task", "features", "protocol", "metric", "value", "95 % interval", "chance", "also", "test", "chosen")
+
+
+def cells(row: Result) -> list[str]:
+    """One row as text, in the order of COLUMNS."""
+    low, high = row.low, row.high
+    spread = "unknown (1 draw)" if math.isinf(low) else f"{low:.2%} - {high:.2%}"
+    chosen = ", ".join(f"{name} {_short(value)}" for name, value in row.chosen.items())
+    return [
+        row.task,
+        row.features,
+        row.label,
+        row.metric,
+        f"{row.value:.2%}",
+        spread,
+        f"{row.chance:.2%}",
+        ", ".join(f"{_NAMES.get(name, name)} {value:.1%}" for name, value in row.scores.items() if name != row.metric),
+        f"{row.num_test:,}",
+        chosen,
+    ]
+
+
+def text_table(rows: list[Result]) -> str:
+    """Aligned columns for a terminal."""
+    lines = [list(COLUMNS), *(cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def markdown_table(rows: list[Result]) -> str:
+    """The same as a Markdown table."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(rows: list[Result]) -> str:
+    """Full precision, one column per number, for other programs."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = (
+        "task features protocol variant metric value low high interval chance num_classes num_train num_test fit_s"
+    ).split()
+    writer.writerow([*names, "top1", "mean_per_class", "chosen"])
+    for row in rows:
+        chosen = "; ".join(f"{name}={value}" for name, value in row.chosen.items())
+        scores = [row.scores.get("top1", ""), row.scores.get("mean_per_class", "")]
+        writer.writerow([*(getattr(row, name) for name in names), *scores, chosen])
+    return out.getvalue()
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,56 @@
+"""What travels to wherever a task is worked on, and what comes back: plain values."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from .result import Result
+from .task import Task
+
+MapTasks = Callable[[Callable[["Job"], "Outcome"], Sequence["Job"]], Iterable["Outcome"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that one task's work needs, as values that travel to another process."""
+
+    task: Task
+    checkpoint: str
+    suite: str
+    out: str
+    """Place of finished results (local or a store)."""
+    features_folder: str
+    """Local folder of feature files."""
+    tokens: int | None = None
+    baselines: bool = True
+    max_samples: int | None = None
+    """Most samples of each split, drawn by seed; None = all."""
+    batch_size: int = 64
+    loader_workers: int = 0
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one task. A failure is a line to list, not an exception to stop on."""
+
+    task: Task
+    rows: list[Result] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    num_skipped: int = 0
+    """Protocols whose finished result was found."""
+    features_s: float = 0.0
+    data_identity: str = ""
+
+
+def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
+    """The default `map_tasks`: one after another, in this process."""
+    return map(work, jobs)
+
+
+def limit_note(job: Job, name: str) -> list[str]:
+    """A line for tables of numbers that do not come from whole splits."""
+    return (
+        [] if job.max_samples is None else [f"{name}: at most {job.max_samples:,} samples of each split, drawn by seed"]
+    )

@@ -1,0 +1,89 @@
+"""A part of a data set as a data set of its own: what the training loop needs to see only some training samples.
+
+Samples are copied as the bytes that they are in their tar, so nothing is decoded and every later check still holds.
+"""
+
+import dataclasses
+import hashlib
+import io
+
+import numpy as np
+
+from pipeline.io import storage
+from pipeline.shards.dataset import DATASET_FILE, INDEX_DTYPE, Dataset, Split, SplitInfo, index_uri, shard_name
+
+_PER_SHARD = 1000
+_END = bytes(1024)  # two empty blocks close a tar
+
+
+Rows = list[tuple[Split, np.ndarray]]
+"""Where from, and the sample numbers there (int64); one after another."""
+
+
+def write_subset(dataset: Dataset, parts: dict[str, Rows], folder: str) -> str:
+    """Write `folder` with one split per entry of `parts`. Returns it.
+
+    A folder that is complete (`dataset.json` is written last) is left as it is. Classes, superpixels and image
+    settings are those of `dataset`; identities name the origin and the chosen samples.
+    """
+    if storage.exists(storage.join(folder, DATASET_FILE)):
+        return folder
+    infos = {name: _write_split(name, rows, folder) for name, rows in parts.items()}
+    content = storage.read_json(storage.join(dataset.uri, DATASET_FILE))
+    content["splits"] = {name: dataclasses.asdict(info) for name, info in infos.items()}
+    storage.put_json(storage.join(folder, DATASET_FILE), content)
+    return folder
+
+
+def subset_identity(rows: Rows) -> str:
+    """A digest of the splits' identities and of the chosen samples."""
+    digest = hashlib.sha256()
+    for split, numbers in rows:
+        digest.update(f"{split.identity} {split.info.root_hash}".encode())
+        digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def limited(split: Split, most: int | None, seed: int) -> Split:
+    """The split, or a seeded draw of `most` of its samples under an identity of its own, in their order."""
+    if most is None or split.num_samples <= most:
+        return split
+    rows = np.sort(np.random.default_rng(seed).permutation(split.num_samples)[:most])
+    info = dataclasses.replace(split.info, num_samples=most, identity=subset_identity([(split, rows)]))
+    return dataclasses.replace(split, info=info, index=split.index[rows])
+
+
+def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
+    chosen = [(split, split.index[number]) for split, numbers in rows for number in numbers]
+    index = np.zeros(len(chosen), INDEX_DTYPE)
+    hashes, num_bytes = hashlib.sha256(), 0
+    for shard, start in enumerate(range(0, len(chosen), _PER_SHARD)):
+        here = chosen[start : start + _PER_SHARD]
+        spans = [_span(split, row) for split, row in here]
+        part = index[start : start + len(here)]
+        part["shard"], part["length"] = shard, [len(span) for span in spans]
+        part["class_id"] = [row["class_id"] for _, row in here]
+        part["offset"] = np.cumsum([0, *(len(span) for span in spans)])[:-1]
+        data = b"".join(spans) + _END
+        storage.put(storage.join(folder, shard_name(name, shard)), data)
+        hashes.update(hashlib.sha256(data).digest())
+        num_bytes += len(data)
+    buffer = io.BytesIO()
+    np.save(buffer, index)
+    storage.put(index_uri(folder, name), buffer.getvalue())
+    identity = subset_identity(rows)
+    return SplitInfo(
+        num_samples=len(chosen),
+        num_shards=-(-len(chosen) // _PER_SHARD),
+        num_skipped=0,
+        num_bytes=num_bytes,
+        identity=identity,
+        fingerprint=identity,
+        root_hash=hashes.hexdigest(),
+        source=", ".join(f"{len(numbers)} samples of split '{split.name}' at {split.uri}" for split, numbers in rows),
+    )
+
+
+def _span(split: Split, row: np.void) -> bytes:
+    place = storage.join(split.uri, shard_name(split.name, int(row["shard"])))
+    return storage.read_bytes(place, int(row["offset"]), int(row["length"]))
