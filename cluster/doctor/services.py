@@ -147,7 +147,7 @@ def check_head(address: str) -> list[Finding]:
         client = connect(address)
     except UsageError as error:
         what, _, fix = str(error).partition(". ")
-        return [broken("ray head", what, fix or "see the troubleshooting table in cluster/README.md")]
+        return [broken("ray head", what, fix or "see cluster/TROUBLESHOOTING.md")]
     return [
         ok("ray head", f"{jobs_url(address)} runs Ray {client._server_ray_version}, {len(client.list_jobs())} jobs")
     ]

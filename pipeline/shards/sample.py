@@ -1,4 +1,4 @@
-"""One sample as the members of a shard, and back. The names of the members are the format; README.md specifies them."""
+"""One sample as the members of a shard, and back. The names of the members are the format; FORMAT.md specifies them."""
 
 import io
 import json

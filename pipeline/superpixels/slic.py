@@ -37,7 +37,7 @@ def slic_class(portable: bool = False) -> Any:
     if not _cpu_has_avx2() and not _import_survives():
         raise UsageError(
             "fast-slic was built for a CPU with AVX2 and this one has none, so importing it would end the process. "
-            "Rebuild it without AVX2 (same labels, slower): see 'Portable build' in pipeline/README.md."
+            "Rebuild it without AVX2 (same labels, slower): see 'Portable build' in pipeline/SUPERPIXELS.md."
         )
     import cfast_slic
     from fast_slic import Slic

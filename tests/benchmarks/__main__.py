@@ -46,6 +46,7 @@ BENCHES: Verbs = {
         "what limits feature extraction; solvers beside scikit-learn's",
     ),
     "study": ("tests.benchmarks.study.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
+    "picture": ("tests.benchmarks.model.picture:main", "the picture of the README, drawn with a checkpoint"),
 }
 
 

@@ -20,7 +20,7 @@ from testkit.ray_head import BIN, RayHead, free_ports
 from testkit.readme import blocks
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]  # a journey is up to five jobs, each with a start of its own
-BLOCKS = blocks(ROOT / "cluster" / "README.md")
+BLOCKS = blocks(ROOT / "cluster" / "README.md") | blocks(ROOT / "cluster" / "DEPLOYMENT.md")
 PASSWORD = "correct-horse-battery-staple"
 
 

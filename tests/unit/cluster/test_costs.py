@@ -1,4 +1,4 @@
-"""The worked ImageNet-1k example of README: its products are those that `--dry-run` itself would print."""
+"""The worked ImageNet-1k example of DEPLOYMENT.md: its products are those that `--dry-run` itself would print."""
 
 import re
 import types
@@ -17,14 +17,14 @@ from pipeline.sources.embedded import write_shapes
 from pipeline.superpixels.segment import SuperpixelConfig
 from testkit.checkout import ROOT
 
-TEXT = " ".join((ROOT / "cluster" / "README.md").read_text().split())
+TEXT = " ".join((ROOT / "cluster" / "DEPLOYMENT.md").read_text().split())
 NUM_IMAGES = 1_281_167
 
 
 def number(pattern: str) -> float:
-    """The one number that README has at `pattern`."""
+    """The one number that DEPLOYMENT.md has at `pattern`."""
     found = re.findall(pattern, TEXT)
-    assert len(found) == 1, f"README says '{pattern}' {len(found)} times"
+    assert len(found) == 1, f"DEPLOYMENT.md says '{pattern}' {len(found)} times"
     return float(found[0].replace(",", ""))
 
 

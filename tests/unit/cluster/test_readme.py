@@ -10,7 +10,8 @@ from testkit.command_lines import check
 from testkit.readme import blocks
 
 README = ROOT / "cluster" / "README.md"
-BLOCKS = blocks(README)
+DEPLOYMENT = ROOT / "cluster" / "DEPLOYMENT.md"
+BLOCKS = blocks(README) | blocks(DEPLOYMENT)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -38,12 +39,17 @@ def test_every_command_is_understood_by_its_program(command, monkeypatch):
 
 
 def test_every_file_that_is_named_exists():
-    text = README.read_text()
+    text = README.read_text() + DEPLOYMENT.read_text()
     for name in re.findall(r"cluster/configs/[\w.-]+", text):
         assert (ROOT / name).is_file(), name
     for name in re.findall(r"`(configs/[\w.-]+)`", text):
         assert (ROOT / "cluster" / name).is_file(), name
     for path in (ROOT / "cluster" / "configs").iterdir():
-        assert path.name in text, f"README does not mention {path.name}"
-    for path in (ROOT / "cluster").glob("[a-z]*.py"):
-        assert f"`{path.name}`" in text, f"README does not mention {path.name}"
+        assert path.name in text, f"neither README nor DEPLOYMENT mentions {path.name}"
+    for path in [
+        *(ROOT / "cluster").glob("[a-z]*.py"),
+        *(path.parent for path in (ROOT / "cluster").glob("*/__init__.py")),
+    ]:
+        assert f"`{path.name}`" in text or f"`{path.name}/`" in text, (
+            f"neither README nor DEPLOYMENT mentions {path.name}"
+        )

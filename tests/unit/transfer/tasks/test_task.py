@@ -38,7 +38,7 @@ def test_the_readme_holds_the_table_as_it_is():
 
     import transfer
 
-    assert markdown() in (Path(transfer.__file__).parent / "README.md").read_text()
+    assert markdown() in (Path(transfer.__file__).parent / "TASKS.md").read_text()
 
 
 def test_a_known_name_brings_its_facts(tmp_path):
