@@ -18,7 +18,6 @@ from pipeline.shards.build import ShardTask
 from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.sources.folder import ClassFolders
 from pipeline.sources.ilsvrc import diagnosis
 from pipeline.superpixels.segment import SuperpixelConfig
 
@@ -188,8 +187,7 @@ def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, ou
     of_each = f" ({min(counts.values())} to {max(counts.values())} of each)" if any(counts.values()) else ""
     say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes{of_each}")
     note = diagnosis(plan.split, counts) if config.max_samples is None else None
-    passed_over = source.left_out() if isinstance(source, ClassFolders) else None
-    for text in filter(None, (note, passed_over)):
+    for text in filter(None, (note, *source.notes())):
         say(f"note     {text}")
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(

@@ -9,12 +9,11 @@ from .ilsvrc import IlsvrcVal, is_val_name
 from .lists import LABEL_LIST, DenseFolders, LabelList, dense_folders
 from .parquet import open_parquet
 from .row import Source, is_image_name
+from .splits import ALIASES
 from .tars import TarArchive, first_names
 from .wds import WebDatasetTars, choose_split, is_webdataset, read_class_names
 
-# Other names that publishers give the same split.
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
-ALIASES = {"val": ("val", "validation", "valid"), "train": ("train", "training"), "test": ("test", "testing")}
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 
 

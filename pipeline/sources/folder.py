@@ -48,12 +48,11 @@ class ClassFolders:
                     f"Was the download cut short? Fill these folders, or remove them to go without these classes."
                 )
 
-    def left_out(self) -> str | None:
-        """What the last listing by `rows` passed over; None when it took every file."""
+    def notes(self) -> list[str]:
         flat, other = self._left_out["flat"], self._left_out["other"]
         if not flat and not other:
-            return None
-        return f"left out: {flat} images directly in {self.root}, in no class folder; {other} files of unknown ending"
+            return []
+        return [f"left out: {flat} images directly in {self.root}, in no class folder; {other} files of unknown ending"]
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
@@ -79,6 +78,9 @@ class AnnotatedFolder:
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
+
+    def notes(self) -> list[str]:
+        return []
 
     def reader(self) -> FileReader:
         return FileReader(self.root)

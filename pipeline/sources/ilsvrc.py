@@ -124,6 +124,9 @@ class IlsvrcVal:
     def class_names(self) -> None:
         return None
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> FileReader:
         return FileReader(self.root)
 

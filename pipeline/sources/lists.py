@@ -66,6 +66,9 @@ class DenseFolders:
                 return tuple(text.rstrip().splitlines()[:256])  # the newline at the end of a file begins no class
         return None
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> FileReader:
         return FileReader(self.root)
 
@@ -112,6 +115,9 @@ class LabelList:
 
     def class_names(self) -> tuple[str, ...]:
         return tuple(sorted({name for _, names in self._lines for name in names}))
+
+    def notes(self) -> list[str]:
+        return []
 
     def reader(self) -> FileReader:
         return FileReader(self.root)

@@ -58,6 +58,9 @@ class HuggingFaceParquet:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> "ParquetReader":
         return ParquetReader(self.root, self.image_column)
 

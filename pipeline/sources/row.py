@@ -53,6 +53,12 @@ class Source(Protocol):
         """The class list in its own order when the source states one; None: the sorted names of its rows."""
         ...
 
+    def notes(self) -> list[str]:
+        """What people should see of the last listing by `rows`, one line each: `columns ...` that are read and those
+        that are not, `masks ...` and where they come from, `left out ...` with the number of everything passed over.
+        """
+        ...
+
     def reader(self) -> Reader:
         """What workers read the images with."""
         ...

@@ -92,6 +92,9 @@ class TarArchive:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
 

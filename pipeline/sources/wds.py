@@ -88,6 +88,9 @@ class WebDatasetTars:
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
 

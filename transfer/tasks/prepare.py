@@ -8,7 +8,7 @@ from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import DATASET_FILE, STATE_FOLDER
-from pipeline.sources.detect import ALIASES
+from pipeline.sources.splits import ALIASES
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .task import Task

@@ -42,6 +42,9 @@ class Listing:
     def class_names(self) -> None:
         return None
 
+    def notes(self) -> list[str]:
+        return []
+
     def reader(self) -> FileReader:
         return FileReader(self.root)
 

@@ -1,0 +1,71 @@
+"""Which split a name means. Folders, files, lists and columns call the same split `val`, `Validation` or `dev`.
+
+Names count without case, with the aliases below, and with what publishers put after them (`train2017`, `test_set`). A
+name that stands for no split (a class, or a split of the user's own such as `extra`) means itself alone.
+"""
+
+import re
+from collections.abc import Iterable
+
+from pipeline.errors import UsageError
+
+# The first alias that a source holds is read. `trainval` (VOC, Oxford Pets) trains where there is no `train`.
+ALIASES = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_MEANING = {alias: split for split, aliases in ALIASES.items() for alias in aliases}
+_NAME = re.compile(rf"({'|'.join(sorted(_MEANING, key=len, reverse=True))})([ _.-]?(set|split|images|data|\d{{1,4}}))*")
+
+
+def meaning(name: str) -> str | None:
+    """'train', 'val' or 'test' when `name` stands for such a split; None for any other name."""
+    found = _NAME.fullmatch(name.strip().lower())
+    return _MEANING[found[1]] if found else None
+
+
+def aliases(split: str) -> tuple[str, ...]:
+    """Lower-case names that the split may have, the first one first; a split of the user's own has its own name."""
+    return ALIASES.get(meaning(split) or "", (split.lower(),))
+
+
+def wanted_split(names: Iterable[str], asked: str) -> str | None:
+    """The one of `names` that is the split `asked`; None when none is.
+
+    The very name comes first, then the order of `ALIASES`, then names with something after them. Raises UsageError
+    when two names are equally near, as train2014 and train2017 are to train.
+    """
+    ranks: dict[int, list[str]] = {}
+    for name in sorted(set(names)):
+        if (rank := _rank(name, asked)) is not None:
+            ranks.setdefault(rank, []).append(name)
+    if not ranks:
+        return None
+    nearest = ranks[min(ranks)]
+    if len(nearest) > 1:
+        raise UsageError(
+            f"the source has {len(nearest)} splits that could be '{asked}': {', '.join(nearest)}. Name one of them "
+            f"with --split, or point --source at it."
+        )
+    return nearest[0]
+
+
+def _rank(name: str, asked: str) -> int | None:
+    """How far `name` is from the split `asked`, 0 the nearest; None: another split."""
+    plain, known = name.strip().lower(), aliases(asked)
+    if name == asked:
+        return 0
+    if plain == asked.lower():
+        return 1
+    if plain in known:
+        return 2 + known.index(plain)
+    return 2 + len(known) if meaning(asked) and meaning(name) == meaning(asked) else None
+
+
+def no_such_split(place: str, names: Iterable[str], asked: str) -> UsageError:
+    """What to raise when `wanted_split` found none."""
+    return UsageError(
+        f"the source {place} has no split '{asked}'; it holds {', '.join(sorted(set(names)))}. "
+        f"Name one of these with --split, or point --source at the folder or file of this split."
+    )
