@@ -1,14 +1,14 @@
 """Encoded images in, encoded images of bounded size out. What cannot be decoded is a `BadImage` with a reason."""
 
 import io
-import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from . import depth
 from .resize import reduce_area
 
 MAX_PIXELS = 89_000_000  # 270 MB once decoded (where PIL begins to warn); the largest ImageNet photo has 25 million
@@ -19,6 +19,7 @@ _ORIENTATION = 0x0112
 # Orientation is left as stored: published ImageNet numbers ignore the EXIF tag. 16-bit images become 8-bit.
 _FLAGS = cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION
 _RGB_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_DEEP_FLAGS = _FLAGS | cv2.IMREAD_ANYDEPTH
 
 
 class BadImage(Exception):  # noqa: N818 - it names a thing found in the data, like StopIteration
@@ -33,12 +34,21 @@ class ImageConfig:
     """Images with a longer short side are reduced to it; others keep their original bytes."""
     quality: int = 92
     """JPEG quality of reduced images."""
+    depth: int | None = None
+    """Bits that the values in 16-bit files have: 12 for most X-rays, 16 to take all files as they are. By default a
+    16-bit file that would come out nearly black is bad."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.target_px <= 8192:
             raise ValueError(f"image.target_px is {self.target_px}; choose 8 to 8192 pixels for the short side")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"image.quality is {self.quality}; choose 1 to 100")
+        if self.depth is not None and not 9 <= self.depth <= 16:
+            raise ValueError(f"image.depth is {self.depth}; choose 9 to 16 bits (files of 8 bits need no setting)")
+
+    def settings(self) -> dict[str, int]:
+        """What a data set states. A `depth` that nobody set is left out, so that older data sets stay the same."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +59,9 @@ class Header:
     width: int
     height: int
     plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels
+    largest: int = 255  # the value that is white in such a file
+    inverted: bool = False  # 0 is white
+    planes: bool = False  # channels one after another
 
 
 def read_header(data: bytes) -> Header:
@@ -60,26 +73,28 @@ def read_header(data: bytes) -> Header:
             upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True
             eight_bit = image.format != "PNG" or data[24] == 8
             plain = upright and eight_bit and image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L")
-            if image.format == "PPM" and not _fills_its_range(data):
-                raise BadImage("is a PPM or PFM file whose values do not end at 255 or 65535: it would come out dark")
-            header = Header(format=image.format or "", width=image.width, height=image.height, plain=plain)
+            if reason := depth.unsuited(getattr(image, "tag_v2", None)):
+                raise BadImage(reason)
+            header = Header(
+                format=image.format or "",
+                width=image.width,
+                height=image.height,
+                plain=plain,
+                largest=depth.largest_value(image, data),
+                inverted=depth.white_is_zero(image),
+                planes=depth.has_planes(image),
+            )
     except (MemoryError, BadImage):
         raise  # want of memory is of this moment, not of this image
     except Image.DecompressionBombError:
         raise BadImage(f"states more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # PIL's readers raise many kinds on damaged headers: all of them mean the same here
-        raise BadImage(f"is not an image: {_first_line(error, data)}") from None
+        raise BadImage(depth.unsuited_tiff(data) or f"is not an image: {_first_line(error, data)}") from None
+    if not header.largest:
+        raise BadImage("is a PFM file, which does not say what is white: it would come out dark")
     if header.width * header.height > MAX_PIXELS:
         raise BadImage(f"states {header.width}x{header.height} pixels, more than {MAX_PIXELS}")
     return header
-
-
-def _fills_its_range(data: bytes) -> bool:
-    """Whether OpenCV scales a PPM file to 0..255. PFM and binary files of other largest values it leaves as is."""
-    words = re.sub(rb"#[^\n]*", b"", data[:4096]).split(maxsplit=4)
-    if words[0] in (b"P5", b"P6"):
-        return words[3] in (b"255", b"65535")
-    return words[0] in (b"P1", b"P2", b"P3", b"P4")
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -99,7 +114,7 @@ def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None
     pixels. The pixels are those of the stored bytes, so that a map can be made again from a shard alone.
     """
     header = header or read_header(data)
-    rgb = _decode(data, header)
+    rgb = _decode(data, header, config.depth)
     short = min(header.width, header.height)
     ext = "jpg" if header.format in _LOSSY else "png"
     if header.plain and short <= config.target_px:
@@ -138,10 +153,12 @@ def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int,
     return cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _decode(data: bytes, header: Header | None) -> np.ndarray:
+def _decode(data: bytes, header: Header | None, bits: int | None = None) -> np.ndarray:
     is_jpeg = data[:2] == b"\xff\xd8"  # libjpeg gives RGB as cheaply as BGR, the same values; others are turned here
+    largest = _largest(header, bits) if header else 255
+    flags = _DEEP_FLAGS if largest not in (255, 65535) else _RGB_FLAGS if is_jpeg else _FLAGS
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _RGB_FLAGS if is_jpeg else _FLAGS)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(f"no memory for the pixels of an image ({len(data)} bytes encoded)") from None
@@ -151,7 +168,26 @@ def _decode(data: bytes, header: Header | None) -> np.ndarray:
     if header and pixels.shape[:2] != (header.height, header.width):
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise BadImage(f"decodes to {found} pixels, but states {header.width}x{header.height}")
+    if header and flags == _DEEP_FLAGS:
+        try:
+            pixels = depth.to_8_bits(pixels, largest, header.inverted)
+        except ValueError as error:
+            raise BadImage(f"{error}, the largest value of {f'{bits} bits' if bits else 'its header'}") from None
+    elif largest == 65535 and bits is None and header and depth.is_dark(pixels, header.inverted):
+        raise BadImage(
+            "holds 16-bit values of at most 14 bits, so it would come out nearly black. State their bits, such as "
+            "--image.depth 12, or 16 to take it as it is"
+        )
     return pixels if is_jpeg else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _largest(header: Header, bits: int | None) -> int:
+    """The value that becomes 255; 255 and 65535 are scaled by OpenCV. Raises BadImage."""
+    if header.largest != 65535 or bits in (None, 16):
+        return header.largest
+    if header.planes:
+        raise BadImage(f"is a TIFF with its channels one after another, which cannot be read at --image.depth {bits}")
+    return 2 ** int(bits or 16) - 1
 
 
 def _first_line(error: Exception, data: bytes) -> str:

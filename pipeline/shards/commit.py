@@ -43,7 +43,7 @@ def describe(
         "num_shards": plan.num_shards,
         "num_classes": len(plan.classes),
         "plan": plan.digest,
-        "image": asdict(image),
+        "image": image.settings(),
         "superpixels": asdict(superpixels),
     }
     identity = digest(content)

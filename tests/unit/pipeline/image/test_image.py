@@ -145,20 +145,24 @@ def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("header", "kind", "top"),
-    [("P5 # x\n20 20\n1023\n", ">u2", 1023), ("P5\n20 20 15\n", "u1", 15), ("Pf\n20 20\n-1.0\n", "<f4", 1)],
+    [
+        ("P5 # x\n20 20\n1023\n", ">u2", 1023),
+        ("P5\n20 20 15\n", "u1", 15),
+        ("P5 # x\n20 20\n65535\n", ">u2", 65535),
+        ("P5 20 20\n255\n", "u1", 255),
+    ],
 )
-def test_portable_maps_that_would_come_out_dark_are_refused(header: str, kind: str, top: int) -> None:
+def test_portable_maps_are_scaled_by_the_value_that_they_state(header: str, kind: str, top: int) -> None:
     ramp = np.linspace(0, 1, 400)
+    data = header.encode() + (ramp * top).round().astype(kind).tobytes()
+    assert np.abs(prepare_image(data, ImageConfig())[2][..., 0].ravel() - ramp * 255).max() <= max(1, 128 / top)
     with pytest.raises(BadImage, match="would come out dark"):
-        prepare_image(header.encode() + (ramp * top).astype(kind).tobytes(), ImageConfig())
-    for magic, largest, whole in (("P5 # x\n20 20", 65535, ">u2"), ("P5 20 20", 255, "u1")):
-        data = f"{magic}\n{largest}\n".encode() + (ramp * largest).astype(whole).tobytes()
-        assert np.abs(prepare_image(data, ImageConfig())[2][..., 0].ravel() - ramp * 255).max() <= 1
+        prepare_image(b"Pf\n20 20\n-1.0\n" + ramp.astype("<f4").tobytes(), ImageConfig())
 
 
 def test_header_and_config_checks() -> None:
     header = read_header(jpeg(0, 30, 50))
     assert (header.format, header.width, header.height, header.plain) == ("JPEG", 50, 30, True)
-    for wrong in ({"target_px": 0}, {"quality": 101}):
+    for wrong in ({"target_px": 0}, {"quality": 101}, {"depth": 8}, {"depth": 17}):
         with pytest.raises(ValueError, match="choose"):
             ImageConfig(**wrong)
