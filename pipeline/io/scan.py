@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from . import storage
+from .regular import open_regular
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,7 +31,7 @@ class Scan:
 
     def __enter__(self) -> "Scan":
         if storage.is_local(self._uri):
-            self._file = os.open(self._uri, os.O_RDONLY)
+            self._file = open_regular(self._uri)
             if hasattr(os, "posix_fadvise"):  # without this Linux reads 128 KB for each header of 512 bytes
                 os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
         return self

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import DataError, UsageError
 
+from .regular import is_regular_local, open_regular, size_local, walk_local
+
 Result = TypeVar("Result")
 
 TEMPORARY_SUFFIX = ".tmp"  # what an interrupted local write leaves; `list_names` never shows it
@@ -81,6 +83,14 @@ class StoreError(DataError, OSError):
     """A disk or a store that does not do what it should; trying again later may help."""
 
 
+def is_regular(uri: str) -> bool:
+    """Whether a regular file is at this place, or a link to one; never opens it. False also for what is not there."""
+    if is_local(uri):
+        return is_regular_local(uri)
+    store, path = _open_store(uri)
+    return _retry(lambda: bool(store.isfile(path)), uri)
+
+
 def _retry(action: Callable[[], Result], uri: str) -> Result:
     """Ask a store again after an error that may pass. Raises StoreError with the place in its text."""
     for attempt in range(_ATTEMPTS):
@@ -114,7 +124,7 @@ def is_folder(uri: str) -> bool:
 def size(uri: str) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
     if is_local(uri):
-        return Path(uri).stat().st_size
+        return size_local(uri)
     store, path = _open_store(uri)
     return int(_retry(lambda: store.info(path)["size"], uri))
 
@@ -146,31 +156,27 @@ def list_sizes(uri: str) -> dict[str, int]:
 
 
 def walk(uri: str) -> Iterator[str]:
-    """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'."""
-    if not is_local(uri):
-        store, path = _open_store(uri)
-        for entry in _retry(lambda: store.find(path), uri):
-            relative = entry[len(path) :].lstrip("/")
-            if not any(part.startswith(".") for part in relative.split("/")):
-                yield relative
+    """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'.
+
+    On a disk as `walk_local`.
+    """
+    if is_local(uri):
+        yield from walk_local(uri)
         return
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        with os.scandir(os.path.join(uri, prefix)) as entries:  # noqa: PTH118 - a Path per file costs 10 s per million
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    waiting.append(f"{prefix}{entry.name}/")
-                else:
-                    yield f"{prefix}{entry.name}"
+    store, path = _open_store(uri)
+    for entry in _retry(lambda: store.find(path), uri):
+        relative = entry[len(path) :].lstrip("/")
+        if not any(part.startswith(".") for part in relative.split("/")):
+            yield relative
 
 
 def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
-    """The whole file, or `length` bytes from `start`. Fewer bytes come back only where the file ends."""
+    """The whole file, or `length` bytes from `start`. Fewer bytes come back only where the file ends.
+
+    Raises as `open_regular`; of a store FileNotFoundError, PermissionError, StoreError.
+    """
     if is_local(uri):
-        with open(uri, "rb", buffering=0) as file:  # noqa: PTH123
+        with open(open_regular(uri), "rb", buffering=0) as file:
             if length is None:
                 file.seek(start)
                 return file.readall() or b""

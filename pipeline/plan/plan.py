@@ -7,6 +7,7 @@ alone: not on the order of a listing, the number of workers or the place of the 
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 from pipeline.sources.folder import shorten
 from pipeline.sources.row import Source
@@ -199,6 +201,7 @@ def read_shard_rows(uri: str, shard: int) -> list[dict[str, Any]]:
     """Rows of one shard, as dicts of SCHEMA: what a worker reads of a plan. Raises OSError; DataError when damaged."""
     try:
         if storage.is_local(uri):
+            os.close(open_regular(uri))  # Arrow would wait at a pipe
             return pq.ParquetFile(uri).read_row_group(shard).to_pylist()
         # The footer and one row group, not the plan of a million rows. One thread: they would share the file's place.
         return pq.ParquetFile(ObjectFile(uri)).read_row_group(shard, use_threads=False).to_pylist()

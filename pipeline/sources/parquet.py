@@ -1,6 +1,7 @@
 """Hugging Face parquet on disk: an image column with encoded bytes and, usually, an integer label column."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 
 from .readers import FileReader
@@ -143,6 +145,8 @@ def _open(place: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if storage.is_local(place):
+        os.close(open_regular(place))  # Arrow would wait at a pipe
     try:
         return pq.ParquetFile(place if storage.is_local(place) else ObjectFile(place))
     except pa.ArrowInvalid as error:

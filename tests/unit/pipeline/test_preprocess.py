@@ -1,6 +1,7 @@
 """The verb without Ray: what it writes, what it refuses, and what a second run does."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from testkit.image_sources import (
     write_parquet,
     write_tar_of_tars,
 )
+from testkit.odd_files import write_odd_files
 
 IMAGES = class_images()
 
@@ -223,3 +225,26 @@ def test_json_is_one_object_on_stdout(source: Path, tmp_path: Path, capsys: pyte
     assert main(arguments) == 0
     assert "24 samples of 3 classes in 1 shards" in capsys.readouterr().out
     assert storage.exists(str(tmp_path / "out" / "dataset.json"))
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_a_named_bad_image(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images", class_images(classes=2, per_class=3))
+    odd = write_odd_files(tmp_path / "images" / "n00000002")
+    (tmp_path / "images" / "n00000002" / "up").symlink_to(tmp_path / "images")
+    summary = _run(tmp_path / "images", tmp_path / "out", on_error="skip")
+    assert (summary.num_samples, summary.num_skipped) == (6, len(odd))
+    listed = json.loads((tmp_path / "out" / ".focusvit" / "errors-train.json").read_text())
+    reasons = {entry["source"].rpartition("/")[2]: entry["reason"] for entry in listed}
+    assert reasons.keys() == odd.keys()
+    assert all(said in reasons[name] for name, said in odd.items()), reasons
+    with pytest.raises(DataError, match="6 of the images cannot be prepared"):
+        _run(tmp_path / "images", tmp_path / "failed")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["train.tar", "train.parquet", "labels.csv"])
+def test_a_pipe_in_the_place_of_an_archive_or_a_list_is_named(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((DataError, UsageError), match="pipe"):
+        _run(tmp_path, tmp_path / "out")

@@ -13,6 +13,7 @@ from focusvit.predict.compatible import data_config
 from focusvit.predict.predictor import Predictor
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
+from testkit.odd_files import write_odd_files
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
 
@@ -104,3 +105,17 @@ def test_the_mlflow_table_keeps_a_row_for_a_bad_file(road, tmp_path):
     assert list(table.columns) == ["class", "share", "top5", "error"]
     assert table["class"][0] == table["class"][1] and "none.jpg" in table["error"][2]
     assert table["class"].isna().tolist() == [False, False, True]
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_a_bad_image(road, tmp_path, capsys):
+    root, _, checkpoint = road
+    odd = write_odd_files(tmp_path / "odd")
+    (tmp_path / "odd" / "again").symlink_to(tmp_path)
+    (tmp_path / "odd" / "good.jpg").write_bytes((root / "images" / "000.jpg").read_bytes())
+    assert predict.main(["--checkpoint", checkpoint, str(tmp_path / "odd"), "--json"]) == 1
+    lines = {
+        entry["image"].rpartition("/")[2]: entry for entry in map(json.loads, capsys.readouterr().out.splitlines())
+    }
+    assert lines.keys() == odd.keys() | {"good.jpg"} and "top" in lines["good.jpg"]
+    assert all(said in lines[name]["error"] for name, said in odd.items())

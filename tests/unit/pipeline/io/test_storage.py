@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.scan import Scan
+from testkit.odd_files import write_odd_files
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -106,3 +108,52 @@ def test_an_unknown_scheme_is_a_usage_error() -> None:
 def test_a_store_error_crosses_processes_and_is_both_kinds() -> None:
     error = pickle.loads(pickle.dumps(storage.StoreError("s3://x: 503")))
     assert isinstance(error, OSError) and isinstance(error, DataError) and str(error) == "s3://x: 503"
+
+
+@pytest.mark.timeout(20)
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name in ("file", "link"):
+        assert storage.is_regular(str(tmp_path / name)) and storage.read_bytes(str(tmp_path / name)) == b"abc"
+    for name, said in write_odd_files(tmp_path).items():
+        place = str(tmp_path / name)
+        assert not storage.is_regular(place)
+        with pytest.raises(FileNotFoundError, match=said):
+            storage.read_bytes(place)
+        with pytest.raises(FileNotFoundError, match=said):
+            storage.read_bytes(place, 0, 1)
+        if name != "nothing.jpg" and "loop" not in name:
+            with pytest.raises(FileNotFoundError, match=said), Scan(place):
+                pass
+    with pytest.raises(IsADirectoryError):
+        storage.read_bytes(str(tmp_path))
+    assert not storage.is_regular(str(tmp_path)) and not storage.is_regular(str(tmp_path / "none"))
+    storage.put("memory://regular/x", b"")
+    assert storage.is_regular("memory://regular/x") and not storage.is_regular("memory://regular")
+
+
+@pytest.mark.timeout(20)
+def test_each_folder_is_walked_once_whatever_links_say(tmp_path: Path) -> None:
+    """A link to a folder outside counts, one to a folder inside adds nothing, one to a folder above ends."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "x").touch()
+    root = tmp_path / "root"
+    for name in ("a/inner", "b"):
+        (root / name).mkdir(parents=True)
+    (root / "a" / "inner" / "y").touch()
+    (root / "b" / "up").symlink_to(root)
+    (root / "a" / "same").symlink_to(root / "a" / "inner")
+    (root / "b" / "z2").symlink_to(tmp_path / "outside")
+    (root / "b" / "z1").symlink_to(tmp_path / "outside")
+    (root / "b" / "self").symlink_to(root / "b" / "self")
+    assert sorted(storage.walk(str(root))) == ["a/inner/y", "b/self", "b/z1/x"]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refused)  # root may list anything
+    with pytest.raises(DataError, match=f"folder {tmp_path}/ cannot be listed"):
+        list(storage.walk(str(tmp_path)))
