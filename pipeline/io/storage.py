@@ -176,7 +176,7 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
     Raises as `open_regular`; of a store FileNotFoundError, PermissionError, StoreError.
     """
     if is_local(uri):
-        with open(open_regular(uri), "rb", buffering=0) as file:
+        with open(open_regular(uri), "rb", buffering=0) as file:  # noqa: PTH123
             if length is None:
                 file.seek(start)
                 return file.readall() or b""

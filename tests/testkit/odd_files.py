@@ -20,7 +20,8 @@ def write_odd_files(folder: Path) -> dict[str, str]:
     (folder / "loop.jpg").symlink_to(folder / "loop2.jpg")
     (folder / "loop2.jpg").symlink_to(folder / "loop.jpg")
     (folder / "nothing.jpg").symlink_to(folder / "gone")
+    loop = "a loop of links"
     return {
-        "pipe.jpg": "is a pipe", "socket.jpg": "is a socket", "device.jpg": "is a device", "loop.jpg": "a loop of links",
-        "loop2.jpg": "a loop of links", "nothing.jpg": "No such file",
+        "pipe.jpg": "is a pipe", "socket.jpg": "is a socket", "device.jpg": "is a device", "loop.jpg": loop,
+        "loop2.jpg": loop, "nothing.jpg": "No such file",
     }  # fmt: skip
