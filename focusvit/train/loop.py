@@ -15,11 +15,12 @@ from pipeline.errors import UsageError
 
 from . import ranks
 from .config import TrainConfig
+from .loaders import Loaders
 from .optim import set_lr
 from .session import Session, facts_of, for_dataset, open_session
 from .step import StepSums, train_step
 
-__all__ = ["TrainConfig", "facts_of", "for_dataset", "train"]
+__all__ = ["Loaders", "TrainConfig", "facts_of", "for_dataset", "train"]
 
 OnCheckpoint = Callable[[int, dict[str, float]], None]
 _POLL_STEPS = 50  # asking Ray about preemption is a barrier of some milliseconds
@@ -28,8 +29,9 @@ _POLL_STEPS = 50  # asking Ray about preemption is a barrier of some millisecond
 def train(
     config: TrainConfig,
     *,
-    data_uri: str,
+    data_uri: str = "",
     run_dir: str,
+    loaders: Loaders | None = None,
     device: torch.device | str = "cpu",
     rank: int = 0,
     world_size: int = 1,
@@ -38,13 +40,14 @@ def train(
 ) -> dict[str, float]:
     """Train to the end, or go on with the run in `run_dir`, and return the last scores.
 
-    With `world_size` > 1 a process group must be running. `on_checkpoint(samples_seen, metrics)` is called on every
-    rank after each checkpoint. `preempted()`, asked now and then with the same answer on every rank, makes a
-    checkpoint at once. A file `stop` in `run_dir` makes one and ends this call; it is looked for at each point of the
-    curves. Raises `UsageError` when `run_dir` holds another run or memory does not suffice, `DataError`
-    when too many samples do not decode, `DivergedError` when nothing but non-finite gradients comes.
+    Batches come from the shards at `data_uri`, or from `loaders`. With `world_size` > 1 a process group must be
+    running. `on_checkpoint(samples_seen, metrics)` is called on every rank after each checkpoint. `preempted()`, asked
+    now and then with the same answer on every rank, makes a checkpoint at once. A file `stop` in `run_dir` makes one
+    and ends this call; it is looked for at each point of the curves. Raises `UsageError` when `run_dir` holds another
+    run or memory does not suffice, `DataError` when too many samples do not decode, `DivergedError` when nothing but
+    non-finite gradients comes.
     """
-    session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size)
+    session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size, loaders)
     learner, meters, points = session.learner, session.meters, session.points
     num_samples, batch_size = session.train_split.num_samples, config.global_batch
     score_at = config.milestones(num_samples, config.eval_every_epochs)

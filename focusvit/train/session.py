@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from focusvit.data.loader import EvalLoader, TrainLoader
 from focusvit.data.shard_cache import check_whole
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import MetricsLog, RunDir
@@ -23,6 +22,7 @@ from . import ranks
 from .config import TrainConfig
 from .distill import Teacher
 from .learner import Learner
+from .loaders import EvalBatches, Loaders, TrainBatches, of_shards
 from .meters import Meters
 from .optim import lr_share
 from .watch import Watch
@@ -53,8 +53,8 @@ class Session:
     learner: Learner
     model: nn.Module
     """the learner's model, compiled and wrapped as this run needs it"""
-    loader: TrainLoader
-    eval_batches: EvalLoader
+    loader: TrainBatches
+    eval_batches: EvalBatches
     meters: Meters
     watch: Watch
     teacher: Teacher | None
@@ -109,16 +109,22 @@ class Session:
 
 
 def open_session(
-    config: TrainConfig, data_uri: str, run_dir: str, device: torch.device, rank: int, world_size: int
+    config: TrainConfig,
+    data_uri: str,
+    run_dir: str,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+    loaders: Loaders | None = None,
 ) -> Session:
     """Open data and run directory, build or resume the learner, make the loaders. See `train` for what it raises."""
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
-    data = open_dataset(data_uri)
+    data = loaders.data if loaders else open_dataset(data_uri)
     train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
     config = for_dataset(config, data)
     _check_classes(train_split)
-    if rank == 0:
+    if rank == 0 and loaders is None:
         for split in (train_split, eval_split):
             check_whole(split)
     run = RunDir(run_dir)
@@ -134,24 +140,9 @@ def open_session(
     if world_size > 1:
         model = distributed(model, device)
 
-    shared: dict[str, Any] = {
-        "rank": rank,
-        "world_size": world_size,
-        "tokens": config.model.tokens,
-        "with_maps": config.model.needs_maps,
-        "pin_memory": device.type == "cuda",
-    }
-    loader = TrainLoader(
-        train_split,
-        config.data,
-        seed=config.seed,
-        global_batch=config.global_batch,
-        start_samples=learner.samples_seen,
-        total_samples=config.num_steps(train_split.num_samples) * config.global_batch,
-        token_budgets=config.token_budgets,
-        **shared,
-    )
-    batch_size = max(1, min(256, config.micro_batch or config.global_batch // world_size))
+    loaders = loaders or of_shards(data, config, device, rank, world_size)
+    loaders.train.samples_seen = learner.samples_seen
+    loaders.train.total_samples = config.num_steps(train_split.num_samples) * config.global_batch
     facts = {"config": to_json(config), "world_size": world_size}
     return Session(
         config=config,
@@ -162,8 +153,8 @@ def open_session(
         rank=rank,
         learner=learner,
         model=model,
-        loader=loader,
-        eval_batches=EvalLoader(eval_split, config.data, batch_size=batch_size, **shared),
+        loader=loaders.train,
+        eval_batches=loaders.eval,
         meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
         watch=Watch(run, rank, facts, learner.model.state_dict),
         teacher=Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None,

@@ -106,10 +106,13 @@ class ArrayTrainLoader:
 class ArrayEvalLoader:
     """Iterate over this rank's range, each sample once."""
 
-    def __init__(self, data: ArrayData, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, data: ArrayData, *, batch_size: int, num_classes: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """`num_classes`: by default as many as the samples show."""
         self._data, self._batch_size = data, batch_size
         self._start, self._stop = rank_slice(len(data), rank, world_size)
-        self.num_samples, self.num_classes = len(data), int(data.class_ids.max()) + 1
+        self.num_samples, self.num_classes = len(data), num_classes or int(data.class_ids.max()) + 1
 
     def __len__(self) -> int:
         return -(-(self._stop - self._start) // self._batch_size)

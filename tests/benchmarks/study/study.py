@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,21 +25,19 @@ from focusvit.data.config import DataConfig
 from focusvit.data.loader import eval_loader
 from focusvit.data.order import key_of
 from focusvit.model.config import FocusViTConfig
-from focusvit.predict.evaluate import tally
-from focusvit.runs.checkpoint import Checkpoint, save_checkpoint
+from focusvit.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from focusvit.runs.config_json import from_json, to_json
 from focusvit.runs.provenance import evidence
 from focusvit.train.config import TrainConfig
-from focusvit.train.learner import Learner
-from focusvit.train.optim import OptimConfig, lr_share, set_lr
-from focusvit.train.step import train_step
+from focusvit.train.optim import OptimConfig
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.report import RESULTS
-from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
+from tests.benchmarks.study.arrays import ArrayData, collect
 from tests.benchmarks.study.ledger import read_ledger
 from tests.benchmarks.study.matrix import SETS, StudySet, core_rows, selection_rows
+from tests.benchmarks.study.training import train_on_arrays, whole_steps
 
 LEDGER = RESULTS / "study"
 
@@ -91,17 +90,12 @@ class Run:
     def key(self) -> str:
         """Changes with everything that decides the score, the seed excepted."""
         values = to_json(replace(self.config, seed=0)) | {
-            "stage": self.stage, "samples": _whole(self.samples, self.config), "data": self.data_identity
+            "stage": self.stage, "samples": whole_steps(self.samples, self.config), "data": self.data_identity
         }  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def record_path(self, ledger: Path) -> Path:
         return ledger / f"{self.key()}-{self.config.seed}.json"
-
-
-def _whole(samples: int, config: TrainConfig) -> int:
-    """The samples of a whole number of steps, at least one."""
-    return max(1, samples // config.global_batch) * config.global_batch
 
 
 def train_config(model: FocusViTConfig, of: StudySet, seed: int) -> TrainConfig:
@@ -155,57 +149,29 @@ def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
     )
 
 
-def trained(config: TrainConfig, train: ArrayData, samples: int, device: str, title: str = "") -> Learner:
-    """The study's training: a whole number of steps that shows about `samples` images, warm-up over a twentieth."""
-    learner = Learner(config, torch.device(device))
-    total = _whole(samples, config)
-    loader = ArrayTrainLoader(train, seed=config.seed, global_batch=config.global_batch, total_samples=total)
-    for batch in tqdm(loader, total=total // config.global_batch, desc=title, leave=False):
-        seen = learner.samples_seen + config.global_batch
-        learner.seed_step(0)
-        set_lr(learner.optimizer, config.optim.lr * lr_share(seen, 0.05 * total, total, config.optim.final_lr_share))
-        train_step(
-            learner.model, learner.optimizer, batch, global_batch=config.global_batch,
-            label_smoothing=config.label_smoothing, clip_norm=config.optim.clip_norm, guard=learner.guard,
-            bf16=config.bf16(torch.device(device).type),
-        )  # fmt: skip
-        learner.stepped(seen)
-    return learner
-
-
-def train_and_score(
-    run: Run, train: ArrayData, test: ArrayData, device: str
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Train on `train`, score the final weights on `test` once. Returns top1, top5, loss, CPU seconds; the weights."""
-    config = run.config
-    cpu_start = time.process_time()
-    learner = trained(config, train, run.samples, device, f"{run.set_name} {run.row} {config.seed}")
-    spent = time.process_time() - cpu_start
-    scores = tally(
-        learner.model, ArrayEvalLoader(test, batch_size=250), num_samples=len(test),
-        num_classes=config.model.num_classes, device=device,
-    )  # fmt: skip
-    found = {**scores.metrics(), "samples": learner.samples_seen, "train_cpu_s": round(spent, 1)}
-    return found, learner.model.state_dict()
-
-
 def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
-    """Make the record of one run and put it into the ledger."""
-    model, uri = run.config.model, f"{config.data}/{SETS[run.set_name].folder_of(run.row)}"
+    """Train, score the final weights once, and put the record of this run into the ledger."""
+    model, of = run.config.model, open_dataset(f"{config.data}/{SETS[run.set_name].folder_of(run.row)}")
     tokens = model.tokens if model.needs_maps else None
     px, map_px = run.config.data.image_px, run.config.data.map_px
-    train = arrays(uri, "train", px, map_px, tokens).to(config.device)
+    train = arrays(of.uri, "train", px, map_px, tokens)
     if run.stage == "select":
         train, test = hold_out(train)
     else:
-        test = arrays(uri, SETS[run.set_name].test_split, px, map_px, tokens).to(config.device)
-    scores, weights = train_and_score(run, train, test, config.device)
-    if config.checkpoints:
-        keep(checkpoint_uri(run, config), run, weights, scores, uri)
+        test = arrays(of.uri, SETS[run.set_name].test_split, px, map_px, tokens)
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        scores, checkpoint = train_on_arrays(
+            run.config, train, test, run.samples, of=of, run_dir=folder, device=config.device
+        )
+        cpu_s = round(time.process_time() - start, 1)
+        if config.checkpoints:
+            save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
     facts = evidence(f"python -m tests.benchmarks study --stage {run.stage}", ("torch", "numpy", "fast-slic"))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
-        "scores": scores, "train_samples": len(train), "test_samples": len(test), "data": run.data_identity,
+        "scores": {**scores, "num_samples": len(test), "samples": whole_steps(run.samples, run.config), "cpu_s": cpu_s},
+        "train_samples": len(train), "test_samples": len(test), "data": run.data_identity,
         "device": config.device, "config": to_json(run.config), **facts,
     }  # fmt: skip
     ledger.mkdir(parents=True, exist_ok=True)
@@ -228,17 +194,6 @@ def checkpoint_uri(run: Run, config: StudyConfig) -> str:
 def lacks_checkpoint(run: Run, config: StudyConfig) -> bool:
     """A record of the ledger has no weights: with --checkpoints such a run is made again."""
     return bool(config.checkpoints) and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
-
-
-def keep(place: str, run: Run, weights: dict[str, torch.Tensor], scores: dict[str, Any], data_uri: str) -> None:
-    """Write the trained model as a checkpoint folder."""
-    data = open_dataset(data_uri)
-    record = Checkpoint(
-        config=to_json(run.config), model=to_json(run.config.model), classes=data.classes,
-        samples_seen=scores["samples"], metrics={"val/top1": scores["top1"]}, data_uri=data_uri,
-        data_identity=run.data_identity, superpixels=to_json(data.superpixels), image=dict(data.image),
-    )  # fmt: skip
-    save_checkpoint(place, record, weights)
 
 
 def recorded(ledger: Path) -> set[tuple[str, int]]:
@@ -283,7 +238,7 @@ def main(argv: list[str]) -> int:
             scores = fill(run, config, ledger)["scores"]
             sys.stdout.write(
                 f"{run.set_name}, {run.row}, seed {run.config.seed}: top-1 {scores['top1']:.2%} "
-                f"({scores['train_cpu_s']:.0f} CPU s)\n"
+                f"({scores['cpu_s']:.0f} CPU s)\n"
             )
             sys.stdout.flush()
     elif not any(ledger.glob("*.json")):

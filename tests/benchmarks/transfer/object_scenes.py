@@ -34,6 +34,7 @@ class Scenes:
     fine: list[Superpixels]
     class_ids: np.ndarray
     masks: np.ndarray
+    classes: tuple[str, ...]
 
     def data(self, tokens: int | None, identity: str) -> ArrayData:
         maps = None
@@ -55,7 +56,7 @@ def drawn_scenes(per_class: int, seed: int) -> Scenes:
             images.append(image)
             masks.append(mask.astype(bool))
             class_ids.append(class_id)
-    return _scenes(np.stack(images), np.array(class_ids), np.stack(masks))
+    return _scenes(np.stack(images), np.array(class_ids), np.stack(masks), SHAPES)
 
 
 def camvid_scenes(uri: str, split: str, per_class: int) -> Scenes:
@@ -82,7 +83,7 @@ def windows(frames: list[Frame], per_class: int, place: str) -> Scenes:
             images.append(image)
             masks.append(mask)
             class_ids.append(class_id)
-    return _scenes(np.stack(images), np.array(class_ids), np.stack(masks))
+    return _scenes(np.stack(images), np.array(class_ids), np.stack(masks), tuple(CAMVID_OBJECTS))
 
 
 def _window(rng: np.random.Generator, frames: list[Frame], name: str, place: str) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +110,6 @@ def _window(rng: np.random.Generator, frames: list[Frame], name: str, place: str
     )
 
 
-def _scenes(images: np.ndarray, class_ids: np.ndarray, masks: np.ndarray) -> Scenes:
+def _scenes(images: np.ndarray, class_ids: np.ndarray, masks: np.ndarray, classes: tuple[str, ...]) -> Scenes:
     fine = [segment_image(image, SuperpixelConfig()) for image in images]
-    return Scenes(images=images, fine=fine, class_ids=class_ids, masks=masks)
+    return Scenes(images=images, fine=fine, class_ids=class_ids, masks=masks, classes=classes)

@@ -6,6 +6,7 @@ and where its attention lies, beside the same models untrained, regions without 
 """
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ import torch
 from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.partitions import RANDOM_PARTITIONS, drawn_by_pixels, grid_cells, random_cells
 from focusvit.model.presets import control
-from focusvit.predict.evaluate import tally
+from focusvit.runs.checkpoint import load_model
 from focusvit.runs.provenance import evidence
 from focusvit.train.config import TrainConfig
 from focusvit.train.learner import Learner
@@ -23,10 +24,11 @@ from focusvit.train.optim import OptimConfig
 from pipeline.commandline import parse
 from tests.benchmarks.model.attended import latent_attention, object_share, patch_map, token_attention
 from tests.benchmarks.report import RESULTS, save
-from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader
+from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import SETS, default_model
-from tests.benchmarks.study.study import train_config, trained
-from tests.benchmarks.transfer.object_scenes import CAMVID_OBJECTS, SHAPES, SIDE, Scenes, camvid_scenes, drawn_scenes
+from tests.benchmarks.study.study import train_config
+from tests.benchmarks.study.training import in_memory, train_on_arrays
+from tests.benchmarks.transfer.object_scenes import SIDE, Scenes, camvid_scenes, drawn_scenes
 from tests.benchmarks.transfer.object_tables import Row, agreement, differences, figures, picture
 from transfer.dense.data import nearest
 
@@ -118,12 +120,12 @@ def readers(
     return found
 
 
-def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes, num_classes: int) -> Iterator[list[Row]]:
+def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes) -> Iterator[list[Row]]:
     """Every model before and after training, looked at: all models of a seed, then the rows so far, then the next."""
     rows: dict[str, Row] = {}
     for seed in range(config.seeds):
         for title, values in models().items():
-            settings = recipe(replace(values, num_classes=num_classes), seed)
+            settings = recipe(replace(values, num_classes=len(train.classes)), seed)
             tokens = settings.model.tokens if settings.model.needs_maps else None
             learned, looked = train.data(tokens, "learned"), shown.data(tokens, "looked at")
             _measure_one(config, title, settings, learned.to(config.device), looked.to(config.device), shown, rows)
@@ -140,11 +142,11 @@ def _measure_one(
     """One model of one seed: its figures, untrained and trained, are added to its rows."""
     regions = region_maps(settings.model, looked)
     before = Learner(settings, torch.device(config.device)).model
-    model = trained(settings, learned, config.samples, config.device, title).model
-    scores = tally(
-        model, ArrayEvalLoader(looked, batch_size=100), num_samples=len(looked),
-        num_classes=settings.model.num_classes, device=config.device,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        scores, place = train_on_arrays(
+            settings, learned, looked, config.samples, of=in_memory(shown.classes), run_dir=folder, device=config.device
+        )
+        model, _ = load_model(place, torch.device(config.device))
     untrained = readers(before, title, looked, regions, shown.masks)
     for name, weights in readers(model, title, looked, regions, shown.masks).items():
         if name not in rows:
@@ -152,7 +154,7 @@ def _measure_one(
             if name == title:
                 alike = np.ones((len(looked), int(regions.max()) + 1))
                 rows[name].alike = agreement(alike, regions, shown.masks)
-        rows[name].trained.append({"top1": scores.metrics()["top1"], **agreement(weights, regions, shown.masks)})
+        rows[name].trained.append({"top1": scores["top1"], **agreement(weights, regions, shown.masks)})
         rows[name].untrained.append(agreement(untrained[name], regions, shown.masks))
 
 
@@ -161,15 +163,14 @@ def main(argv: list[str]) -> int:
     config = parse(BenchObjectsConfig, argv, prog="python -m tests.benchmarks objects")
     sys.stdout.write(f"bench objects: {len(models())} models, {config.seeds} seeds each\n")
     facts = evidence("python -m tests.benchmarks objects " + " ".join(argv), ("torch", "numpy", "fast-slic"))
-    classes = tuple(CAMVID_OBJECTS) if config.data else SHAPES
     title = "Windows of CamVid" if config.data else "Generated objects before clutter"
     name = config.name or ("objects-camvid" if config.data else "objects")
     train, shown = scenes_of(config)
-    for rows in measure(config, train, shown, len(classes)):
+    for rows in measure(config, train, shown):
         seeds = len(rows[0].trained)
         note = (
             f"{config.samples} training samples of {len(train.masks)} images, {seeds} seed{'s' * (seeds > 1)}; "
-            f"{len(shown.masks)} other images looked at; {len(classes)} classes: {', '.join(classes)}."
+            f"{len(shown.masks)} other images looked at; {len(shown.classes)} classes: {', '.join(shown.classes)}."
         )
         tables = (figures(title, rows, shown.masks, note), differences(title, rows))
         paths = save(name, tables, facts)

@@ -1,0 +1,69 @@
+"""Where a training's batches come from: the shards at a `data_uri`, or loaders that the caller brings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from focusvit.data.batch import Batch
+from focusvit.data.loader import EvalLoader, TrainLoader
+from pipeline.shards.dataset import Dataset
+
+from .config import TrainConfig
+
+
+class TrainBatches(Protocol):
+    """This rank's slice of each global batch, from `samples_seen` on; the training sets both numbers when it starts."""
+
+    samples_seen: int
+    total_samples: int | None
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class EvalBatches(Protocol):
+    """This rank's part of the eval split, each sample once over all ranks; iterated at every scoring."""
+
+    num_samples: int
+    num_classes: int
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaders:
+    """Batches, and the data set that they are of."""
+
+    data: Dataset
+    """tells sizes, classes and identities of the two splits that the config names"""
+    train: TrainBatches
+    eval: EvalBatches
+
+
+def of_shards(data: Dataset, config: TrainConfig, device: torch.device, rank: int, world_size: int) -> Loaders:
+    """The loaders that read, decode and augment the shards of `data`."""
+    tokens, with_maps, pin = config.model.tokens, config.model.needs_maps, device.type == "cuda"
+    train = TrainLoader(
+        data.split(config.data.train_split),
+        config.data,
+        seed=config.seed,
+        global_batch=config.global_batch,
+        token_budgets=config.token_budgets,
+        rank=rank,
+        world_size=world_size,
+        tokens=tokens,
+        with_maps=with_maps,
+        pin_memory=pin,
+    )
+    scored = EvalLoader(
+        data.split(config.data.eval_split),
+        config.data,
+        batch_size=max(1, min(256, config.micro_batch or config.global_batch // world_size)),
+        rank=rank,
+        world_size=world_size,
+        tokens=tokens,
+        with_maps=with_maps,
+        pin_memory=pin,
+    )
+    return Loaders(data=data, train=train, eval=scored)
