@@ -58,7 +58,7 @@ class Header:
     format: str
     width: int
     height: int
-    plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels
+    plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels of a sound file
     largest: int = 255  # the value that is white in such a file
     inverted: bool = False  # 0 is white
     planes: bool = False  # channels one after another
@@ -117,7 +117,7 @@ def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None
     rgb = _decode(data, header, config.depth)
     short = min(header.width, header.height)
     ext = "jpg" if header.format in _LOSSY else "png"
-    if header.plain and short <= config.target_px:
+    if header.plain and short <= config.target_px and _others_agree(data, rgb):
         return data, ext, rgb
     if short > config.target_px:
         scale = config.target_px / short
@@ -130,6 +130,19 @@ def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None
         raise BadImage(f"cannot be encoded again ({rgb.shape[1]}x{rgb.shape[0]} pixels)")
     encoded = stored.tobytes()
     return encoded, ext, rgb if ext == "png" else _decode(encoded, None)
+
+
+def _others_agree(data: bytes, rgb: np.ndarray) -> bool:
+    """Whether PIL, which most readers of shards decode with, sees these pixels too. It refuses some broken segments and
+    checksums that OpenCV passes over. Costs 0.4 ms at 256 px, 0.06 ms at 32 px.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            return np.array_equal(np.asarray(image.convert("RGB")), rgb)
+    except MemoryError:
+        raise
+    except Exception:  # PIL's readers raise many kinds
+        return False
 
 
 def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int, ...]) -> np.ndarray:

@@ -78,6 +78,51 @@ def test_odd_files_come_out_right(data: bytes, tolerance: float, ext: str) -> No
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored)).convert("RGB")), rgb)
 
 
+def _broken_crc(data: bytes, kind: bytes) -> bytes:
+    """The PNG with a wrong checksum of its first chunk of this kind."""
+    start = data.find(kind)
+    end = start + 4 + int.from_bytes(data[start - 4 : start], "big")
+    return data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :]
+
+
+BROKEN = {
+    "an unknown marker at the end": jpeg(0)[:-1] + b"\x22",
+    "no end marker": jpeg(0)[:-2],
+    "a segment cut at the end": jpeg(0)[:-2] + b"\xff\xe1\xff\xff",
+    "a marker among the pixels": jpeg(0)[:1129] + b"\xcc" + jpeg(0)[1130:],
+    "a comment of length 0": jpeg(0)[:2] + b"\xff\xfe\0\0" + jpeg(0)[2:],
+    "broken EXIF": jpeg(0)[:2] + b"\xff\xe1\0\x10Exif\0\0MM\0*\xff\xff\xff\xff" + jpeg(0)[2:],
+    "a second image behind": jpeg(0) + jpeg(1),
+    "half of the pixels zero": jpeg(0)[:900] + bytes(len(jpeg(0)) - 900),
+    "wrong checksum of pixels": _broken_crc(png(0), b"IDAT"),
+    "wrong checksum of the end": _broken_crc(png(0), b"IEND"),
+    "png cut before its end": png(0)[:-12],
+    "png with bytes behind": png(0) + b"trailing",
+    "gif cut": _saved(SMALL, "GIF", "P")[:-9],
+    "webp with bytes behind": _saved(SMALL, "WEBP") + b"trailing",
+    "bmp cut": _saved(SMALL, "BMP")[:-9],
+    "tiff cut": _saved(SMALL, "TIFF")[:-40],
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_broken_files_are_refused_or_every_reader_sees_the_same(data: bytes) -> None:
+    """PIL stands for the readers of shards; what it refuses or sees otherwise must not be stored as it came."""
+    try:
+        stored, _, rgb = prepare_image(data, ImageConfig())
+    except BadImage:
+        return
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored)).convert("RGB")), rgb)
+
+
+def test_a_jpeg_that_only_opencv_takes_is_encoded_again() -> None:
+    data = BROKEN["an unknown marker at the end"]
+    with pytest.raises(OSError, match="broken data stream"):
+        Image.open(io.BytesIO(data)).load()
+    stored, ext, rgb = prepare_image(data, ImageConfig(quality=95))
+    assert ext == "jpg" and stored != data and np.abs(rgb.astype(int) - decode_image(jpeg(0))).mean() < 4
+
+
 def _png_header(width: int, height: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + png(0)[33:]
