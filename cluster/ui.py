@@ -62,10 +62,10 @@ def server_command(config: UiConfig) -> list[str]:
 def check_port(host: str, port: int) -> None:
     """Raises UsageError when the server could not listen: its own message would come after seconds, in a traceback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            trial.bind((host, port))
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {host}:{port} ({(error.strerror or str(error)).lower()}). Another server may be "

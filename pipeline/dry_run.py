@@ -16,7 +16,7 @@ from .sources import Reader
 _IMAGES = 48  # 1 s; the spread of photo sizes leaves about 10 % of error
 
 
-def probe(
+def estimate(
     plan: Plan, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig, *, workers: int
 ) -> dict[str, Any]:
     """Estimate of a run, from images at even distances in the plan: time (s) with `workers`, storage (bytes)."""
@@ -39,7 +39,7 @@ def probe(
     total_bytes = int(np.mean(sizes) * plan.num_samples) + ends if sizes else 0
     text = (
         f"dry run: {plan.num_samples} images, {len(plan.classes)} classes, {plan.num_shards} shards; "
-        f"from {len(rows)} probed images ({len(bad)} bad): {per_image * 1e3:.1f} ms an image, about "
+        f"from {len(rows)} timed images ({len(bad)} bad): {per_image * 1e3:.1f} ms an image, about "
         f"{_duration(total_s)} with {max(1, workers)} workers, about {total_bytes / 1e6:.1f} MB of shards. "
         f"Nothing was written."
     )
@@ -53,7 +53,7 @@ def probe(
         "ms_per_image": round(per_image * 1e3, 3),
         "estimated_s": round(total_s, 1),
         "estimated_bytes": total_bytes,
-        "probed": len(rows),
+        "timed": len(rows),
         "bad": bad,
         "text": text,
     }

@@ -14,7 +14,7 @@ from pipeline.image.image import ImageConfig
 from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
 from pipeline.plan.plan import Plan, make_plan, save_plan
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.sidecar import read_sidecar
@@ -22,7 +22,7 @@ from pipeline.sources.ilsvrc import diagnosis
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .commandline import parse
-from .dry_run import probe
+from .dry_run import estimate
 from .errors import DataError
 from .io import storage
 from .sources import Source, detect, resolve_source
@@ -121,19 +121,19 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:
         _say_plan(say, config, source, plan, out, finished=0)
-        return probe(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
-    tasks = list(_tasks(config, source, plan, out, description))
-    finished = _finished(tasks, out)
+        return estimate(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
+    specs = list(_specs(config, source, plan, out, description))
+    finished = _finished(specs, out)
     _say_plan(say, config, source, plan, out, len(finished))
     if not plan_is_stored:
         save_plan(plan_uri(out, plan.split), plan, description)
     clear_leftovers(out, plan.split)
     started = time.perf_counter()
-    todo = [task for task in tasks if task.shard not in finished]
+    todo = [spec for spec in specs if spec.shard not in finished]
     bad = [sample for skipped in finished.values() for sample in skipped]
     num_new = _build(config, plan, todo, bad)
     _settle_errors(config, out, plan.split, bad)
-    info = finish_split(out, plan, description, tasks)
+    info = finish_split(out, plan, description, specs)
     seconds = time.perf_counter() - started
     return Summary(
         out=out,
@@ -155,12 +155,12 @@ def _num_workers(config: PreprocessConfig) -> int:
     return config.workers if config.workers is not None else len(os.sched_getaffinity(0))
 
 
-def _tasks(
+def _specs(
     config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
-) -> Iterator[ShardTask]:
+) -> Iterator[ShardSpec]:
     reader = source.reader()
     for shard in range(plan.num_shards):
-        yield ShardTask(
+        yield ShardSpec(
             out=out,
             split=plan.split,
             shard=shard,
@@ -173,12 +173,12 @@ def _tasks(
         )
 
 
-def _finished(tasks: list[ShardTask], out: str) -> dict[int, list[dict[str, Any]]]:
+def _finished(specs: list[ShardSpec], out: str) -> dict[int, list[dict[str, Any]]]:
     """The skipped samples of each shard that needs no work."""
     present = set(storage.list_names(storage.join(out, STATE_FOLDER, "shards")))
-    known = [task for task in tasks if task.name.replace(".tar", ".json") in present]
+    known = [spec for spec in specs if spec.name.replace(".tar", ".json") in present]
     sidecars = in_parallel(read_sidecar, known)
-    return {task.shard: sidecar["skipped"] for task, sidecar in zip(known, sidecars) if sidecar}
+    return {spec.shard: sidecar["skipped"] for spec, sidecar in zip(known, sidecars) if sidecar}
 
 
 def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
@@ -201,8 +201,8 @@ def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, ou
         say(f"resume   {finished} of {num_shards} shards are finished and kept")
 
 
-def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardTask], bad: list[dict[str, Any]]) -> int:
-    """Run the tasks that are left, appending bad samples to `bad`; returns how many images were prepared."""
+def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardSpec], bad: list[dict[str, Any]]) -> int:
+    """Build the shards that are left, appending bad samples to `bad`; returns how many images were prepared."""
     from pipeline.shards.executors import run_local, run_ray
 
     _check_limit(config, bad)  # those that an earlier run left out count too

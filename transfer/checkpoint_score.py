@@ -26,7 +26,7 @@ SHOTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreJob:
+class ScoreSpec:
     """One checkpoint on one task, as values that travel to another process."""
 
     checkpoint: str
@@ -37,30 +37,30 @@ class ScoreJob:
     seed: int = 0
 
 
-def score_checkpoint(job: ScoreJob) -> dict[str, float]:
+def score_checkpoint(spec: ScoreSpec) -> dict[str, float]:
     """Points of curves, such as transfer/digits/knn, each with the ends of its 95 % interval, and chance.
 
     Raises UsageError, DataError when task and checkpoint do not belong together.
     """
-    dataset = open_dataset(job.task.uri)
-    split = dataset.split(job.task.train)
+    dataset = open_dataset(spec.task.uri)
+    split = dataset.split(spec.task.train)
     check_labelled(split)
-    model, record = load_model(job.checkpoint)
+    model, record = load_model(spec.checkpoint)
     if model.config.needs_maps:
         check_superpixels(record, dataset)
-    rows = np.sort(np.random.default_rng(job.seed).permutation(split.num_samples)[: job.max_samples])
+    rows = np.sort(np.random.default_rng(spec.seed).permutation(split.num_samples)[: spec.max_samples])
     part = dataclasses.replace(split, index=split.index[rows])
     tokens = model.config.tokens
     batches = eval_loader(
-        part, data_config(record, 0), batch_size=job.batch_size, tokens=tokens, with_maps=model.config.needs_maps
+        part, data_config(record, 0), batch_size=spec.batch_size, tokens=tokens, with_maps=model.config.needs_maps
     )
     if not model.config.needs_maps:
         batches = (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)  # type: ignore[assignment]
     found = list(model_features(model, batches, "cpu"))
     values = np.concatenate([features for _, features in found])[np.argsort(np.concatenate([ids for ids, _ in found]))]
     samples = Labelled(values=values, class_ids=part.class_ids.astype(np.int64), num_classes=len(dataset.classes))
-    bank, scored = hold_out(samples.class_ids, HELD_OUT_SHARE, job.seed)
-    return {f"transfer/{job.task.name}/{name}": value for name, value in _scores(samples, bank, scored).items()}
+    bank, scored = hold_out(samples.class_ids, HELD_OUT_SHARE, spec.seed)
+    return {f"transfer/{spec.task.name}/{name}": value for name, value in _scores(samples, bank, scored).items()}
 
 
 def _scores(samples: Labelled, bank: np.ndarray, scored: np.ndarray) -> dict[str, float]:

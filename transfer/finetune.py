@@ -34,8 +34,8 @@ from transfer.features.features import weights_hash
 from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score
-from transfer.tasks.job import Job, Outcome
 from transfer.tasks.result import Result, result_key
+from transfer.tasks.spec import Outcome, WorkSpec
 from transfer.tasks.subset import write_subset
 
 from .protocols import metrics
@@ -103,23 +103,23 @@ def train_here(config: TrainConfig, data_uri: str, run_dir: str, device: str) ->
     train(config, data_uri=data_uri, run_dir=run_dir, device=device)
 
 
-def run_finetune(job: Job, settings: FineTune, train: Train = train_here) -> Outcome:
+def run_finetune(spec: WorkSpec, settings: FineTune, train: Train = train_here) -> Outcome:
     """Fine-tune on one task. Never raises for what the task or its data did: that becomes its list of failures."""
     try:
-        return _FineTuneRun(job, settings, train).run()
+        return _FineTuneRun(spec, settings, train).run()
     except (UsageError, DataError, ValueError, OSError) as error:
-        return Outcome(task=job.task, failures=[f"{job.task.name}, finetune: {error}"])
+        return Outcome(task=spec.task, failures=[f"{spec.task.name}, finetune: {error}"])
     except Exception as error:  # a lost worker must not take the tables of the other tasks along
-        log.exception("fine-tuning on %s failed", job.task.name)
-        return Outcome(task=job.task, failures=[f"{job.task.name}, finetune: {type(error).__name__}: {error}"])
+        log.exception("fine-tuning on %s failed", spec.task.name)
+        return Outcome(task=spec.task, failures=[f"{spec.task.name}, finetune: {type(error).__name__}: {error}"])
 
 
 class _FineTuneRun:
     """The sweep on one task, with what its steps share."""
 
-    def __init__(self, job: Job, settings: FineTune, train: Train) -> None:
-        self.job, self.settings, self.train = job, settings, train
-        self.run_of_task = TaskRun(job)
+    def __init__(self, spec: WorkSpec, settings: FineTune, train: Train) -> None:
+        self.spec, self.settings, self.train = spec, settings, train
+        self.run_of_task = TaskRun(spec)
         self.task = self.run_of_task.task
 
     def run(self) -> Outcome:
@@ -133,7 +133,7 @@ class _FineTuneRun:
         found = of.results.find(key)
         if found is not None:
             return dataclasses.replace(outcome, rows=found, notes=self._notes(found), num_skipped=1)
-        folder = storage.join(self.job.out, "finetune", key[:16])
+        folder = storage.join(self.spec.out, "finetune", key[:16])
         started = time.perf_counter()
         data = self._data(storage.join(folder, "data"))
         lr, decay, held_out, diverged = self._choose(folder, data)
@@ -162,7 +162,7 @@ class _FineTuneRun:
                 "settings": dataclasses.asdict(self.settings),
                 "data": dataclasses.asdict(of.data) | {"loader_workers": 0},
                 "held_out_share": HELD_OUT_SHARE,
-                "seed": self.job.seed,
+                "seed": self.spec.seed,
             }
         )
 
@@ -186,7 +186,7 @@ class _FineTuneRun:
         for lr, decay in itertools.product(self.settings.learning_rates, self.settings.layer_decays):
             place = storage.join(folder, f"lr{lr:g}-decay{decay:g}")
             try:
-                self._trained(place, data, lr, decay, FIT, seed=self.job.seed)
+                self._trained(place, data, lr, decay, FIT, seed=self.spec.seed)
             except DivergedError as error:
                 diverged.append(f"lr {lr:g} x decay {decay:g}")
                 last = error
@@ -203,24 +203,24 @@ class _FineTuneRun:
     def _trained(self, place: str, data: str, lr: float, decay: float, split: str, seed: int) -> None:
         num_samples = open_dataset(data).split(split).num_samples
         config = self.settings.config(self.run_of_task, num_samples, lr, decay, split, seed)
-        self.train(config, data, place, self.job.device)
+        self.train(config, data, place, self.spec.device)
 
     def _final(self, folder: str, data: str, lr: float, decay: float, seed: int) -> np.ndarray:
         """Test logits float32 (N, C) of one training on all training samples. Labels are not looked at."""
         place = storage.join(folder, f"final-{seed}")
-        self._trained(place, data, lr, decay, ALL, seed=self.job.seed + seed)
+        self._trained(place, data, lr, decay, ALL, seed=self.spec.seed + seed)
         latest = RunDir(place).latest()
         assert latest is not None
-        model, _ = load_model(RunDir(place).checkpoint_uri(latest), self.job.device)
+        model, _ = load_model(RunDir(place).checkpoint_uri(latest), self.spec.device)
         with_maps = model.config.needs_maps
         batches = eval_loader(
-            self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.job.batch_size,
+            self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.spec.batch_size,
             tokens=self.run_of_task.budget if with_maps else None, with_maps=with_maps,
         )  # fmt: skip
         with torch.inference_mode():
             found = []
             for batch in batches:
-                here = batch.to(self.job.device)
+                here = batch.to(self.spec.device)
                 found.append(model(here.images, here.maps, self.run_of_task.budget).float().cpu().numpy())
         return np.concatenate(found)
 

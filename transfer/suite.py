@@ -17,10 +17,10 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from transfer.report.logbook import Logbook
 from transfer.report.table import csv_table, markdown_table, text_table
-from transfer.tasks.job import Job, MapTasks, Outcome, in_turn
 from transfer.tasks.known_tasks import parse_task
 from transfer.tasks.plain_vit import as_checkpoint
 from transfer.tasks.prepare import prepared
+from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 from transfer.tasks.task import Task
 
 from .finetune import Train, published, run_finetune, train_here
@@ -91,28 +91,28 @@ def main(argv: list[str]) -> int:
 
 
 def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = train_here) -> int:
-    """Run a suite. `map_tasks(work, jobs)` schedules the tasks (here: one after another), `train` fine-tunes."""
+    """Run a suite. `map_tasks(work, specs)` schedules the tasks (here: one after another), `train` fine-tunes."""
     tasks, missing = _tasks(config)
-    jobs = _jobs(config, tasks)
-    record = load_checkpoint(jobs[0].checkpoint)
+    specs = _specs(config, tasks)
+    record = load_checkpoint(specs[0].checkpoint)
     tracking_uri = default_tracking_uri(config.tracking_uri or None)
     say = sys.stderr.write if config.json else sys.stdout.write
     say(
-        f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(jobs)} tasks: "
-        f"{', '.join(task.name for task in tasks)}\n"
+        f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(specs)} "
+        f"tasks: {', '.join(task.name for task in tasks)}\n"
         f"results to {storage.resolve(config.out)}, runs to {storage.without_password(tracking_uri)}, "
-        f"device {jobs[0].device}\n"
+        f"device {specs[0].device}\n"
     )
     for line in missing:
         say(f"left out: {line}\n")
     started = time.perf_counter()
-    jobs, outcomes = _prepared(jobs, record, storage.resolve(config.out), say)
+    specs, outcomes = _prepared(specs, record, storage.resolve(config.out), say)
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
         for outcome in outcomes:
             logbook.add(outcome)
         for outcome in tqdm(
-            _outcomes(config, jobs, map_tasks, train),
-            total=len(jobs) * (1 + config.finetune),
+            _outcomes(config, specs, map_tasks, train),
+            total=len(specs) * (1 + config.finetune),
             desc="tasks",
             unit="task",
         ):
@@ -129,30 +129,30 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
 
 
 def _prepared(
-    jobs: list[Job], record: Checkpoint, out: str, say: Callable[[str], object]
-) -> tuple[list[Job], list[Outcome]]:
-    """The jobs, each on shards; and the outcomes of those whose images could not be prepared."""
+    specs: list[WorkSpec], record: Checkpoint, out: str, say: Callable[[str], object]
+) -> tuple[list[WorkSpec], list[Outcome]]:
+    """The specs, each of a task on shards; and the outcomes of those whose images could not be prepared."""
     ready, failed = [], []
-    for job in jobs:
+    for spec in specs:
         try:
-            ready.append(dataclasses.replace(job, task=prepared(job.task, record, out, say)))
+            ready.append(dataclasses.replace(spec, task=prepared(spec.task, record, out, say)))
         except (UsageError, DataError) as error:
-            failed.append(Outcome(task=job.task, failures=[f"{job.task.name}: {error}"]))
+            failed.append(Outcome(task=spec.task, failures=[f"{spec.task.name}: {error}"]))
     return ready, failed
 
 
-def _outcomes(config: TransferConfig, jobs: list[Job], map_tasks: MapTasks, train: Train) -> Iterator[Outcome]:
+def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks, train: Train) -> Iterator[Outcome]:
     """What became of each task; then of each fine-tuning, one after another: a training uses all there is."""
     outcomes = []
-    for outcome in map_tasks(run_task, jobs):
+    for outcome in map_tasks(run_task, specs):
         outcomes.append(outcome)
         yield outcome
     if config.finetune:
         settings = published(config.suite, config.finetune_steps)
         measured = {outcome.task.name for outcome in outcomes if outcome.rows and outcome.task.metric != "miou"}
-        for job in jobs:
-            if job.task.name in measured:
-                yield run_finetune(job, settings, train)
+        for spec in specs:
+            if spec.task.name in measured:
+                yield run_finetune(spec, settings, train)
 
 
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
@@ -181,14 +181,14 @@ def _with_ignored(task: Task, text: str) -> Task:
     return dataclasses.replace(task, ignore=tuple(int(part) for part in text.split(",")))
 
 
-def _jobs(config: TransferConfig, tasks: list[Task]) -> list[Job]:
+def _specs(config: TransferConfig, tasks: list[Task]) -> list[WorkSpec]:
     out = storage.resolve(config.out)
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
     checkpoint = as_checkpoint(storage.resolve(config.checkpoint), out)
     return [
-        Job(
+        WorkSpec(
             task=task,
             checkpoint=checkpoint,
             suite=config.suite,

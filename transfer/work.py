@@ -27,8 +27,8 @@ from transfer.features.sealed import SealedTest
 from transfer.protocols.multilabel_protocols import is_multilabel
 from transfer.protocols.protocol import Fitted, Labelled, Skipped
 from transfer.protocols.scoring import score
-from transfer.tasks.job import Job, Outcome, limit_note
 from transfer.tasks.result import Result, ResultStore, result_key
+from transfer.tasks.spec import Outcome, WorkSpec, limit_note
 from transfer.tasks.subset import limited
 
 from .protocols import multilabel_protocols as multilabel
@@ -38,29 +38,29 @@ log = logging.getLogger(__name__)
 HELD_OUT_SHARE = 0.1
 
 
-def run_task(job: Job) -> Outcome:
+def run_task(spec: WorkSpec) -> Outcome:
     """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
     try:
-        return TaskRun(job).run() if not _is_dense(job) else _run_dense(job)
+        return TaskRun(spec).run() if not _is_dense(spec) else _run_dense(spec)
     except (UsageError, DataError, ValueError, OSError) as error:
-        return Outcome(task=job.task, failures=[f"{job.task.name}: {error}"])
+        return Outcome(task=spec.task, failures=[f"{spec.task.name}: {error}"])
     except Exception as error:  # the other tasks go on; the trace is for whoever repairs this one
-        log.exception("task %s failed", job.task.name)
-        return Outcome(task=job.task, failures=[f"{job.task.name}: {type(error).__name__}: {error}"])
+        log.exception("task %s failed", spec.task.name)
+        return Outcome(task=spec.task, failures=[f"{spec.task.name}: {type(error).__name__}: {error}"])
 
 
-def _is_dense(job: Job) -> bool:
-    dataset = open_dataset(job.task.uri)
-    return is_dense(dataset.split(job.task.with_splits(dataset).test))
+def _is_dense(spec: WorkSpec) -> bool:
+    dataset = open_dataset(spec.task.uri)
+    return is_dense(dataset.split(spec.task.with_splits(dataset).test))
 
 
-def _run_dense(job: Job) -> Outcome:
-    dataset = open_dataset(job.task.uri)
-    task = dataclasses.replace(job.task.with_splits(dataset), metric="miou")
-    model, record = load_model(job.checkpoint, job.device)
+def _run_dense(spec: WorkSpec) -> Outcome:
+    dataset = open_dataset(spec.task.uri)
+    task = dataclasses.replace(spec.task.with_splits(dataset), metric="miou")
+    model, record = load_model(spec.checkpoint, spec.device)
     if model.config.needs_maps:
         check_superpixels(record, dataset)
-    run = DenseTaskRun(job, dataset, task, model)
+    run = DenseTaskRun(spec, dataset, task, model)
     rows, failures = run.run()
     return Outcome(
         task=task,
@@ -69,29 +69,29 @@ def _run_dense(job: Job) -> Outcome:
         num_skipped=run.num_skipped,
         features_s=run.features_s,
         data_identity=run.test.identity,
-        notes=limit_note(job, task.name),
+        notes=limit_note(spec, task.name),
     )
 
 
 class TaskRun:
     """The steps of one task, with what they share."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.dataset: Dataset = open_dataset(job.task.uri)
-        self.task = job.task.with_splits(self.dataset)
+    def __init__(self, spec: WorkSpec) -> None:
+        self.spec = spec
+        self.dataset: Dataset = open_dataset(spec.task.uri)
+        self.task = spec.task.with_splits(self.dataset)
         whole = {name: self.dataset.split(name) for name in self._part_names()}
-        self.splits = {name: limited(split, job.max_samples, job.seed) for name, split in whole.items()}
+        self.splits = {name: limited(split, spec.max_samples, spec.seed) for name, split in whole.items()}
         self.multilabel = is_multilabel(self.splits[self.task.test])
         if self.multilabel:
             self.task = dataclasses.replace(self.task, metric="map")
         self.truth = {name: self._truth(split) for name, split in self.splits.items()}
-        self.model, self.record = load_model(job.checkpoint, job.device)
+        self.model, self.record = load_model(spec.checkpoint, spec.device)
         if self.model.config.needs_maps:
             check_superpixels(self.record, self.dataset)
-        self.data: DataConfig = data_config(self.record, job.loader_workers)
-        self.store = FeatureStore(Path(job.features_folder))
-        self.results = ResultStore(job.out)
+        self.data: DataConfig = data_config(self.record, spec.loader_workers)
+        self.store = FeatureStore(Path(spec.features_folder))
+        self.results = ResultStore(spec.out)
         self.outcome = Outcome(task=self.task, notes=self._notes(), data_identity=self.splits[self.task.test].identity)
         self.features_s = 0.0
         self.num_skipped = 0
@@ -99,7 +99,7 @@ class TaskRun:
 
     def run(self) -> Outcome:
         """Every source of features through every protocol that suits it."""
-        for features in ("checkpoint", "random", "pixels") if self.job.baselines else ("checkpoint",):
+        for features in ("checkpoint", "random", "pixels") if self.spec.baselines else ("checkpoint",):
             for protocol in self._protocols(features):
                 try:
                     self.outcome.rows.extend(self._measure(features, protocol))
@@ -111,8 +111,8 @@ class TaskRun:
 
     def _protocols(self, features: str) -> list[Any]:
         if self.multilabel:
-            return list(multilabel.protocols(features, self.job.device))
-        return list(protocols_of(self.job.suite, features, self.job.device, self.job.seed))
+            return list(multilabel.protocols(features, self.spec.device))
+        return list(protocols_of(self.spec.suite, features, self.spec.device, self.spec.seed))
 
     def _truth(self, split: Split) -> np.ndarray:
         """Class ids int64 (N,), or for multi-label tasks bool (N, C). Raises UsageError, DataError."""
@@ -137,7 +137,7 @@ class TaskRun:
                 "protocol": protocol.name,
                 "settings": dataclasses.asdict(protocol) | {"device": ""},  # type: ignore[call-overload]
                 "held_out_share": HELD_OUT_SHARE,
-                "seed": self.job.seed,
+                "seed": self.spec.seed,
             }
         )
         found = self.results.find(key)
@@ -188,8 +188,8 @@ class TaskRun:
         num, task = len(self.truth[self.task.train]), self.task
         if task.num_rows or self.multilabel:
             count = max(1, round(HELD_OUT_SHARE * num))
-            return draw_parts(num, task.num_rows or (num - count, count), self.job.seed)
-        return hold_out(self.truth[task.train], HELD_OUT_SHARE, self.job.seed)
+            return draw_parts(num, task.num_rows or (num - count, count), self.spec.seed)
+        return hold_out(self.truth[task.train], HELD_OUT_SHARE, self.spec.seed)
 
     def _values(self, features: str, key: FeatureKey, split: Split) -> np.ndarray:
         found = self.store.find(key)
@@ -199,12 +199,12 @@ class TaskRun:
         tokens = self.budget
         with_maps = features != "pixels" and self.model.config.needs_maps
         batches = eval_loader(
-            split, self.data, batch_size=self.job.batch_size, tokens=tokens if with_maps else None, with_maps=with_maps
+            split, self.data, batch_size=self.spec.batch_size, tokens=tokens if with_maps else None, with_maps=with_maps
         )
         if features == "pixels":
             parts = pixel_features(batches)
         else:
-            parts = model_features(self._network(features), _with_tokens(batches, tokens, with_maps), self.job.device)
+            parts = model_features(self._network(features), _with_tokens(batches, tokens, with_maps), self.spec.device)
         values = self.store.put(key, parts, split.num_samples)
         self.features_s += time.perf_counter() - started
         return values
@@ -220,7 +220,7 @@ class TaskRun:
     @property
     def budget(self) -> int | None:
         """Tokens an image; None for a plain ViT."""
-        return self.job.tokens or self.model.config.tokens
+        return self.spec.tokens or self.model.config.tokens
 
     def _network(self, features: str) -> FocusViT:
         """The checkpoint's model, or one of the same shape that has learned nothing."""
@@ -228,14 +228,14 @@ class TaskRun:
             return self.model
         if not hasattr(self, "_untrained"):
             state = torch.random.get_rng_state()
-            torch.manual_seed(self.job.seed)
-            self._untrained = FocusViT(self.model.config).to(self.job.device).eval()
+            torch.manual_seed(self.spec.seed)
+            self._untrained = FocusViT(self.model.config).to(self.spec.device).eval()
             torch.random.set_rng_state(state)
         return self._untrained
 
     def _notes(self) -> list[str]:
         """What a reader must know to judge the numbers."""
-        drawn = limit_note(self.job, self.task.name)
+        drawn = limit_note(self.spec, self.task.name)
         if self.multilabel:
             return drawn
         names = self.dataset.classes

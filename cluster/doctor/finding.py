@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it. `doctor` and the probe before a job speak in these."""
+"""What a check found, and what to do about it. `doctor` and the check of the nodes before a job speak in these."""
 
 import json
 from collections.abc import Iterable

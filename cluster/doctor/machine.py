@@ -133,10 +133,10 @@ def check_ports(ports: dict[str, int]) -> list[Finding]:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            trial.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True

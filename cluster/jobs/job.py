@@ -1,6 +1,7 @@
 """What runs on the cluster: `python -m cluster.jobs.job VERB ...`, the entry of every submitted job and of a RayJob.
 
-Probe first, then the verb, in one process that is already connected: the verb finds Ray initialised and uses it.
+The nodes are checked first, then comes the verb, in one process that is already connected: the verb finds Ray
+initialised and uses it.
 """
 
 import io
@@ -19,7 +20,7 @@ from focusvit import cli
 from pipeline.errors import UsageError
 
 from .environment import SETUP_HOOK, load_secrets
-from .node_probe import probe_cluster
+from .node_check import check_nodes
 from .package import checkout_root, fingerprint
 from .places import SPREAD, check_for_job, places_of, tracking_uri_of
 from .worker_log import start_driver
@@ -33,7 +34,7 @@ class JobSpec:
 
     fingerprint: str
     tracking_uri: str | None
-    probe: bool = True
+    check_nodes: bool = True
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -60,7 +61,7 @@ class ProgressLog(io.TextIOBase):
 
 
 def main(argv: list[str]) -> int:
-    """Exit codes are those of the verb; 1 when the probe finds something broken."""
+    """Exit codes are those of the verb; 1 when the check of the nodes finds something broken."""
     load_secrets()
     try:
         spec = _spec(argv)
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     # After ray.init, whose own handler would leave at once: the verb may still have a run to close.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.stderr = ProgressLog(sys.stderr)  # type: ignore[assignment]
-    if spec.probe and not _probe(argv, spec):
+    if spec.check_nodes and not _checked(argv, spec):
         return 1
     return cli.main(argv)
 
@@ -96,17 +97,17 @@ def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _probe(argv: list[str], spec: JobSpec) -> bool:
+def _checked(argv: list[str], spec: JobSpec) -> bool:
     """Print what the nodes differ in; True when the verb may start."""
-    findings = probe_cluster(places_of(argv), spec.fingerprint, all_nodes=argv[0] in SPREAD)
+    findings = check_nodes(places_of(argv), spec.fingerprint, all_nodes=argv[0] in SPREAD)
     if spec.tracking_uri:
         import ray
 
         num_nodes = sum(node["Alive"] for node in ray.nodes())
         findings += check_tracking(spec.tracking_uri, num_nodes)
-    sys.stderr.write("probe of the cluster\n" + as_text(findings))
+    sys.stderr.write("check of the nodes\n" + as_text(findings))
     if num_broken(findings):
-        sys.stderr.write("the job stops before its work: correct what is broken, or submit with --no-probe\n")
+        sys.stderr.write("the job stops before its work: correct what is broken, or submit with --no-check-nodes\n")
         return False
     return True
 

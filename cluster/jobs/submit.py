@@ -44,7 +44,7 @@ class SubmitConfig:
     """Name of the job; default: verb, time and four random characters."""
     env: tuple[str, ...] = ()
     """More variables for the job: NAME to pass this machine's value, or NAME=VALUE."""
-    probe: bool = True
+    check_nodes: bool = True
     """Compare code, versions, CPUs and storage of all nodes before the work starts."""
     python: str = "python"
     """Interpreter on the nodes that has the packages."""
@@ -91,7 +91,7 @@ def make_job(config: SubmitConfig, argv: list[str], root: Path) -> Job:
     return Job(
         name=config.name or f"{verb}-{stamp}-{secrets.token_hex(2)}",
         entrypoint=shlex.join([config.python, "-m", "cluster.jobs.job", *argv]),
-        spec=JobSpec(fingerprint=fingerprint(root), tracking_uri=tracking, probe=config.probe),
+        spec=JobSpec(fingerprint=fingerprint(root), tracking_uri=tracking, check_nodes=config.check_nodes),
         plain=plain,
         secret=secret,
         num_cpus=config.entrypoint_cpus,

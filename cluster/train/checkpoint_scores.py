@@ -15,7 +15,7 @@ from typing import Any
 from focusvit.runs.run_dir import MetricsLog, RunDir
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
-from transfer.checkpoint_score import ScoreJob, score_checkpoint
+from transfer.checkpoint_score import ScoreSpec, score_checkpoint
 from transfer.tasks.known_tasks import parse_task
 from transfer.tasks.task import Task
 
@@ -97,8 +97,8 @@ class _Scorer:
                 self._log.flush()
             if self._waiting:
                 samples, place = self._waiting.popleft()
-                job = ScoreJob(checkpoint=place, task=self._task)
-                self._running = (samples, place, ray.remote(num_cpus=1, max_retries=1)(score_checkpoint).remote(job))
+                spec = ScoreSpec(checkpoint=place, task=self._task)
+                self._running = (samples, place, ray.remote(num_cpus=1, max_retries=1)(score_checkpoint).remote(spec))
         except Exception as error:  # the training must not notice
             self._say(f"the checkpoint at {samples} samples was not scored ({_first_line(error)})")
 

@@ -1,6 +1,6 @@
 """`focusvit transfer`: the suite with Ray around it: tasks side by side, and fine-tuning on any number of workers.
 
-Without either it runs in this process and Ray is never started. The work of a task is a pure function of its job
+Without either it runs in this process and Ray is never started. The work of a task is a pure function of its spec
 (`transfer.work.run_task`); this only places it.
 """
 
@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.io import storage
 from transfer.finetune import Train, train_here
 from transfer.suite import TransferConfig, run
-from transfer.tasks.job import Job, MapTasks, Outcome, in_turn
+from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 
 from .launch import LaunchConfig, worker_range
 from .pretrain import train_on_ray
@@ -50,30 +50,30 @@ def main(argv: list[str]) -> int:
 def _side_by_side(config: TransferLaunch) -> MapTasks:
     """`map_tasks` on Ray. A task whose worker dies becomes a failure of that task; the others go on."""
 
-    def map_tasks(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def map_tasks(work: Callable[[WorkSpec], Outcome], specs: Sequence[WorkSpec]) -> Iterator[Outcome]:
         with ray_session(config.ray_address):
             import ray
 
             _check_places(config, ray.nodes())
-            most = min(config.tasks_at_once, len(jobs))
-            needs = task_needs(ray.nodes(), most, with_gpu=jobs[0].device != "cpu")
+            most = min(config.tasks_at_once, len(specs))
+            needs = task_needs(ray.nodes(), most, with_gpu=specs[0].device != "cpu")
             # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
             remote = ray.remote(max_retries=0, **needs)(work)
-            waiting = list(jobs)
-            running: dict[Any, Job] = {}
+            waiting = list(specs)
+            running: dict[Any, WorkSpec] = {}
             while waiting or running:
                 while waiting and len(running) < most:
-                    job = waiting.pop(0)
-                    running[remote.remote(job)] = job
+                    spec = waiting.pop(0)
+                    running[remote.remote(spec)] = spec
                 (ready,), _ = ray.wait(list(running), num_returns=1)
-                job = running.pop(ready)
+                spec = running.pop(ready)
                 try:
                     yield ray.get(ready)
                 except ray.exceptions.RayError as error:
                     lines = str(error).strip().splitlines() or [type(error).__name__]
                     said = isinstance(error, ray.exceptions.RayTaskError)  # an error of the work, its text comes last
                     reason = f"failed on Ray: {lines[-1]}" if said else f"its Ray worker died ({lines[0]})"
-                    yield Outcome(task=job.task, failures=[f"{job.task.name}: {reason}"])
+                    yield Outcome(task=spec.task, failures=[f"{spec.task.name}: {reason}"])
 
     return map_tasks
 

@@ -25,13 +25,13 @@ from .batch import Batch
 from .config import DataConfig
 from .loader import batches_of
 from .order import key_of, rank_slice
-from .reader import SampleReader, Task
+from .reader import BatchSpec, SampleReader
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp")
 
 
 @dataclass(frozen=True)
-class ForeignTask(Task):
+class ForeignSpec(BatchSpec):
     """A task that carries its samples as webdataset gave them: bytes by suffix."""
 
     rows: tuple[dict[str, Any], ...] = ()
@@ -45,10 +45,10 @@ class ForeignReader(SampleReader):
         self._superpixels = superpixels
         self._rows: tuple[dict[str, Any], ...] = ()
 
-    def __getitem__(self, task: Task) -> Batch:
-        assert isinstance(task, ForeignTask)
-        self._rows = task.rows
-        return super().__getitem__(task)
+    def __getitem__(self, spec: BatchSpec) -> Batch:
+        assert isinstance(spec, ForeignSpec)
+        self._rows = spec.rows
+        return super().__getitem__(spec)
 
     def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
         """A sample that does not decode is replaced by the next of the batch that does."""
@@ -147,7 +147,7 @@ class ForeignLoader:
                 raise DataError(f"no sample in {len(self._tars)} tars, of which {tars[0]} is one.")
             epoch += 1
 
-    def _tasks(self) -> Iterator[ForeignTask]:
+    def _specs(self) -> Iterator[ForeignSpec]:
         start = self.samples_seen
         stream = islice(self._stream(), start, None)
         first, last = self._slice
@@ -157,7 +157,7 @@ class ForeignLoader:
             if self._data.mix.on:  # the partner of a sample is the next one of the global batch
                 mine.append(rows[last % self.global_batch])
             positions = np.arange(start + first, start + last) if self._data.mix.on else np.empty(0, np.int64)
-            yield ForeignTask(
+            yield ForeignSpec(
                 np.array([key_of("sample", row["__key__"]) for _, row in mine]),
                 np.array([epoch for epoch, _ in mine]),
                 self._tokens,
@@ -167,7 +167,7 @@ class ForeignLoader:
             start += self.global_batch
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in batches_of(self._reader, self._tasks(), self._data):
+        for batch in batches_of(self._reader, self._specs(), self._data):
             self.samples_seen += self.global_batch
             yield batch
 

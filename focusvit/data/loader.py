@@ -20,7 +20,7 @@ from pipeline.shards.dataset import Split
 from .batch import Batch
 from .config import DataConfig
 from .order import Order, key_of, rank_slice
-from .reader import SampleReader, Task
+from .reader import BatchSpec, SampleReader
 from .shard_cache import check_cache
 
 # What a loader worker needs, loaded once in the server that all of them are forked from: seconds for each of them.
@@ -63,18 +63,18 @@ class TrainLoader:
         self._reader = SampleReader(split, data, seed, with_maps and tokens is not None)
         self._data, self._pin, self._identity, self._seed = data, pin_memory, split.identity, seed
 
-    def _tasks(self) -> Iterator[Task]:
+    def _specs(self) -> Iterator[BatchSpec]:
         start = self.samples_seen
         fetched: list[int] = []
         while self.total_samples is None or start < self.total_samples:
-            task = self._task(start)
+            spec = self._spec(start)
             if self._fetches_ahead:  # said once a block, to the worker that happens to get its first batch
                 ahead = self._order.shards_from(start, blocks=2)
-                task, fetched = replace(task, ahead=() if ahead == fetched else tuple(ahead)), ahead
-            yield task
+                spec, fetched = replace(spec, ahead=() if ahead == fetched else tuple(ahead)), ahead
+            yield spec
             start += self.global_batch
 
-    def _task(self, start: int) -> Task:
+    def _spec(self, start: int) -> BatchSpec:
         """This rank's part of the global batch that begins at position `start`."""
         positions = np.arange(start + self._slice[0], start + self._slice[1])
         ids = self._order.sample_ids(int(positions[0]), int(positions[-1]) + 1)
@@ -86,7 +86,7 @@ class TrainLoader:
             needed = np.append(positions, partner)
         epochs = needed // self._order.num_samples
         mixed = positions if self._data.mix.on else np.empty(0, np.int64)
-        return Task(ids, epochs, self._tokens_at(start), positions=mixed)
+        return BatchSpec(ids, epochs, self._tokens_at(start), positions=mixed)
 
     def _tokens_at(self, start: int) -> int | None:
         """The token budget of the global batch that begins at `start`: the same on every rank."""
@@ -95,13 +95,13 @@ class TrainLoader:
         return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in batches_of(self._reader, self._tasks(), self._data, self._pin):
+        for batch in batches_of(self._reader, self._specs(), self._data, self._pin):
             self.samples_seen += self.global_batch
             yield batch
 
     def peek(self) -> Batch:
         """The next batch, made in this process; the position stays."""
-        return self._reader[next(self._tasks())]
+        return self._reader[next(self._specs())]
 
     def state_dict(self) -> dict[str, Any]:
         """The position and what it is a position in. Prefetched batches do not count as seen."""
@@ -142,8 +142,8 @@ class EvalLoader:
         self.num_samples, self.num_classes = split.num_samples, split.num_classes
         start, stop = rank_slice(split.num_samples, rank, world_size)
         shown = tokens if with_maps else None
-        self._tasks = [
-            Task(
+        self._specs = [
+            BatchSpec(
                 np.arange(first, min(first + batch_size, stop)),
                 np.full(min(batch_size, stop - first), -1),
                 shown,
@@ -152,10 +152,10 @@ class EvalLoader:
             for first in range(start, stop, batch_size)
         ]
         reader = SampleReader(split, data, 0, with_maps and tokens is not None)
-        self._loader = _loader(reader, self._tasks, data, pin_memory)
+        self._loader = _loader(reader, self._specs, data, pin_memory)
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._specs)
 
     def __iter__(self) -> Iterator[Batch]:
         return _watched(self._loader)
@@ -167,10 +167,10 @@ def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
 
 
 def batches_of(
-    reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool = False
+    reader: SampleReader, specs: Iterable[BatchSpec], data: DataConfig, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """The batches of `tasks`, made by `data.loader_workers` processes."""
-    return _watched(_loader(reader, tasks, data, pin_memory))
+    return _watched(_loader(reader, specs, data, pin_memory))
 
 
 def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -189,7 +189,7 @@ def _watched(batches: Iterable[Batch]) -> Iterator[Batch]:
         ) from error
 
 
-def _loader(reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_memory: bool) -> Iterable[Batch]:
+def _loader(reader: SampleReader, specs: Iterable[BatchSpec], data: DataConfig, pin_memory: bool) -> Iterable[Batch]:
     """torch's DataLoader over whole batches; workers start from a clean server process, never by forking threads."""
     cv2.setNumThreads(0)
     many: dict[str, Any] = {}
@@ -200,7 +200,7 @@ def _loader(reader: SampleReader, tasks: Iterable[Task], data: DataConfig, pin_m
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=tasks,
+        sampler=specs,
         num_workers=data.loader_workers,
         pin_memory=pin_memory,
         **many,

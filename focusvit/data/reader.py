@@ -27,7 +27,7 @@ _REQUESTS = 8  # to a store at a time, in each loader worker
 
 
 @dataclass(frozen=True)
-class Task:
+class BatchSpec:
     """One batch to make. `epochs` is -1 at evaluation, where views are fixed and a bad sample is fatal.
 
     For mixing there is one sample more than `size`: each is mixed with the next one; `positions` key the choices.
@@ -58,29 +58,29 @@ class SampleReader:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": None, "_pool": None}  # each process makes its own
 
-    def __getitem__(self, task: Task) -> Batch:
-        if task.ahead and isinstance(self._split, CachedSplit):
-            self._split.prefetch(task.ahead)
-        pairs = list(zip(task.sample_ids.tolist(), task.epochs.tolist()))
-        if len(task.positions):
-            return self._mixed(task, pairs)
+    def __getitem__(self, spec: BatchSpec) -> Batch:
+        if spec.ahead and isinstance(self._split, CachedSplit):
+            self._split.prefetch(spec.ahead)
+        pairs = list(zip(spec.sample_ids.tolist(), spec.epochs.tolist()))
+        if len(spec.positions):
+            return self._mixed(spec, pairs)
         found = self._samples(pairs)
-        views = [self._view(sample, rgb, *pair, task.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
+        views = [self._view(sample, rgb, *pair, spec.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
-        return _collate(views, classes, task, sum(replaced for _, _, replaced in found))
+        return _collate(views, classes, spec, sum(replaced for _, _, replaced in found))
 
-    def _mixed(self, task: Task, pairs: list[tuple[int, int]]) -> Batch:
+    def _mixed(self, spec: BatchSpec, pairs: list[tuple[int, int]]) -> Batch:
         found = self._samples(pairs)
         fine = [self._fine(sample, rgb, *pair) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
         views, shares = [], []
-        for i, position in enumerate(task.positions.tolist()):
+        for i, position in enumerate(spec.positions.tolist()):
             rng = random.Random(key_of("mix", self._seed, position))
-            view, share = mix(fine[i], fine[i + 1], task.num_tokens, self._data.mix, rng)
+            view, share = mix(fine[i], fine[i + 1], spec.num_tokens, self._data.mix, rng)
             views.append(view)
             shares.append(share)
-        replaced = sum(replaced for _, _, replaced in found[: task.size])
-        return _collate(views, classes[: task.size], task, replaced, classes[1:], shares)
+        replaced = sum(replaced for _, _, replaced in found[: spec.size])
+        return _collate(views, classes[: spec.size], spec, replaced, classes[1:], shares)
 
     def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
         if storage.is_local(self._split.uri):
@@ -144,13 +144,13 @@ def _class_of(sample: Sample) -> int:
 def _collate(
     views: list[View],
     classes: list[int],
-    task: Task,
+    spec: BatchSpec,
     num_replaced: int,
     mix_classes: list[int] | None = None,
     shares: list[float] | None = None,
 ) -> Batch:
     size = len(views)
-    pad = max(0, task.pad_to - size)
+    pad = max(0, spec.pad_to - size)
     padded = views + views[-1:] * pad
     images = torch.empty((len(padded), 3, *views[0].image.shape[:2]), dtype=torch.uint8)
     for view, planes in zip(padded, images.numpy()):
@@ -162,9 +162,9 @@ def _collate(
     return Batch(
         images=images,
         maps=maps,
-        num_tokens=task.num_tokens if maps is not None else None,
+        num_tokens=spec.num_tokens if maps is not None else None,
         class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
-        sample_ids=torch.from_numpy(np.concatenate([task.sample_ids[:size], np.full(pad, -1)])).long(),
+        sample_ids=torch.from_numpy(np.concatenate([spec.sample_ids[:size], np.full(pad, -1)])).long(),
         valid=torch.arange(size + pad) < size,
         mix_ids=None if mix_classes is None else torch.tensor(mix_classes, dtype=torch.int64),
         mix_share=None if shares is None else torch.tensor(shares, dtype=torch.float32),

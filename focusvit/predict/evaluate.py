@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
         row = scored(name, model, record, split, tokens, **options)
         label = f"{row.name}, {row.tokens} tokens" if row.tokens else row.name
         counted.append(
-            Row(
+            Score(
                 superpixels=row.name,
                 tokens=row.tokens,
                 tally=tally(
@@ -193,7 +193,7 @@ def main(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Score:
     """A score, and what it is a score of."""
 
     superpixels: str
@@ -206,7 +206,7 @@ def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor],
     return lambda logits: logits[:, index]
 
 
-def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Row]) -> None:
+def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Score]) -> None:
     first = counted[0].tally
     chance = float(first.confusion.sum(1).max()) / first.num_samples
     rows: list[dict[str, Any]] = [

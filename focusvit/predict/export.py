@@ -20,7 +20,7 @@ from pipeline.io import storage
 from pipeline.sources.embedded import draw_shape
 
 from .graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
-from .onnx_predictor import in_batches, model_inputs, open_session
+from .onnx_predictor import in_batches, inference_session, model_inputs
 from .predict import image_places
 from .predictor import Predictor
 from .record import KEY, ExportRecord
@@ -117,7 +117,7 @@ def _archive(program: torch.export.ExportedProgram, record: ExportRecord) -> tup
 def _onnx(program: torch.export.ExportedProgram, record: ExportRecord, place: str) -> tuple[bytes, Call]:
     """An ONNX file with its record, and how to run it."""
     data = onnx_bytes(program, record)
-    session = open_session(data, place)
+    session = inference_session(data, place)
     names = [node.name for node in session.get_inputs()]
     return data, lambda *parts: session.run(None, dict(zip(names, parts)))[0]
 

@@ -13,7 +13,7 @@ from .record import KEY, read_record
 from .view import Prediction
 
 
-def open_session(model: bytes, place: str, threads: int = 0) -> Any:
+def inference_session(model: bytes, place: str, threads: int = 0) -> Any:
     """An onnxruntime session on the CPU; `threads` 0 = all cores. Raises DataError for bytes that are no ONNX model."""
     try:
         import onnxruntime
@@ -59,7 +59,7 @@ class OnnxPredictor:
         if not storage.exists(place):
             raise UsageError(f"the ONNX file {place} does not exist. Write one with `focusvit export`.")
         self.name = place
-        self.session = open_session(storage.read_bytes(place), place, threads)
+        self.session = inference_session(storage.read_bytes(place), place, threads)
         self.record = read_record(self.session.get_modelmeta().custom_metadata_map.get(KEY), place)
         self.classes, self.view_config = self.record.classes, self.record.view
         self.tokens, self.batch_size = self.view_config.tokens, self.record.batch_size

@@ -124,7 +124,7 @@ def image_places(given: tuple[str, ...]) -> Iterator[str]:
     for text in given:
         place = storage.resolve(text)
         if storage.is_folder(place):
-            inside = sorted(name for name in storage.walk(place) if name.lower().endswith(_ENDINGS))
+            inside = sorted(name for name in storage.find_files(place) if name.lower().endswith(_ENDINGS))
             if not inside:
                 raise UsageError(f"the folder {place} holds no image file ({', '.join(_ENDINGS)}). Name another place.")
             yield from (storage.join(place, name) for name in inside)

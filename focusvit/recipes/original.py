@@ -15,14 +15,14 @@ from focusvit.data.config import DataConfig
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 
-from .original_models import original_rows
+from .original_models import original_models
 
 WEIGHTS_FILE = "vit_b_16.safetensors"
 
 
 def original(name: str) -> TrainConfig:
-    """The recipe of one row of `original.original_rows`. Raises KeyError for a name that is no row."""
-    row = original_rows()[name]
+    """The recipe of one row of `original_models.original_models`. Raises KeyError for a name that is no row."""
+    row = original_models()[name]
     return TrainConfig(
         model=row.model,
         data=DataConfig(map_px=112, crop_scale=(0.6, 1.0), eval_crop_fraction=1.0, loader_workers=8),
@@ -39,5 +39,5 @@ def original(name: str) -> TrainConfig:
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    f"original_{name}": partial(original, name) for name in original_rows()
+    f"original_{name}": partial(original, name) for name in original_models()
 }

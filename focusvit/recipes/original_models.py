@@ -13,7 +13,7 @@ from focusvit.model.presets import vit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class OriginalModel:
     """One experiment. `build` the model, load `pretrained` if it is true, `freeze`, then train with `lr_scales`."""
 
     about: str
@@ -42,33 +42,33 @@ def _window_scales() -> dict[str, float]:
     return {"blocks.*.attn.key_projection": 5.0, "blocks.*.attn.value_projection": 5.0, **_NEW_HEAD}
 
 
-def original_rows(**overrides: Any) -> dict[str, Row]:
+def original_models(**overrides: Any) -> dict[str, OriginalModel]:
     """Rows by name. `overrides` change every model (`num_classes=100`, `depth=2`, ...)."""
     plain = replace(_base(), **overrides)
     sppp = replace(_base(**_HARD_SPPP), **overrides)
     window = replace(_base(**_WINDOW), **overrides)
     sppp_window = replace(_base(**_HARD_SPPP, **_WINDOW), **overrides)
     rows = {
-        "traditional": Row(about="ViT from scratch (M1)", model=plain),
-        "sppp": Row(about="ViT with superpixel pooling (M2)", model=sppp),
-        "sppp_max": Row(about="the same, maximum pooling", model=replace(sppp, pooling="max")),
-        "sppp_attention": Row(about="the same, attention pooling", model=replace(sppp, pooling="attention")),
-        "window": Row(about="ViT with window attention (M3)", model=window),
-        "sppp_window": Row(about="superpixel pooling and window attention (M4)", model=sppp_window),
-        "traditional_pretrained": Row(
+        "traditional": OriginalModel(about="ViT from scratch (M1)", model=plain),
+        "sppp": OriginalModel(about="ViT with superpixel pooling (M2)", model=sppp),
+        "sppp_max": OriginalModel(about="the same, maximum pooling", model=replace(sppp, pooling="max")),
+        "sppp_attention": OriginalModel(about="the same, attention pooling", model=replace(sppp, pooling="attention")),
+        "window": OriginalModel(about="ViT with window attention (M3)", model=window),
+        "sppp_window": OriginalModel(about="superpixel pooling and window attention (M4)", model=sppp_window),
+        "traditional_pretrained": OriginalModel(
             about="fine-tuned ViT", model=plain, pretrained=True, lr_scales=_NEW_HEAD
         ),
-        "traditional_frozen": Row(
+        "traditional_frozen": OriginalModel(
             about="ViT with frozen backbone", model=plain, pretrained=True, freeze=_BACKBONE, lr_scales=_NEW_HEAD
         ),
-        "sppp_pretrained": Row(
+        "sppp_pretrained": OriginalModel(
             about="fine-tuned with superpixel pooling", model=sppp, pretrained=True,
             lr_scales={"position": 5.0, **_NEW_HEAD},
         ),
-        "window_pretrained": Row(
+        "window_pretrained": OriginalModel(
             about="fine-tuned with window attention (M5)", model=window, pretrained=True, lr_scales=_window_scales()
         ),
-        "sppp_window_pretrained": Row(
+        "sppp_window_pretrained": OriginalModel(
             about="fine-tuned with both (M6)", model=sppp_window, pretrained=True,
             lr_scales={"position": 5.0, **_window_scales()},
         ),
@@ -77,8 +77,8 @@ def original_rows(**overrides: Any) -> dict[str, Row]:
         for partition, number, config in (("traditional", "M7", plain), ("sppp", "M8", sppp)):
             model = replace(config, heads=heads)
             about = f"{label} attention, queries, keys and values of the same tokens, {partition} ({number})"
-            rows[f"{label}_{partition}"] = Row(about=about, model=model)
-            rows[f"{label}_{partition}_pretrained"] = Row(
+            rows[f"{label}_{partition}"] = OriginalModel(about=about, model=model)
+            rows[f"{label}_{partition}_pretrained"] = OriginalModel(
                 about=f"{about}, pretrained", model=model, pretrained=True, lr_scales=_NEW_HEAD
             )
     return rows

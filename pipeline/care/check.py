@@ -9,7 +9,7 @@ from pipeline.errors import DataError
 from pipeline.image.image import BadImage, decode_image
 from pipeline.io import storage, tar
 from pipeline.plan.plan import read_shard_rows
-from pipeline.shards.build import Members, ShardTask, prove_machine
+from pipeline.shards.build import Members, ShardSpec, prove_machine
 from pipeline.shards.dataset import plan_uri, sidecar_uri
 from pipeline.shards.interop import dali_index, dali_name
 from pipeline.shards.sample import Sample, decode
@@ -20,36 +20,36 @@ from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_
 _MOST = 20  # problems listed for each shard
 
 
-def check_shard(task: ShardTask, *, recompute: bool = False) -> dict[str, Any]:
+def check_shard(spec: ShardSpec, *, recompute: bool = False) -> dict[str, Any]:
     """Problems of one shard, as sentences; empty when all is well. Shaped as `work` of the executors.
 
     `recompute` also makes every map again from the stored image and compares (about 8 ms an image).
     """
     prove_machine("")
     problems: list[str] = []
-    result = {"shard": task.shard, "num_samples": 0, "num_bad": 0, "problems": problems}
+    result = {"shard": spec.shard, "num_samples": 0, "num_bad": 0, "problems": problems}
     try:
-        data = storage.read_bytes(storage.join(task.out, task.name))
+        data = storage.read_bytes(storage.join(spec.out, spec.name))
     except FileNotFoundError:
         problems.append("is missing")
         return result
-    sidecar = read_sidecar(task)
+    sidecar = read_sidecar(spec)
     if sidecar is None:
         problems.append("has no sidecar that fits it: missing, damaged, of other settings, or of another size")
         return result
-    if storage.read_bytes(sidecar_uri(task.out, task.split, task.shard)) != sidecar_bytes(sidecar):
+    if storage.read_bytes(sidecar_uri(spec.out, spec.split, spec.shard)) != sidecar_bytes(sidecar):
         problems.append("has a sidecar that states the same in other bytes: it was edited")
     if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
         problems.append("has other bytes than its sidecar says (sha256 differs)")
     try:
-        rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
+        rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
     except DataError as error:
         problems.append(f"cannot be compared with its plan: {error}")
         return result
     skipped = {sample["key"] for sample in sidecar["skipped"]}
     expected = [row for row in rows if row["key"] not in skipped]
     try:
-        samples = read_samples(data, task.name)
+        samples = read_samples(data, spec.name)
     except DataError as error:
         problems.append(str(error))
         return result
@@ -60,19 +60,19 @@ def check_shard(task: ShardTask, *, recompute: bool = False) -> dict[str, Any]:
         problems.append("has a sidecar with other offsets than its samples have")
     else:
         for (key, _, members), row in zip(samples, expected):
-            found = check_sample(key, members, row, task.superpixels if recompute else None)
+            found = check_sample(key, members, row, spec.superpixels if recompute else None)
             problems.extend(f"sample {key}: {text}" for text in found[: _MOST - len(problems)])
     try:
-        if storage.read_bytes(storage.join(task.out, dali_name(task.split, task.shard))) != dali_index(data):
+        if storage.read_bytes(storage.join(spec.out, dali_name(spec.split, spec.shard))) != dali_index(data):
             problems.append("has a DALI index that does not fit it")
     except FileNotFoundError:
         problems.append("has no DALI index")
     return result
 
 
-def recheck_shard(task: ShardTask) -> dict[str, Any]:
+def recheck_shard(spec: ShardSpec) -> dict[str, Any]:
     """`check_shard` that also makes every map again."""
-    return check_shard(task, recompute=True)
+    return check_shard(spec, recompute=True)
 
 
 def read_samples(data: bytes, place: str) -> list[tuple[str, int, Members]]:

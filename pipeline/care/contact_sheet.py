@@ -20,13 +20,13 @@ from pipeline.shards.dataset import Split, open_dataset
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import Superpixels
 
-__all__ = ["Row", "contact_sheet", "draw_borders", "main"]
+__all__ = ["SheetRow", "contact_sheet", "draw_borders", "main"]
 
 _WIDEST = 1.6  # aspect of the widest cell; wider images are made lower
 _INK = (40, 40, 40)
 
 
-class Row(NamedTuple):
+class SheetRow(NamedTuple):
     """One line of a sheet."""
 
     caption: str
@@ -92,15 +92,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _rows(split: Split, count: int) -> Iterable[Row]:
+def _rows(split: Split, count: int) -> Iterable[SheetRow]:
     for i in np.linspace(0, split.num_samples - 1, count).round().astype(int):
         sample = split.read(int(i))
         class_name = "" if sample.class_id is None else split.classes[sample.class_id]
         name = sample.key if sample.key.startswith(class_name) else f"{class_name}  {sample.key}"
-        yield Row(name, decode_image(sample.image), sample.superpixels)
+        yield SheetRow(name, decode_image(sample.image), sample.superpixels)
 
 
-def contact_sheet(rows: Iterable[Row], tokens: Sequence[int], cell_px: int = 320) -> np.ndarray:
+def contact_sheet(rows: Iterable[SheetRow], tokens: Sequence[int], cell_px: int = 320) -> np.ndarray:
     """uint8 (H, W, 3): a row per sample, the image first, then its cut to each of `tokens`, on white.
 
     A cut shows at most the regions that the sample has; a smaller count stands below its picture. Raises ValueError
@@ -138,7 +138,7 @@ def encode_picture(rgb: np.ndarray, name: str) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-def _cuts(shown: np.ndarray, row: Row, tokens: Sequence[int]) -> list[np.ndarray]:
+def _cuts(shown: np.ndarray, row: SheetRow, tokens: Sequence[int]) -> list[np.ndarray]:
     fine, merges = row.superpixels
     return [draw_borders(shown, cut(fine, merges, min(k, len(merges) + 1))) for k in tokens]
 

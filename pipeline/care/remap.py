@@ -18,13 +18,13 @@ from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage, ImageConfig, decode_image
 from pipeline.io import storage
 from pipeline.plan.plan import load_plan, read_shard_rows, save_plan
-from pipeline.shards.build import Members, ShardTask, build_shard, prove_machine
+from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, describe, finish_split
 from pipeline.shards.dataset import open_dataset, plan_uri, shard_name, sidecar_uri
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sample import decode, encode
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.shards.task import commit_shard
+from pipeline.shards.worker import commit_shard
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
@@ -67,16 +67,16 @@ class StoredShards:
         raise FileNotFoundError(file)
 
 
-def remap_shard(task: ShardTask) -> dict[str, Any]:
-    """The shard of `task` from that of `task.source`. As `build.run_shard`, also in what it raises."""
-    prove_machine(task.golden)
+def remap_shard(spec: ShardSpec) -> dict[str, Any]:
+    """The shard of `spec` from that of `spec.source`. As `run_shard`, also in what it raises."""
+    prove_machine(spec.golden)
     started = time.perf_counter(), time.process_time()
-    name = shard_name(task.split, task.shard)
-    data = storage.read_bytes(storage.join(task.source.root, name))
-    sidecar = storage.read_json(sidecar_uri(task.source.root, task.split, task.shard))
+    name = shard_name(spec.split, spec.shard)
+    data = storage.read_bytes(storage.join(spec.source.root, name))
+    sidecar = storage.read_json(sidecar_uri(spec.source.root, spec.split, spec.shard))
     if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
         raise DataError(
-            f"the shard {name} in {task.source.root} is damaged. Run `focusvit verify --repair` on it first."
+            f"the shard {name} in {spec.source.root} is damaged. Run `focusvit verify --repair` on it first."
         )
     stored = {key: members for key, _, members in read_samples(data, name)}
     reasons = {sample["key"]: sample["reason"] for sample in sidecar["skipped"]}
@@ -84,10 +84,10 @@ def remap_shard(task: ShardTask) -> dict[str, Any]:
     def make(row: dict[str, Any]) -> Members:
         if row["key"] in reasons:
             raise BadImage(reasons[row["key"]])
-        return remap_sample(row["key"], stored[row["key"]], task.superpixels)
+        return remap_sample(row["key"], stored[row["key"]], spec.superpixels)
 
-    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
-    return commit_shard(task, build_shard(rows, make), started)
+    rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
+    return commit_shard(spec, build_shard(rows, make), started)
 
 
 def remap_sample(key: str, members: Members, config: SuperpixelConfig) -> Members:
@@ -111,7 +111,7 @@ def remap(config: RemapConfig) -> dict[str, str]:
             raise UsageError(f"{uri} has superpixels of these settings already: {description['superpixels']}.")
         if not check_out(out, plan, description):
             save_plan(plan_uri(out, name), plan, description)
-        first = ShardTask(
+        first = ShardSpec(
             out=out,
             split=name,
             shard=0,
@@ -122,19 +122,19 @@ def remap(config: RemapConfig) -> dict[str, str]:
             golden=description["versions"]["golden"],
             skip_bad=True,
         )
-        tasks = [replace(first, shard=shard) for shard in range(plan.num_shards)]
-        todo = [task for task in tasks if not read_sidecar(task)]
-        with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
+        specs = [replace(first, shard=shard) for shard in range(plan.num_shards)]
+        todo = [spec for spec in specs if not read_sidecar(spec)]
+        with tqdm(total=len(specs), initial=len(specs) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
             for _ in _run(config, todo):
                 bar.update()
-        roots[name] = finish_split(out, plan, description, tasks).root_hash
+        roots[name] = finish_split(out, plan, description, specs).root_hash
     return roots
 
 
-def _run(config: RemapConfig, tasks: list[ShardTask]) -> Iterator[dict[str, Any]]:
+def _run(config: RemapConfig, specs: list[ShardSpec]) -> Iterator[dict[str, Any]]:
     if config.ray_address:
-        return run_ray(tasks, address=config.ray_address, workers=config.workers, work=remap_shard)
-    return run_local(tasks, workers=config.workers, work=remap_shard)
+        return run_ray(specs, address=config.ray_address, workers=config.workers, work=remap_shard)
+    return run_local(specs, workers=config.workers, work=remap_shard)
 
 
 def main(argv: list[str]) -> int:

@@ -7,21 +7,21 @@ from typing import Any
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.plan.plan import Plan, relocate, save_plan
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import finish_split, root_hash
 from pipeline.shards.dataset import DATASET_FILE, open_dataset, plan_uri, sidecar_uri
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.sources import detect, resolve_source
 
-Run = Callable[[list[ShardTask]], Iterator[dict[str, Any]]]
+Run = Callable[[list[ShardSpec]], Iterator[dict[str, Any]]]
 
 
 def repair_split(
     uri: str,
     plan: Plan,
     description: dict[str, Any],
-    tasks: list[ShardTask],
+    specs: list[ShardSpec],
     shards: set[int],
     run: Run,
     place: str | None,
@@ -33,23 +33,23 @@ def repair_split(
     makes other bytes, and DataError when the new bytes are not those of before: then `dataset.json` stays as it was.
     """
     if list_again and not shards:
-        plan, description, tasks = _with_source(uri, plan, description, tasks, place, list_again)
+        plan, description, specs = _with_source(uri, plan, description, specs, place, list_again)
     if shards:
         _check_machine(description)
         before = plan, description
-        plan, description, tasks = _with_source(uri, plan, description, tasks, place, list_again)
-        todo = [task for task in tasks if task.shard in shards]
+        plan, description, specs = _with_source(uri, plan, description, specs, place, list_again)
+        todo = [spec for spec in specs if spec.shard in shards]
         _forget(todo)
         try:
             for _ in run(todo):
                 pass
-            _check_root(uri, plan.split, tasks)
+            _check_root(uri, plan.split, specs)
         except DataError:
             _forget(todo)
             save_plan(plan_uri(uri, plan.split), *before)
             raise
-    finish_split(uri, plan, description, tasks)
-    return [task.name for task in tasks if task.shard in shards]
+    finish_split(uri, plan, description, specs)
+    return [spec.name for spec in specs if spec.shard in shards]
 
 
 def clear_dataset_file(uri: str, problems: set[str]) -> None:
@@ -65,10 +65,10 @@ def clear_dataset_file(uri: str, problems: set[str]) -> None:
         storage.remove(storage.join(uri, DATASET_FILE))
 
 
-def _forget(tasks: list[ShardTask]) -> None:
+def _forget(specs: list[ShardSpec]) -> None:
     """Without its sidecar a shard counts as not built."""
-    for task in tasks:
-        storage.remove(sidecar_uri(task.out, task.split, task.shard))
+    for spec in specs:
+        storage.remove(sidecar_uri(spec.out, spec.split, spec.shard))
 
 
 def _check_machine(description: dict[str, Any]) -> None:
@@ -84,8 +84,8 @@ def _check_machine(description: dict[str, Any]) -> None:
 
 
 def _with_source(
-    uri: str, plan: Plan, description: dict[str, Any], tasks: list[ShardTask], place: str | None, list_again: bool
-) -> tuple[Plan, dict[str, Any], list[ShardTask]]:
+    uri: str, plan: Plan, description: dict[str, Any], specs: list[ShardSpec], place: str | None, list_again: bool
+) -> tuple[Plan, dict[str, Any], list[ShardSpec]]:
     """Tasks that read the images where they are now; a source that moved or is listed again enters the stored plan."""
     wanted = resolve_source(place) if place else description["origin"]["uri"]
     try:
@@ -98,15 +98,15 @@ def _with_source(
         plan = relocate(plan, source)
         description = {**description, "origin": {"kind": source.kind, "uri": wanted}}
         save_plan(plan_uri(uri, plan.split), plan, description)
-    return plan, description, [replace(task, source=source.reader()) for task in tasks]
+    return plan, description, [replace(spec, source=source.reader()) for spec in specs]
 
 
-def _check_root(uri: str, split: str, tasks: list[ShardTask]) -> None:
+def _check_root(uri: str, split: str, specs: list[ShardSpec]) -> None:
     try:
         before = open_dataset(uri).splits[split].root_hash
     except (UsageError, DataError, KeyError, TypeError):
         return  # the split was never finished, or its entry is itself damaged: nothing to compare with
-    sidecars = [read_sidecar(task) for task in tasks]
+    sidecars = [read_sidecar(spec) for spec in specs]
     after = root_hash([sidecar["sha256"] for sidecar in sidecars if sidecar])
     if after != before:
         raise DataError(

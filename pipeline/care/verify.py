@@ -14,7 +14,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.plan.plan import Plan, load_plan
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import derived_files, is_whole, split_info
 from pipeline.shards.dataset import (
     DATASET_FILE,
@@ -31,7 +31,7 @@ from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import TIMM_FILE, dali_name, wids_name
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.shards.task import run_shard
+from pipeline.shards.worker import run_shard
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .check import check_shard, recheck_shard
@@ -78,11 +78,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSplit:
-    """A split as its plan states it, with the tasks that made it."""
+    """A split as its plan states it, with the specs that its shards are made from."""
 
     plan: Plan
     description: dict[str, Any]
-    tasks: list[ShardTask]
+    specs: list[ShardSpec]
 
 
 def open_splits(uri: str, problems: list[Problem]) -> dict[str, StoredSplit]:
@@ -104,7 +104,7 @@ def open_splits(uri: str, problems: list[Problem]) -> dict[str, StoredSplit]:
         if _other_plan_file(uri, split):
             text = "is not the file that dataset.json names: places of images in it may be wrong"
             problems.append(Problem(file=f"{STATE_FOLDER}/{name}", text=text, split=split))
-        found[split] = StoredSplit(plan=plan, description=description, tasks=_tasks(uri, plan, description))
+        found[split] = StoredSplit(plan=plan, description=description, specs=_specs(uri, plan, description))
     return found
 
 
@@ -116,8 +116,8 @@ def _other_plan_file(uri: str, split: str) -> bool:
     return hashlib.sha256(storage.read_bytes(plan_uri(uri, split))).hexdigest() != stated
 
 
-def _tasks(uri: str, plan: Plan, description: dict[str, Any]) -> list[ShardTask]:
-    first = ShardTask(
+def _specs(uri: str, plan: Plan, description: dict[str, Any]) -> list[ShardSpec]:
+    first = ShardSpec(
         out=uri,
         split=plan.split,
         shard=0,
@@ -145,12 +145,12 @@ def find_problems(config: VerifyConfig, uri: str) -> tuple[list[Problem], dict[s
     """(all that is off, the splits, how many samples were decoded)."""
     problems: list[Problem] = []
     splits = open_splits(uri, problems)
-    tasks = [task for split in splits.values() for task in split.tasks]
+    specs = [spec for split in splits.values() for spec in split.specs]
     num_samples = 0
     work = recheck_shard if config.recompute else check_shard
     for split in splits.values():
-        results = _run(config, split.tasks, work)
-        with tqdm(total=len(split.tasks), unit=" shards", desc=f"verify {split.plan.split}", disable=None) as bar:
+        results = _run(config, split.specs, work)
+        with tqdm(total=len(split.specs), unit=" shards", desc=f"verify {split.plan.split}", disable=None) as bar:
             for result in results:
                 bar.update()
                 num_samples += result["num_samples"]
@@ -161,22 +161,22 @@ def find_problems(config: VerifyConfig, uri: str) -> tuple[list[Problem], dict[s
                 ]
     broken: set[str | None] = {problem.split for problem in problems if problem.shard is not None}
     problems += _check_derived(uri, splits, broken)
-    problems += _foreign(uri, tasks, list(splits))
+    problems += _foreign(uri, specs, list(splits))
     return sorted(problems, key=lambda problem: (problem.file, problem.text)), splits, num_samples
 
 
-def _run(config: VerifyConfig, tasks: list[ShardTask], work: Any) -> Iterator[dict[str, Any]]:
+def _run(config: VerifyConfig, specs: list[ShardSpec], work: Any) -> Iterator[dict[str, Any]]:
     if config.ray_address:
-        return run_ray(tasks, address=config.ray_address, workers=config.workers, work=work)
-    return run_local(tasks, workers=config.workers, work=work)
+        return run_ray(specs, address=config.ray_address, workers=config.workers, work=work)
+    return run_local(specs, workers=config.workers, work=work)
 
 
 def _check_derived(uri: str, splits: dict[str, StoredSplit], broken: set[str | None]) -> list[Problem]:
     """Files that follow from plan and sidecars, against what is there. Splits with broken shards wait for these."""
     problems, infos = [], {}
     for name, split in splits.items():
-        sidecars = [sidecar for sidecar in map(read_sidecar, split.tasks) if sidecar]
-        if name in broken or len(sidecars) < len(split.tasks):
+        sidecars = [sidecar for sidecar in map(read_sidecar, split.specs) if sidecar]
+        if name in broken or len(sidecars) < len(split.specs):
             continue
         problems += _compare(uri, derived_files(uri, name, sidecars), name)
         infos[name] = split_info(uri, split.plan, split.description, sidecars)
@@ -199,17 +199,17 @@ def _compare(uri: str, files: dict[str, bytes], split: str | None) -> list[Probl
     return problems
 
 
-def _foreign(uri: str, tasks: list[ShardTask], splits: list[str]) -> list[Problem]:
+def _foreign(uri: str, specs: list[ShardSpec], splits: list[str]) -> list[Problem]:
     """Files that no command of this project put there."""
     known = {DATASET_FILE, TIMM_FILE}
     for split in splits:
         places = (plan_uri(uri, split), index_uri(uri, split), errors_uri(uri, split))
         known |= {wids_name(split), *(place.removeprefix(uri).lstrip("/") for place in places)}
-    for task in tasks:
-        sidecar = sidecar_uri(uri, task.split, task.shard).removeprefix(uri).lstrip("/")
-        known |= {task.name, sidecar, dali_name(task.split, task.shard)}
+    for spec in specs:
+        sidecar = sidecar_uri(uri, spec.split, spec.shard).removeprefix(uri).lstrip("/")
+        known |= {spec.name, sidecar, dali_name(spec.split, spec.shard)}
     found = [name for name in storage.list_names(uri) if name != STATE_FOLDER]
-    found += [f"{STATE_FOLDER}/{name}" for name in storage.walk(storage.join(uri, STATE_FOLDER))]
+    found += [f"{STATE_FOLDER}/{name}" for name in storage.find_files(storage.join(uri, STATE_FOLDER))]
     return [
         Problem(file=name, text="does not belong to the data set; move it away") for name in found if name not in known
     ]
@@ -230,16 +230,16 @@ def main(argv: list[str]) -> int:
                 uri,
                 split.plan,
                 split.description,
-                split.tasks,
+                split.specs,
                 {problem.shard for problem in problems if problem.split == name and problem.shard is not None},
-                lambda tasks: _run(config, tasks, run_shard),
+                lambda specs: _run(config, specs, run_shard),
                 config.source,
                 list_again=any(p.file.endswith(f"plan-{name}.parquet") for p in problems),
             )
         problems, splits, num_samples = find_problems(config, uri)
     for problem in problems:
         stream.write(f"{problem.file}: {problem.text}\n")
-    num_shards = sum(len(split.tasks) for split in splits.values())
+    num_shards = sum(len(split.specs) for split in splits.values())
     if config.json:
         content = {
             "uri": uri,

@@ -65,7 +65,7 @@ def size_local(path: str) -> int:
         raise
 
 
-def walk_local(folder: str) -> Iterator[str]:
+def find_local(folder: str) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'.
 
     Whatever is no folder counts, also a pipe: reading says what is wrong with it. Each folder is listed once: under

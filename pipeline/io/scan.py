@@ -84,16 +84,18 @@ class ObjectFile(io.RawIOBase):
         return data
 
 
-def walk(uri: str) -> Iterator[str]:
-    """As `storage.walk`; folders of a store are listed beside each other, and one at a time is held for each thread."""
+def find_in_parallel(uri: str) -> Iterator[str]:
+    """As `storage.find_files`; folders of a store are listed side by side, and one at a time is held for each
+    thread.
+    """
     if storage.is_local(uri):
-        yield from storage.walk(uri)
+        yield from storage.find_files(uri)
         return
     names = [name for name in storage.list_names(uri) if not name.startswith(".")]
-    listings = in_parallel(lambda name: list(storage.walk(storage.join(uri, name))), names)
+    listings = in_parallel(lambda name: list(storage.find_files(storage.join(uri, name))), names)
     for name, found in zip(names, listings):
         for path in found:
-            yield f"{name}/{path}" if path else name  # walking a file gives the file itself
+            yield f"{name}/{path}" if path else name  # looking below a file gives the file itself
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import DataError, UsageError
 
-from .regular import is_regular_local, open_regular, size_local, walk_local
+from .regular import find_local, is_regular_local, open_regular, size_local
 
 Result = TypeVar("Result")
 
@@ -155,13 +155,13 @@ def list_sizes(uri: str) -> dict[str, int]:
     return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
 
 
-def walk(uri: str) -> Iterator[str]:
+def find_files(uri: str) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'.
 
-    On a disk as `walk_local`.
+    On a disk as `find_local`.
     """
     if is_local(uri):
-        yield from walk_local(uri)
+        yield from find_local(uri)
         return
     store, path = _open_store(uri)
     for entry in _retry(lambda: store.find(path), uri):

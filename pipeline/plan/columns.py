@@ -3,14 +3,16 @@
 import hashlib
 import re
 from array import array
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UsageError
 from pipeline.sources.folder import shorten
-from pipeline.sources.row import Row
+from pipeline.sources.source import SourceImage
 
+PlanRow = dict[str, Any]  # of SCHEMA
 SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -54,28 +56,28 @@ class Columns:
         self._labels, self._label_ends = array("i"), array("i", [0])
         self._ids, self._groups = bytearray(), bytearray()
 
-    def add(self, row: Row) -> None:
+    def add(self, image: SourceImage) -> None:
         try:
-            hashed = hash_id(f"{self.split}/{row.source}")
+            hashed = hash_id(f"{self.split}/{image.source}")
         except UnicodeEncodeError:
             raise UsageError(
-                f"the source holds a file whose name is not valid UTF-8: {row.source!r}. Rename it."
+                f"the source holds a file whose name is not valid UTF-8: {image.source!r}. Rename it."
             ) from None
         text = self._text
-        text["source"].add(row.source)
-        text["file"].add(row.file)
-        text["key"].add(_key(row.source, hashed[: _KEY_HEX // 2].hex()))
-        text["label_file"].add(row.label_file)
-        text["sha256"].add(self.checksums.get(row.source, ""))
-        self._offset.append(row.offset)
-        self._length.append(row.length)
-        self._class.append(self.class_number.setdefault(row.class_name, len(self.class_number)))
-        self._labels.extend(row.labels)
+        text["source"].add(image.source)
+        text["file"].add(image.file)
+        text["key"].add(_key(image.source, hashed[: _KEY_HEX // 2].hex()))
+        text["label_file"].add(image.label_file)
+        text["sha256"].add(self.checksums.get(image.source, ""))
+        self._offset.append(image.offset)
+        self._length.append(image.length)
+        self._class.append(self.class_number.setdefault(image.class_name, len(self.class_number)))
+        self._labels.extend(image.labels)
         self._label_ends.append(len(self._labels))
         self._ids += hashed
-        if row.group:
-            self._groups += hash_id(row.group)
-        self.num_unchecked += bool(self.checksums) and row.source not in self.checksums
+        if image.group:
+            self._groups += hash_id(image.group)
+        self.num_unchecked += bool(self.checksums) and image.source not in self.checksums
         self.num_rows += 1
 
     def classes(self, stated: tuple[str, ...] | None, place: str) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from pipeline.io import storage
 from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 from pipeline.sources.folder import shorten
-from pipeline.sources.row import Source
+from pipeline.sources.source import Source
 
-from .columns import SCHEMA, Columns
+from .columns import SCHEMA, Columns, PlanRow
 
 # What Arrow and this file raise for flipped bytes: text that is no UTF-8, names that are gone, sizes beyond all sense.
 _DAMAGE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, AttributeError)
@@ -68,8 +68,8 @@ def make_plan(
     every class, always the same one. About 10 s and 400 MB for 1.28 million rows.
     """
     columns = Columns(split, checksums or {})
-    for row in source.rows():
-        columns.add(row)
+    for image in source.images():
+        columns.add(image)
     if columns.num_unchecked:
         raise UsageError(
             f"{columns.num_unchecked} of the {columns.num_rows} images in {source.root} have no line in the checksums. "
@@ -157,7 +157,7 @@ def save_plan(uri: str, plan: Plan, description: dict[str, Any]) -> None:
 
 def relocate(plan: Plan, source: Source) -> Plan:
     """The same plan with the files and offsets of another place or layout of its samples. Raises DataError."""
-    places = {row.source: (row.file, row.offset, row.length, row.label_file) for row in source.rows()}
+    places = {image.source: (image.file, image.offset, image.length, image.label_file) for image in source.images()}
     ids = plan.table.column("source").to_pylist()
     missing = [name for name in ids if name not in places]
     if missing:
@@ -197,8 +197,8 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
     return plan, description
 
 
-def read_shard_rows(uri: str, shard: int) -> list[dict[str, Any]]:
-    """Rows of one shard, as dicts of SCHEMA: what a worker reads of a plan. Raises OSError; DataError when damaged."""
+def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:
+    """Rows of one shard: what a worker reads of a plan. Raises OSError; DataError when damaged."""
     try:
         if storage.is_local(uri):
             os.close(open_regular(uri))  # Arrow would wait at a pipe

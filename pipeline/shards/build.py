@@ -15,6 +15,7 @@ import cv2
 from pipeline.errors import DataError
 from pipeline.image.image import BadImage, ImageConfig, prepare_image, prepare_label_map, read_header
 from pipeline.io import tar
+from pipeline.plan.columns import PlanRow
 from pipeline.sources import Reader
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
@@ -22,13 +23,12 @@ from .dataset import shard_name
 from .fingerprint import golden_digest, machine
 from .sample import Sample, encode
 
-Row = dict[str, Any]  # of plan.SCHEMA
 Members = dict[str, bytes]
 log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardTask:
+class ShardSpec:
     """All that a worker needs to make one shard; a few hundred bytes, whatever the size of the data."""
 
     out: str
@@ -69,7 +69,7 @@ class BuiltShard:
     bad: list[BadSample]
 
 
-def make_sample(row: Row, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
+def make_sample(row: PlanRow, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
     """Members of one sample. Raises BadImage when its bytes are no usable image, OSError when they cannot be read."""
     data = _read(source, row["file"], row["offset"], row["length"])
     sha256 = hashlib.sha256(data).hexdigest()
@@ -116,7 +116,7 @@ def _settings(config: SuperpixelConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def build_shard(rows: Iterable[Row], make: Callable[[Row], Members]) -> BuiltShard:
+def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> BuiltShard:
     """The tar of `rows`, in order. The same rows and images give the same bytes, on any worker, any number of times.
 
     `make` turns a row into members; a BadImage from it costs that sample only, other exceptions end the build.
@@ -160,7 +160,7 @@ def _regions(members: Members) -> int:
 
 def prove_machine(golden: str) -> None:
     """Once per process: one thread for each library, and the golden image. Raises DataError that names the machine."""
-    cv2.setNumThreads(1)  # a task holds one CPU; the pool of OpenCV would take all of them
+    cv2.setNumThreads(1)  # a worker holds one CPU; the pool of OpenCV would take all of them
     if golden and golden_digest() != golden:
         raise DataError(
             f"the machine {machine()} makes other bytes of the golden image (digest {golden_digest()[:12]}, "

@@ -19,7 +19,7 @@ from pipeline.plan.plan import Plan, load_plan
 from pipeline.sources.folder import shorten
 from pipeline.superpixels.segment import SuperpixelConfig
 
-from .build import ShardTask
+from .build import ShardSpec
 from .dataset import DATASET_FILE, INDEX_DTYPE, STATE_FOLDER, SplitInfo, errors_uri, index_uri, plan_uri
 from .entry import enter_split
 from .fingerprint import byte_versions, digest
@@ -182,11 +182,11 @@ def clear_leftovers(out: str, split: str) -> None:
                 storage.remove_temporary(folder, prefix)
 
 
-def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Sequence[ShardTask]) -> SplitInfo:
+def finish_split(out: str, plan: Plan, description: dict[str, Any], specs: Sequence[ShardSpec]) -> SplitInfo:
     """Write what follows from the shards and enter the split in `dataset.json`, the last act. Raises DataError when
     a shard is not finished.
     """
-    found = dict(zip([task.name for task in tasks], in_parallel(_packed_sidecar, tasks)))
+    found = dict(zip([spec.name for spec in specs], in_parallel(_packed_sidecar, specs)))
     missing = [name for name, sidecar in found.items() if not sidecar]
     if missing:
         raise DataError(f"{len(missing)} shards in {out} are not finished: {shorten(missing)}. Run the command again.")
@@ -202,9 +202,9 @@ def finish_split(out: str, plan: Plan, description: dict[str, Any], tasks: Seque
     return info
 
 
-def _packed_sidecar(task: ShardTask) -> dict[str, Any] | None:
+def _packed_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
     """A sidecar with its columns as arrays: as lists those of a million samples take half a gigabyte."""
-    sidecar = read_sidecar(task)
+    sidecar = read_sidecar(spec)
     if sidecar:
         for name in ("offsets", "lengths", "class_ids", "num_regions"):
             sidecar[name] = np.array(sidecar[name], np.int64)

@@ -1,6 +1,6 @@
-"""Where shard tasks run: processes of this machine, or tasks of a Ray cluster. Scheduling only, no work of its own.
+"""Where shards are built: processes of this machine, or tasks of a Ray cluster. Scheduling only, no work of its own.
 
-Both keep the same promises. A task whose worker dies is tried again, then run with each sample in a child process.
+Both keep the same promises. A shard whose worker dies is tried again, then built with each sample in a child process.
 An OSError (a disk, a store) or a MemoryError is tried again a few times. Any other exception ends the run.
 """
 
@@ -17,15 +17,15 @@ from typing import Any
 from pipeline.errors import DataError, UsageError
 
 from . import sample
-from .build import ShardTask, signal_name
-from .task import run_shard
+from .build import ShardSpec, signal_name
+from .worker import run_shard
 
-Work = Callable[[ShardTask], dict[str, Any]]
+Work = Callable[[ShardSpec], dict[str, Any]]
 log = logging.getLogger(__name__)
 _TRIES = 3
 _PASSING = (OSError, MemoryError)  # of this moment or place, so worth another try
-_OBJECT_STORE_BYTES = 100 * 2**20  # only task descriptions pass through it
-_WINDOW_PER_CPU = 4  # tasks submitted ahead: workers never wait, the driver never holds all
+_OBJECT_STORE_BYTES = 100 * 2**20  # only specs pass through it
+_WINDOW_PER_CPU = 4  # shards submitted ahead: workers never wait, the driver never holds all
 
 
 class _Attempts:
@@ -34,47 +34,47 @@ class _Attempts:
     def __init__(self) -> None:
         self._failed: dict[int, int] = {}
 
-    def after(self, task: ShardTask, reason: str, *, crashed: bool) -> ShardTask:
-        """The task to run next. Raises DataError after the last try."""
-        count = self._failed[task.shard] = self._failed.get(task.shard, 0) + 1
+    def after(self, spec: ShardSpec, reason: str, *, crashed: bool) -> ShardSpec:
+        """What to run next. Raises DataError after the last try."""
+        count = self._failed[spec.shard] = self._failed.get(spec.shard, 0) + 1
         if count >= _TRIES:
             raise DataError(
-                f"the shard {task.name} failed {count} times; the last time: {reason}. The shards before it are "
+                f"the shard {spec.name} failed {count} times; the last time: {reason}. The shards before it are "
                 f"finished and kept: correct the cause (space, memory, access), then run the same command again."
             )
         log.warning(
-            "%s is tried again (%d of %d): %s", task.name, count + 1, _TRIES, reason,
-            extra={"event": "shard tried again", "facts": {"shard": task.name, "tries": count + 1, "reason": reason}},
+            "%s is tried again (%d of %d): %s", spec.name, count + 1, _TRIES, reason,
+            extra={"event": "shard tried again", "facts": {"shard": spec.name, "tries": count + 1, "reason": reason}},
         )  # fmt: skip
         # One death may be an accident (out of memory, a lost node): the second one is looked at sample by sample.
-        return replace(task, isolated=crashed and count == _TRIES - 1) if crashed else task
+        return replace(spec, isolated=crashed and count == _TRIES - 1) if crashed else spec
 
 
 def run_local(
-    tasks: Sequence[ShardTask], *, workers: int | None = None, work: Work = run_shard
+    specs: Sequence[ShardSpec], *, workers: int | None = None, work: Work = run_shard
 ) -> Iterator[dict[str, Any]]:
-    """Results as they finish, from `workers` processes (None: one for each CPU). 0 runs the tasks here, one by one,
+    """Results as they finish, from `workers` processes (None: one for each CPU). 0 builds them here, one by one,
     for a debugger.
     """
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers == 0:
-        for task in tasks:
-            yield work(task)
+        for spec in specs:
+            yield work(spec)
         return
-    waiting, attempts = deque(tasks), _Attempts()
-    pool = [_LocalWorker(work) for _ in range(min(workers, len(tasks)))]
+    waiting, attempts = deque(specs), _Attempts()
+    pool = [_LocalWorker(work) for _ in range(min(workers, len(specs)))]
     try:
-        while waiting or any(worker.task for worker in pool):
+        while waiting or any(worker.spec for worker in pool):
             for worker in pool:
-                if waiting and worker.task is None:
+                if waiting and worker.spec is None:
                     worker.give(waiting.popleft())
-            busy = {worker.pipe: worker for worker in pool if worker.task}
+            busy = {worker.pipe: worker for worker in pool if worker.spec}
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
-                task, outcome, crashed = worker.take()
+                spec, outcome, crashed = worker.take()
                 if crashed or isinstance(outcome, _PASSING):
                     reason = f"its worker ended with {outcome}" if crashed else _said(outcome)
-                    waiting.append(attempts.after(task, reason, crashed=crashed))
+                    waiting.append(attempts.after(spec, reason, crashed=crashed))
                 elif isinstance(outcome, Exception):
                     raise outcome
                 else:
@@ -90,11 +90,11 @@ def _said(error: BaseException) -> str:
 
 
 class _LocalWorker:
-    """One process that runs one task at a time; a new one takes the place of a dead one."""
+    """One process that builds one shard at a time; a new one takes the place of a dead one."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self.task: ShardTask | None = None
+        self.spec: ShardSpec | None = None
         self._start()
 
     def _start(self) -> None:
@@ -104,27 +104,27 @@ class _LocalWorker:
         self._process.start()
         far.close()
 
-    def give(self, task: ShardTask) -> None:
-        self.task = task
+    def give(self, spec: ShardSpec) -> None:
+        self.spec = spec
         try:
-            self.pipe.send(task)
-        except ConnectionError:  # killed while it waited: no task's fault, so it costs no try
+            self.pipe.send(spec)
+        except ConnectionError:  # killed while it waited: no shard's fault, so it costs no try
             self.stop()
             self._start()
-            self.pipe.send(task)
+            self.pipe.send(spec)
 
-    def take(self) -> tuple[ShardTask, Any, bool]:
+    def take(self) -> tuple[ShardSpec, Any, bool]:
         """(task, its result or exception or how the process ended, did the process end)."""
-        assert self.task is not None
-        task, self.task = self.task, None
+        assert self.spec is not None
+        spec, self.spec = self.spec, None
         try:
-            return task, self.pipe.recv(), False
+            return spec, self.pipe.recv(), False
         except (EOFError, ConnectionError):
             self._process.join(10)
             end = signal_name(self._process.exitcode)
             self.stop()
             self._start()
-            return task, end, True
+            return spec, end, True
 
     def stop(self) -> None:
         self.pipe.close()
@@ -135,11 +135,11 @@ class _LocalWorker:
 def _serve(pipe: Connection, work: Work) -> None:
     while True:
         try:
-            task = pipe.recv()
+            spec = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            pipe.send(work(task))
+            pipe.send(work(spec))
         except Exception as error:  # the driver decides
             pipe.send(error)
         except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def _serve(pipe: Connection, work: Work) -> None:
 
 
 def run_ray(
-    tasks: Sequence[ShardTask], *, address: str | None = None, workers: int | None = None, work: Work = run_shard
+    specs: Sequence[ShardSpec], *, address: str | None = None, workers: int | None = None, work: Work = run_shard
 ) -> Iterator[dict[str, Any]]:
     """Results as they finish, from one Ray task for each shard. Ray starts inside this process unless there is an
     `address` (or RAY_ADDRESS, as inside a submitted job). `workers` bounds the tasks that run at a time; None: as many
@@ -162,39 +162,39 @@ def run_ray(
     try:
         _check_workers()
         # A Ray of our own has `workers` CPUs and keeps the bound itself, so tasks may wait at its door.
-        yield from _drive_ray(tasks, None if ours and not address else workers, work)
+        yield from _drive_ray(specs, None if ours and not address else workers, work)
     finally:
         if ours:
             ray.shutdown()
 
 
-def _drive_ray(tasks: Sequence[ShardTask], workers: int | None, work: Work) -> Iterator[dict[str, Any]]:
+def _drive_ray(specs: Sequence[ShardSpec], workers: int | None, work: Work) -> Iterator[dict[str, Any]]:
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
     # Retries are ours: Ray would run a task that kills its worker again without telling which it was.
     remote = ray.remote(num_cpus=1, max_retries=0, scheduling_strategy="SPREAD")(work)
-    waiting, attempts = deque(tasks), _Attempts()
-    running: dict[Any, ShardTask] = {}
+    waiting, attempts = deque(specs), _Attempts()
+    running: dict[Any, ShardSpec] = {}
     while waiting or running:
         window = workers or max(1, int(ray.cluster_resources().get("CPU", 1))) * _WINDOW_PER_CPU
         while waiting and len(running) < window:
-            task = waiting.popleft()
-            running[remote.remote(task)] = task
+            spec = waiting.popleft()
+            running[remote.remote(spec)] = spec
         done, _ = ray.wait(list(running), num_returns=1)
-        task = running.pop(done[0])
+        spec = running.pop(done[0])
         try:
             yield ray.get(done[0])
         except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
             reason = f"its Ray worker died ({_said(error)})"
-            waiting.append(attempts.after(task, reason, crashed=True))
+            waiting.append(attempts.after(spec, reason, crashed=True))
         except RayTaskError as error:
             cause = error.cause
             if not isinstance(cause, _PASSING):
                 raise (cause if isinstance(cause, DataError | UsageError) else error) from None
-            waiting.append(attempts.after(task, _said(cause), crashed=False))
+            waiting.append(attempts.after(spec, _said(cause), crashed=False))
         except RayError as error:  # a result lost with its node, a task that found no place: many kinds, none ours
-            waiting.append(attempts.after(task, _said(error), crashed=False))
+            waiting.append(attempts.after(spec, _said(error), crashed=False))
 
 
 def object_store_used() -> float:
@@ -230,7 +230,7 @@ def _start_ray(address: str | None, workers: int | None) -> None:
 
 
 def _check_workers() -> None:
-    """One probe task: workers must import this code, not another package with the same generic name."""
+    """Workers must import this code, not another package with the same generic name."""
     import ray
 
     try:

@@ -6,10 +6,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.image.image import BadImage, ImageConfig
+from pipeline.plan.columns import PlanRow
 from pipeline.sources import Reader
 from pipeline.superpixels.segment import SuperpixelConfig
 
-from .build import Members, Row, make_sample, prove_machine, signal_name
+from .build import Members, make_sample, prove_machine, signal_name
 
 _START_S = 120.0
 _TIMEOUT_S = 300.0  # a photo takes 0.02 s; what takes this long never ends
@@ -40,7 +41,7 @@ class IsolatedMaker:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def __call__(self, row: Row) -> Members:
+    def __call__(self, row: PlanRow) -> Members:
         ends = []
         for _ in range(2):
             end, value = self._ask(row)
@@ -51,7 +52,7 @@ class IsolatedMaker:
             ends.append(end)
         raise BadImage(f"ends the process that prepares it ({' and '.join(sorted(set(ends)))}, twice)")
 
-    def _ask(self, row: Row) -> tuple[str | None, Any]:
+    def _ask(self, row: PlanRow) -> tuple[str | None, Any]:
         """(None, members or the exception of `make`), or (how the child ended, None)."""
         if self._child is None:
             self._start()

@@ -1,6 +1,6 @@
 """Where images come from: one module for each layout. `detect` looks at what is there and picks."""
 
 from .detect import detect, resolve_source
-from .row import Reader, Row, Source
+from .source import Reader, Source, SourceImage
 
-__all__ = ["Reader", "Row", "Source", "detect", "resolve_source"]
+__all__ = ["Reader", "Source", "SourceImage", "detect", "resolve_source"]

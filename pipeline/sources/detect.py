@@ -8,7 +8,7 @@ from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
 from .lists import LABEL_LIST, DenseFolders, LabelList, dense_folders
 from .parquet import open_parquet
-from .row import Source, is_image_name
+from .source import Source, is_image_name
 from .splits import ALIASES
 from .tars import TarArchive, first_names
 from .wds import WebDatasetTars, choose_split, is_webdataset, read_class_names
@@ -86,7 +86,7 @@ def _folder(uri: str, split: str, stated: tuple[str, ...] | None) -> Source:
     if LABEL_LIST in names:
         return LabelList(root=uri)
     if dense:
-        return DenseFolders(root=uri, images=dense[0], labels=dense[1])
+        return DenseFolders(root=uri, image_folder=dense[0], label_folder=dense[1])
     if tars and is_webdataset(first_names(storage.join(uri, tars[0]))):
         files = choose_split(tars, split, ALIASES.get(split, (split,)), _KNOWN)
         return WebDatasetTars(root=uri, files=tuple(files), stated_classes=read_class_names(uri))

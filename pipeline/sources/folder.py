@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
-from pipeline.io.scan import walk
+from pipeline.io.scan import find_in_parallel
 
 from .readers import FileReader
-from .row import Row, is_image_name
+from .source import SourceImage, is_image_name
 
 ANNOTATIONS = "val_annotations.txt"
 
@@ -23,11 +23,11 @@ class ClassFolders:
     kind: str = "image folder"
     _left_out: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         found: Counter[str] = Counter()
         flat, other = 0, 0
         self._left_out.clear()
-        for path in walk(self.root):
+        for path in find_in_parallel(self.root):
             class_name, _, rest = path.partition("/")
             if not is_image_name(path):
                 other += 1
@@ -35,7 +35,7 @@ class ClassFolders:
                 flat += 1
             else:
                 found[class_name] += 1
-                yield Row(source=path, file=path, class_name=class_name)
+                yield SourceImage(source=path, file=path, class_name=class_name)
         if not found:
             raise UsageError(_nothing(self.root, flat, other))
         self._left_out.update(flat=flat, other=other)
@@ -69,12 +69,12 @@ class AnnotatedFolder:
     stated_classes: tuple[str, ...] | None = None
     kind: str = "Tiny ImageNet val folder"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         text = storage.read_bytes(storage.join(self.root, ANNOTATIONS)).decode()
         images = {name for name in storage.list_names(storage.join(self.root, "images")) if is_image_name(name)}
         classes = match_annotations(text, images, storage.join(self.root, ANNOTATIONS))
         for name in images:
-            yield Row(source=f"images/{name}", file=f"images/{name}", class_name=classes[name])
+            yield SourceImage(source=f"images/{name}", file=f"images/{name}", class_name=classes[name])
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes

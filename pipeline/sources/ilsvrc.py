@@ -12,7 +12,7 @@ from pipeline.io import storage
 
 from .folder import shorten
 from .readers import FileReader
-from .row import Row
+from .source import SourceImage
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}
 NUM_CLASSES = 1000
@@ -116,10 +116,10 @@ class IlsvrcVal:
     root: str
     kind: str = "ILSVRC2012 validation folder"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         names = [name for name in storage.list_names(self.root) if is_val_name(name)]
         for name, wnid in match(names, val_classes(self.root), self.root):
-            yield Row(source=f"{wnid}/{name}", file=name, class_name=wnid)
+            yield SourceImage(source=f"{wnid}/{name}", file=name, class_name=wnid)
 
     def class_names(self) -> None:
         return None

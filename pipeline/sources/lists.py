@@ -11,7 +11,7 @@ from pipeline.io import storage
 
 from .folder import shorten
 from .readers import FileReader
-from .row import Row, is_image_name
+from .source import SourceImage, is_image_name
 
 LABEL_LIST = "labels.csv"
 CLASS_LIST = "classes.txt"
@@ -31,12 +31,12 @@ class DenseFolders:
     """`images/<stem>.jpg` and `labels/<stem>.png`: 8-bit label maps of the images' size. Samples have no class."""
 
     root: str
-    images: str
-    labels: str
+    image_folder: str
+    label_folder: str
     kind: str = "images with label maps"
 
-    def rows(self) -> Iterator[Row]:
-        images, labels = (self._stems(folder) for folder in (self.images, self.labels))
+    def images(self) -> Iterator[SourceImage]:
+        images, labels = (self._stems(folder) for folder in (self.image_folder, self.label_folder))
         lone, spare = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
         if not images or lone or spare:
             raise UsageError(
@@ -44,8 +44,8 @@ class DenseFolders:
                 f"maps; images without a map: {shorten(lone)}; maps without an image: {shorten(spare)}."
             )
         for stem, name in images.items():
-            file, label_file = f"{self.images}/{name}", f"{self.labels}/{labels[stem]}"
-            yield Row(source=file, file=file, label_file=label_file)
+            file, label_file = f"{self.image_folder}/{name}", f"{self.label_folder}/{labels[stem]}"
+            yield SourceImage(source=file, file=file, label_file=label_file)
 
     def _stems(self, folder: str) -> dict[str, str]:
         names = [name for name in storage.list_names(storage.join(self.root, folder)) if is_image_name(name)]
@@ -104,14 +104,14 @@ class LabelList:
                 found.append((file, [name for name in names if name]))
         return found
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         rank = {name: number for number, name in enumerate(self.class_names())}
         one_each = all(len(names) == 1 for _, names in self._lines)
         for file, names in self._lines:
             if one_each:
-                yield Row(source=file, file=file, class_name=names[0])
+                yield SourceImage(source=file, file=file, class_name=names[0])
             else:
-                yield Row(source=file, file=file, labels=tuple(sorted(rank[name] for name in names)))
+                yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in names)))
 
     def class_names(self) -> tuple[str, ...]:
         return tuple(sorted({name for _, names in self._lines for name in names}))

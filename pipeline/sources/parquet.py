@@ -13,7 +13,7 @@ from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 
 from .readers import FileReader
-from .row import Row
+from .source import SourceImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class HuggingFaceParquet:
     stated_classes: tuple[str, ...] | None
     kind: str = "Hugging Face parquet"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         for file in self.files:
             table = _open(storage.join(self.root, file))
             stem, start = file.removesuffix(".parquet").replace("/", "_"), 0
@@ -41,7 +41,7 @@ class HuggingFaceParquet:
                         .to_pylist()
                     )
                 for number, label in enumerate(labels):
-                    yield Row(
+                    yield SourceImage(
                         source=f"{stem}_{start + number:07d}",
                         file=file,
                         offset=start + number,

@@ -1,4 +1,4 @@
-"""The bytes of one image: of a file of its own, or of a span of an archive. What tasks carry of a source, and all.
+"""The bytes of one image: of a file of its own, or of a span of an archive. All that workers get of a source.
 
 An image that is not there is told from a place that is not there: the first is the sample's fault and may be skipped,
 the second (a node without the mount, an archive cut meanwhile, expired credentials) never is.

@@ -13,7 +13,7 @@ from pipeline.io.scan import Scan, in_parallel
 from .folder import ANNOTATIONS, match_annotations, shorten
 from .ilsvrc import is_val_name, match, val_classes
 from .readers import SpanReader
-from .row import Row, is_image_name
+from .source import SourceImage, is_image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class TarArchive:
     def kind(self) -> str:
         return f"tar archive {self.name}"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         place = storage.join(self.root, self.name)
         with Scan(place) as scan:
             members = tar.members(scan, 0, scan.size, place)
@@ -42,29 +42,29 @@ class TarArchive:
             else:
                 yield from self._of_images(scan, found, place)
 
-    def _of_tars(self, inner: list[tuple[str, tar.Member]], place: str) -> Iterator[Row]:
+    def _of_tars(self, inner: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
         """The class tars are scanned beside each other: each header tells where the next one is, so one scan waits."""
         empty = []
-        for (name, _), rows in zip(inner, in_parallel(partial(self._of_class, place), inner)):
-            yield from rows
-            if not rows:
+        for (name, _), images in zip(inner, in_parallel(partial(self._of_class, place), inner)):
+            yield from images
+            if not images:
                 empty.append(name)
         if empty:
             raise UsageError(f"{len(empty)} of the class tars in {place} hold no image: {shorten(empty)}.")
 
-    def _of_class(self, place: str, item: tuple[str, tar.Member]) -> list[Row]:
+    def _of_class(self, place: str, item: tuple[str, tar.Member]) -> list[SourceImage]:
         name, outer = item
-        class_name, rows = PurePosixPath(name).stem, []
+        class_name, images = PurePosixPath(name).stem, []
         with Scan(place) as scan:
             end = outer.offset + outer.size
             for member in tar.members(scan, outer.offset, end, f"{place}, in its member {name},"):
                 path = member.name.removeprefix("./")
                 if is_image_name(path) and not _is_hidden(path):
                     source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
-                    rows.append(self._row(source, member, class_name))
-        return rows
+                    images.append(self._image(source, member, class_name))
+        return images
 
-    def _of_images(self, read: Scan, found: list[tuple[str, tar.Member]], place: str) -> Iterator[Row]:
+    def _of_images(self, read: Scan, found: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
         images = {name: member for name, member in found if is_image_name(name)}
         if not images:
             names = shorten([name for name, _ in found])
@@ -75,19 +75,19 @@ class TarArchive:
             text = read(notes.offset, notes.size).decode()
             classes = match_annotations(text, set(by_name), f"{ANNOTATIONS} in {place}")
             for base, (_, member) in by_name.items():
-                yield self._row(f"images/{base}", member, classes[base])
+                yield self._image(f"images/{base}", member, classes[base])
             return
         if all(is_val_name(PurePosixPath(name).name) for name in images):
             for name, wnid in match(list(images), val_classes(self.root), place):
-                yield self._row(f"{wnid}/{PurePosixPath(name).name}", images[name], wnid)
+                yield self._image(f"{wnid}/{PurePosixPath(name).name}", images[name], wnid)
             return
         depth = _depth_of_classes([PurePosixPath(name).parts for name in images], place)
         for name, member in images.items():
             parts = PurePosixPath(name).parts
-            yield self._row("/".join(parts[depth:]), member, parts[depth])
+            yield self._image("/".join(parts[depth:]), member, parts[depth])
 
-    def _row(self, source: str, member: tar.Member, class_name: str) -> Row:
-        return Row(source=source, file=self.name, offset=member.offset, length=member.size, class_name=class_name)
+    def _image(self, source: str, member: tar.Member, class_name: str) -> SourceImage:
+        return SourceImage(source, self.name, member.offset, member.size, class_name)
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
@@ -100,7 +100,7 @@ class TarArchive:
 
 
 def _is_hidden(name: str) -> bool:
-    """As `storage.walk` leaves out names that begin with '.': macOS packs a `._x.jpg` of attributes beside x.jpg."""
+    """As in `storage.find_files`: macOS packs a `._x.jpg` of attributes for each x.jpg."""
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 

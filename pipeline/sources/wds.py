@@ -11,7 +11,7 @@ from pipeline.io.scan import Scan, in_parallel
 
 from .folder import shorten
 from .readers import SpanReader
-from .row import Row, is_image_name
+from .source import SourceImage, is_image_name
 
 CLASS_NAMES = "classnames.txt"  # as clip-benchmark publishes it, one name on each line
 _JSON_LABELS = ("label", "cls", "class_id", "class_index")
@@ -26,16 +26,16 @@ class WebDatasetTars:
     stated_classes: tuple[str, ...] | None = None
     kind: str = "WebDataset tars"
 
-    def rows(self) -> Iterator[Row]:
-        for rows in in_parallel(self._of_one, self.files):
-            yield from rows
+    def images(self) -> Iterator[SourceImage]:
+        for images in in_parallel(self._of_one, self.files):
+            yield from images
 
-    def _of_one(self, file: str) -> list[Row]:
+    def _of_one(self, file: str) -> list[SourceImage]:
         place = storage.join(self.root, file)
         with Scan(place) as scan:
             return list(self._samples(scan, file, list(tar.members(scan, 0, scan.size, place))))
 
-    def _samples(self, read: Scan, file: str, members: list[tar.Member]) -> Iterator[Row]:
+    def _samples(self, read: Scan, file: str, members: list[tar.Member]) -> Iterator[SourceImage]:
         samples: dict[str, dict[str, tar.Member]] = {}
         for member in members:
             folder, _, base = member.name.removeprefix("./").rpartition("/")
@@ -50,7 +50,7 @@ class WebDatasetTars:
             image = next((member for suffix, member in found.items() if is_image_name(f".{suffix}")), None)
             if image is None:
                 continue
-            yield Row(
+            yield SourceImage(
                 source=f"{file.removesuffix('.tar')}/{key}",
                 file=file,
                 offset=image.offset,

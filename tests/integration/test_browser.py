@@ -146,7 +146,7 @@ def test_the_job_page_of_ray_shows_command_and_log(reviewed, browser, pictures):
     jobs = json.loads(reviewed.focusvit("jobs", "list", "--json").stdout)
     visit.open(f"{reviewed.head.url}/#/jobs", "ray-jobs", jobs[0]["job"], "SUCCEEDED")
     page = f"{reviewed.head.url}/#/jobs/{jobs[0]['job']}"
-    visit.open(page, "ray-job", "Entrypoint", "cluster.jobs.job preprocess", "probe of the cluster", height_px=1600)
+    visit.open(page, "ray-job", "Entrypoint", "cluster.jobs.job preprocess", "check of the nodes", height_px=1600)
     assert visit.missing == []
 
 

@@ -15,12 +15,12 @@ import pytest
 from pipeline.errors import DataError
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.preprocess import PreprocessConfig, preprocess
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import describe, root_hash
 from pipeline.shards.dataset import open_dataset, plan_uri
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.shards.task import run_shard
+from pipeline.shards.worker import run_shard
 from pipeline.sources import detect
 from testkit import failing_work
 from testkit.checkout import ROOT
@@ -33,12 +33,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tasks(source: Path) -> list[ShardTask]:
+def specs(source: Path) -> list[ShardSpec]:
     config = PreprocessConfig(source=str(source), out="")
     found = detect(str(source), "train")
     plan = make_plan(found, "train", samples_per_shard=5)
     description = describe(plan, config.image, config.superpixels)
-    first = ShardTask(
+    first = ShardSpec(
         out="",
         split="train",
         shard=0,
@@ -52,24 +52,24 @@ def tasks(source: Path) -> list[ShardTask]:
     return [replace(first, shard=shard) for shard in range(len(plan.bounds) - 1)]
 
 
-def _at(tasks: list[ShardTask], out: Path) -> list[ShardTask]:
-    source = detect(tasks[0].source.root, "train")
+def _at(specs: list[ShardSpec], out: Path) -> list[ShardSpec]:
+    source = detect(specs[0].source.root, "train")
     plan = make_plan(source, "train", samples_per_shard=5)
     save_plan(plan_uri(str(out), "train"), plan, {})
-    return [replace(task, out=str(out)) for task in tasks]
+    return [replace(spec, out=str(out)) for spec in specs]
 
 
-def _root(tasks: list[ShardTask]) -> str:
-    sidecars = [read_sidecar(task) for task in tasks]
+def _root(specs: list[ShardSpec]) -> str:
+    sidecars = [read_sidecar(spec) for spec in specs]
     assert all(sidecars)
     return root_hash([sidecar["sha256"] for sidecar in sidecars if sidecar])
 
 
 @pytest.fixture(scope="module")
-def expected(tasks: list[ShardTask], tmp_path_factory: pytest.TempPathFactory) -> str:
-    here = _at(tasks, tmp_path_factory.mktemp("expected"))
-    for task in here:
-        run_shard(task)
+def expected(specs: list[ShardSpec], tmp_path_factory: pytest.TempPathFactory) -> str:
+    here = _at(specs, tmp_path_factory.mktemp("expected"))
+    for spec in here:
+        run_shard(spec)
     return _root(here)
 
 
@@ -93,12 +93,12 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
-def _local(tasks: list[ShardTask], **options: Any) -> list[dict[str, Any]]:
-    return list(run_local(tasks, workers=2, **options))
+def _local(specs: list[ShardSpec], **options: Any) -> list[dict[str, Any]]:
+    return list(run_local(specs, workers=2, **options))
 
 
-def _ray(tasks: list[ShardTask], **options: Any) -> list[dict[str, Any]]:
-    return list(run_ray(tasks, **options))
+def _ray(specs: list[ShardSpec], **options: Any) -> list[dict[str, Any]]:
+    return list(run_ray(specs, **options))
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
@@ -109,15 +109,15 @@ def run(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
     return _local
 
 
-def test_whatever_fails_the_bytes_are_the_same(run: Any, tasks: list[ShardTask], expected: str, tmp_path: Path) -> None:
-    here = _at(tasks, tmp_path)
+def test_whatever_fails_the_bytes_are_the_same(run: Any, specs: list[ShardSpec], expected: str, tmp_path: Path) -> None:
+    here = _at(specs, tmp_path)
     results = run(here, work=failing_work.everything_fails)
     assert [result["isolated"] for result in sorted(results, key=lambda r: r["shard"])] == [False, True, False, False]
     assert _root(here) == expected
 
 
-def test_what_does_not_pass_ends_the_run_in_words(run: Any, tasks: list[ShardTask], tmp_path: Path) -> None:
-    here = _at(tasks, tmp_path)[:1]
+def test_what_does_not_pass_ends_the_run_in_words(run: Any, specs: list[ShardSpec], tmp_path: Path) -> None:
+    here = _at(specs, tmp_path)[:1]
     with pytest.raises(DataError, match=r"train-000000\.tar failed 3 times.*No space left on device.*run the same"):
         run(here, work=failing_work.disk_is_full)
     with pytest.raises(DataError, match=r"the machine .* makes other bytes of the golden image"):

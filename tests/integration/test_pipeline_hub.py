@@ -22,7 +22,7 @@ def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     source = detect(uri, "train")
     assert source.class_names() == tuple(images)
     read = source.reader().read
-    found = {read(row.file, row.offset, row.length): row.class_name for row in source.rows()}
+    found = {read(row.file, row.offset, row.length): row.class_name for row in source.images()}
     assert found == {data: name for name, files in images.items() for data in files.values()}
     summary = preprocess(PreprocessConfig(source=uri, out=str(tmp_path / "out"), split="test", local=True, workers=0))
     assert isinstance(summary, Summary) and summary.num_samples == 3

@@ -228,14 +228,14 @@ from pipeline.shards.commit import describe
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.preprocess import ImageConfig, SuperpixelConfig
-from pipeline.sources import Row
+from pipeline.sources import SourceImage
 
 class Listing:
     root = kind = "listing"
-    def rows(self):
+    def images(self):
         for i in range(1_281_167):
             name = f"n{{i % 1000:08d}}"
-            yield Row(f"{{name}}/{{name}}_{{i}}.JPEG", f"{{name}}/{{name}}_{{i}}.JPEG", class_name=name)
+            yield SourceImage(f"{{name}}/{{name}}_{{i}}.JPEG", f"{{name}}/{{name}}_{{i}}.JPEG", class_name=name)
     def class_names(self):
         return None
 

@@ -14,9 +14,9 @@ from focusvit.runs.run_dir import MetricsLog, RunDir
 from testkit import failing_task
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
-from transfer.checkpoint_score import ScoreJob, score_checkpoint
-from transfer.tasks.job import Job
+from transfer.checkpoint_score import ScoreSpec, score_checkpoint
 from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -37,9 +37,9 @@ def test_tasks_side_by_side_give_the_rows_of_one_process_and_survive_a_dead_work
     checkpoint = make_checkpoint(tmp_path / "ckpt")
     places = {name: make_dataset(tmp_path / name, splits={"train": 24, "val": 8}) for name in ("a", "killer", "b")}
 
-    def jobs(out: str) -> list[Job]:
+    def specs(out: str) -> list[WorkSpec]:
         return [
-            Job(
+            WorkSpec(
                 task=Task(name=name, uri=uri), checkpoint=checkpoint, suite="quick", baselines=False,
                 out=str(tmp_path / out), features_folder=str(tmp_path / out / name),
             )
@@ -47,13 +47,13 @@ def test_tasks_side_by_side_give_the_rows_of_one_process_and_survive_a_dead_work
         ]  # fmt: skip
 
     map_tasks = _side_by_side(TransferLaunch(checkpoint=checkpoint, tasks_at_once=2))
-    found = {outcome.task.name: outcome for outcome in map_tasks(failing_task.transfer_or_die, jobs("ray"))}
+    found = {outcome.task.name: outcome for outcome in map_tasks(failing_task.transfer_or_die, specs("ray"))}
     assert set(found) == {"a", "killer", "b"}
     assert found["killer"].rows == [] and "killer: its Ray worker died" in found["killer"].failures[0]
-    for job in jobs("here"):
-        if job.task.name != "killer":
-            expected = run_task(job)
-            mine = found[job.task.name]
+    for spec in specs("here"):
+        if spec.task.name != "killer":
+            expected = run_task(spec)
+            mine = found[spec.task.name]
             assert mine.failures == expected.failures == []
             assert [row.value for row in mine.rows] == pytest.approx([row.value for row in expected.rows], abs=1e-6)
 
@@ -76,13 +76,13 @@ def test_checkpoints_that_stand_are_scored_once_and_in_order(tmp_path):
     run = RunDir(str(tmp_path / "run"))
     for samples, seed in ((64, 0), (128, 1)):
         make_checkpoint(Path(run.checkpoint_uri(samples)), seed=seed)
-    task = f"shapes={make_dataset(tmp_path / 'probe', splits={'train': 40, 'val': 12})}"
+    task = f"shapes={make_dataset(tmp_path / 'shapes', splits={'train': 40, 'val': 12})}"
     for _ in range(2):  # the second time finds nothing to do
         with scored_checkpoints(run.uri, task):
             pass
         points = MetricsLog(run, name=POINTS).points
         assert [point["samples"] for point in points] == [64, 128]
-    expected = score_checkpoint(ScoreJob(checkpoint=run.checkpoint_uri(128), task=parse_task(task)))
+    expected = score_checkpoint(ScoreSpec(checkpoint=run.checkpoint_uri(128), task=parse_task(task)))
     assert points[1]["values"] == pytest.approx(expected)
 
 
@@ -91,10 +91,10 @@ def test_every_checkpoint_of_a_training_is_scored_beside_it_and_tracked(tmp_path
     import mlflow
 
     data = make_dataset(tmp_path / "data", splits={"train": 64, "val": 12})
-    probe = make_dataset(tmp_path / "probe", splits={"train": 40, "val": 12})
+    shapes = make_dataset(tmp_path / "shapes", splits={"train": 40, "val": 12})
     store, run_dir = f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "run")
     argv = ["pretrain", "debug", "--data", data, "--run-dir", run_dir, "--workers", "1", "--device", "cpu"]
-    argv += ["--score-on", f"shapes={probe}", "--epochs", "3", "--tracking-uri", store, "--json"]
+    argv += ["--score-on", f"shapes={shapes}", "--epochs", "3", "--tracking-uri", store, "--json"]
     assert main(argv) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     points = {point["samples"]: point["values"] for point in MetricsLog(RunDir(run_dir), name=POINTS).points}

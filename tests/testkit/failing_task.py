@@ -2,12 +2,12 @@
 
 import os
 
-from transfer.tasks.job import Job, Outcome
+from transfer.tasks.spec import Outcome, WorkSpec
 from transfer.work import run_task
 
 
-def transfer_or_die(job: Job) -> Outcome:
+def transfer_or_die(spec: WorkSpec) -> Outcome:
     """A task; the one called 'killer' takes its process with it, as a crash or the memory killer does."""
-    if job.task.name == "killer":
+    if spec.task.name == "killer":
         os._exit(9)
-    return run_task(job)
+    return run_task(spec)

@@ -17,8 +17,8 @@ from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import Dataset, Split
 from transfer.features.features import FeatureStore, split_key, weights_hash
 from transfer.features.sealed import SealedTest
-from transfer.tasks.job import Job
 from transfer.tasks.result import Result, ResultStore, result_key
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.subset import limited
 from transfer.tasks.task import Task
 
@@ -50,14 +50,14 @@ class DenseSplit:
 class DenseTaskRun:
     """The steps of one dense task, with what they share."""
 
-    def __init__(self, job: Job, dataset: Dataset, task: Task, model: FocusViT) -> None:
-        self.job, self.dataset, self.task, self.model = job, dataset, task, model
+    def __init__(self, spec: WorkSpec, dataset: Dataset, task: Task, model: FocusViT) -> None:
+        self.spec, self.dataset, self.task, self.model = spec, dataset, task, model
         self.train, self.test = (
-            limited(dataset.split(name), job.max_samples, job.seed) for name in (task.train, task.test)
+            limited(dataset.split(name), spec.max_samples, spec.seed) for name in (task.train, task.test)
         )
         self.classes = task.classes or dataset.classes or _numbered(self.train, task.ignore)
         self.config = self._dense_config(model)
-        self.store, self.results = FeatureStore(Path(job.features_folder)), ResultStore(job.out)
+        self.store, self.results = FeatureStore(Path(spec.features_folder)), ResultStore(spec.out)
         self.features_s, self.num_skipped = 0.0, 0
         self.opened: set[str] = set()
 
@@ -65,8 +65,9 @@ class DenseTaskRun:
         """(rows, failures): protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
         rows: list[Result] = []
         failures: list[str] = []
-        for features in ("checkpoint", "random", "colour") if self.job.baselines else ("checkpoint",):
-            for protocol in (DenseLinear(device=self.job.device, seed=self.job.seed), DenseKMeans(seed=self.job.seed)):
+        protocols = (DenseLinear(device=self.spec.device, seed=self.spec.seed), DenseKMeans(seed=self.spec.seed))
+        for features in ("checkpoint", "random", "colour") if self.spec.baselines else ("checkpoint",):
+            for protocol in protocols:
                 try:
                     rows += self._measure(features, protocol)
                 except (UsageError, DataError, ValueError) as error:
@@ -84,7 +85,7 @@ class DenseTaskRun:
                 f"the checkpoint pools by '{config.partition}'; dense tasks need superpixels, a grid or a plain ViT."
             )
         plain = config.tokens is None
-        budget = config.num_patches if plain else (self.job.tokens or config.tokens)
+        budget = config.num_patches if plain else (self.spec.tokens or config.tokens)
         assert budget is not None
         return DenseConfig(
             num_classes=len(self.classes),
@@ -102,7 +103,7 @@ class DenseTaskRun:
             self.num_skipped += 1
             return found
         train, test = self._split(features, self.train), self._split(features, self.test)
-        order = np.random.default_rng(self.job.seed).permutation(self.train.num_samples)
+        order = np.random.default_rng(self.spec.seed).permutation(self.train.num_samples)
         count = max(1, round(HELD_OUT_SHARE * len(order)))
         started = time.perf_counter()
         fitted = protocol.fit(train.images(np.sort(order[count:])), train.images(np.sort(order[:count])))
@@ -169,7 +170,7 @@ class DenseTaskRun:
     def _row(self, counts: np.ndarray, *, features: str, protocol: str, boundary: float) -> Result:
         """One row from the confusions (N, C, C) of the test images; the interval is over images."""
         total = counts.sum(0)
-        low, high = bootstrap(lambda rows: segmentation.mean_iou(counts[rows].sum(0)), len(counts), seed=self.job.seed)
+        low, high = bootstrap(lambda rows: segmentation.mean_iou(counts[rows].sum(0)), len(counts), seed=self.spec.seed)
         return Result(
             task=self.task.name,
             features=features,
@@ -209,7 +210,7 @@ class DenseTaskRun:
             return []
         predicted = fitted.predict(values).reshape(-1, self.config.num_regions)
         name = f"{self.task.name}-{row.protocol}-{self.config.num_regions}"
-        return paint_examples(self.test, self.config, predicted, self.job.out, name, tuple(self.classes))
+        return paint_examples(self.test, self.config, predicted, self.spec.out, name, tuple(self.classes))
 
     # Features and tables.
 
@@ -239,7 +240,7 @@ class DenseTaskRun:
             else:
                 size, with_maps = network.config.image_size, network.config.needs_maps
                 images, maps = model_inputs(samples, size, network.config.grid, with_maps)
-                device = self.job.device
+                device = self.spec.device
                 tokens = token_features(
                     network, images.to(device), None if maps is None else maps.to(device), K if with_maps else None
                 )
@@ -256,7 +257,7 @@ class DenseTaskRun:
         return result_key(
             {"source": source, "features": features, "protocol": protocol, "settings": settings, "splits": splits,
              "task": dataclasses.asdict(self.task) | {"uri": ""}, "transform": self._transform(features),
-             "held_out_share": HELD_OUT_SHARE, "seed": self.job.seed, "dense_version": DENSE_VERSION}
+             "held_out_share": HELD_OUT_SHARE, "seed": self.spec.seed, "dense_version": DENSE_VERSION}
         )  # fmt: skip
 
     def _network(self, features: str) -> FocusViT:
@@ -264,8 +265,8 @@ class DenseTaskRun:
             return self.model
         if not hasattr(self, "_untrained"):
             state = torch.random.get_rng_state()
-            torch.manual_seed(self.job.seed)
-            self._untrained = FocusViT(self.model.config).to(self.job.device).eval()
+            torch.manual_seed(self.spec.seed)
+            self._untrained = FocusViT(self.model.config).to(self.spec.device).eval()
             torch.random.set_rng_state(state)
         return self._untrained
 

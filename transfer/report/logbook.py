@@ -13,8 +13,8 @@ from focusvit.runs.checkpoint import Checkpoint
 from focusvit.runs.pyfunc import register
 from focusvit.runs.tracker import Tracker
 from pipeline.io import storage
-from transfer.tasks.job import Outcome
 from transfer.tasks.result import Result
+from transfer.tasks.spec import Outcome
 
 from .charts import radar_figure, transfer_figure
 from .finished import TransferRun

@@ -34,7 +34,7 @@ def labelled_images(
 ) -> tuple[list[Sample], list[str]]:
     """The first `per_class` images of the first `classes` classes, enlarged or reduced to 224 px, with superpixels."""
     source = detect(storage.resolve(data), split)
-    rows = sorted((row for row in source.rows() if row.class_name), key=lambda row: (str(row.class_name), row.source))
+    rows = sorted((row for row in source.images() if row.class_name), key=lambda row: (str(row.class_name), row.source))
     names = sorted({str(row.class_name) for row in rows})[:classes]
     reader, samples = source.reader(), []
     for label, name in enumerate(names):

@@ -21,7 +21,7 @@ from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.presets import focusvit, vit
 from focusvit.predict.export import onnx_bytes
 from focusvit.predict.graph import FixedBudget, export_program
-from focusvit.predict.onnx_predictor import open_session
+from focusvit.predict.onnx_predictor import inference_session
 from focusvit.predict.record import ExportRecord
 from focusvit.predict.view import ViewConfig
 from focusvit.runs.provenance import evidence
@@ -185,7 +185,7 @@ def latency_table(config: EdgeConfig, files: list[Exported], threads: int, image
 
 
 def _call(one: Exported, threads: int, images: list[np.ndarray], maps: list[np.ndarray]) -> Callable[[], object]:
-    session = open_session(one.file.read_bytes(), str(one.file), threads)
+    session = inference_session(one.file.read_bytes(), str(one.file), threads)
     given: dict[str, Any] = {"images": np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))}
     if one.needs_maps:
         given["maps"] = np.stack(maps)

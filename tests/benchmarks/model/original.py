@@ -12,7 +12,7 @@ import torch
 from focusvit.model.cost import ModelProfile, profile_model
 from focusvit.model.model import FocusViT
 from focusvit.predict.pictures import captioned, heat_overlay, save_png, superpixel_overlay, tile
-from focusvit.recipes.original_models import Row, original_rows
+from focusvit.recipes.original_models import OriginalModel, original_models
 from focusvit.runs.pretrained import load_pretrained
 from focusvit.runs.provenance import evidence
 from pipeline.commandline import parse
@@ -44,9 +44,9 @@ class OriginalBenchConfig:
     """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.rows if name not in original_rows()]
+        unknown = [name for name in self.rows if name not in original_models()]
         if unknown:
-            raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(original_rows())}")
+            raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(original_models())}")
         if self.batch < 1 or self.rounds < 1:
             raise ValueError(f"--batch is {self.batch} and --rounds {self.rounds}; both must be at least 1")
         if self.clock == "cpu" and self.device != "cpu":
@@ -58,7 +58,7 @@ class OriginalBenchConfig:
 def main(argv: list[str]) -> int:
     """Print the table, save it, draw the pictures."""
     config = parse(OriginalBenchConfig, argv, prog="python -m tests.benchmarks original")
-    rows = {name: row for name, row in original_rows().items() if not config.rows or name in config.rows}
+    rows = {name: row for name, row in original_models().items() if not config.rows or name in config.rows}
     sys.stdout.write(f"bench original: {len(rows)} rows on {config.device}, batch {config.batch}\n")
     table = cost_table(rows, config)
     sys.stdout.write(table.markdown() + "\n")
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def cost_table(rows: dict[str, Row], config: OriginalBenchConfig) -> Table:
+def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> Table:
     """One line a row; rows that differ only in where their weights come from are measured once."""
     measured: dict[tuple[object, ...], ModelProfile] = {}
     lines = []
@@ -105,7 +105,7 @@ def cost_table(rows: dict[str, Row], config: OriginalBenchConfig) -> Table:
     return Table(title="Rows of the original repository", columns=columns, rows=lines, note=note)
 
 
-def row_picture(row: Row, images: np.ndarray, weights: str, name: str) -> np.ndarray:
+def row_picture(row: OriginalModel, images: np.ndarray, weights: str, name: str) -> np.ndarray:
     """uint8 RGB: images (B, H, W, 3) with the borders of the row's tokens, what these keep, where the class looks."""
     torch.manual_seed(0)
     model = FocusViT(row.model).eval()

@@ -22,7 +22,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.shards.build import make_sample
 from pipeline.sources.detect import detect
 from pipeline.sources.embedded import draw_shape
-from pipeline.sources.row import Reader, Row
+from pipeline.sources.source import Reader, SourceImage
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 from tests.benchmarks.report import Table
@@ -139,10 +139,10 @@ class ManyImages:
     root: str = "nowhere"
     kind: str = "generated list"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         for i in range(self.count):
             name = f"n{i % 1000:08d}/n{i % 1000:08d}_{i}.JPEG"
-            yield Row(source=name, file=name, class_name=f"n{i % 1000:08d}")
+            yield SourceImage(source=name, file=name, class_name=f"n{i % 1000:08d}")
 
     def class_names(self) -> None:
         return None

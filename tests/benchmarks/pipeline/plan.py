@@ -17,7 +17,7 @@ from pipeline.io import tar
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.shards.commit import describe
-from pipeline.sources import Row, Source, detect
+from pipeline.sources import Source, SourceImage, detect
 from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.report import Table
@@ -33,11 +33,11 @@ class Listing:
     def __init__(self, num_rows: int) -> None:
         self._num_rows = num_rows
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         for number in range(self._num_rows):
             name = f"n{number % 1000:08d}"
             path = f"{name}/{name}_{number}.JPEG"
-            yield Row(path, path, class_name=name)
+            yield SourceImage(path, path, class_name=name)
 
     def class_names(self) -> None:
         return None

@@ -26,19 +26,19 @@ from pipeline.image.image import ImageConfig
 from pipeline.image.png import encode_gray8
 from pipeline.image.resize import reduce_area
 from pipeline.io import storage
+from pipeline.plan.columns import PlanRow
 from pipeline.plan.plan import Plan, make_plan, save_plan
-from pipeline.shards.build import ShardTask, build_shard, make_sample
+from pipeline.shards.build import ShardSpec, build_shard, make_sample
 from pipeline.shards.commit import describe
 from pipeline.shards.dataset import plan_uri
-from pipeline.shards.task import run_shard
+from pipeline.shards.worker import run_shard
 from pipeline.sources import Reader, detect
 from pipeline.superpixels.segment import SuperpixelConfig, scale_for_segmentation
 from pipeline.superpixels.slic import slic_class
 from tests.benchmarks.pipeline.stages import stage_table
 from tests.benchmarks.report import Table, save
 
-Row = dict[str, Any]
-Way = Callable[[Sequence[Row]], None]
+Way = Callable[[Sequence[PlanRow]], None]
 _IMAGE, _SUPERPIXELS = ImageConfig(), SuperpixelConfig()
 
 
@@ -134,14 +134,14 @@ def _resized_by_opencv(bgr: np.ndarray) -> np.ndarray:
     return cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _decoded(source: Reader, row: Row) -> np.ndarray:
+def _decoded(source: Reader, row: PlanRow) -> np.ndarray:
     data = source.read(row["file"], row["offset"], row["length"])
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert bgr is not None
     return bgr
 
 
-def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Reader, rows: Sequence[Row]) -> None:
+def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Reader, rows: Sequence[PlanRow]) -> None:
     for row in rows:
         bgr = resize(_decoded(source, row))
         cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _IMAGE.quality])
@@ -150,14 +150,14 @@ def _floor(resize: Callable[[np.ndarray], np.ndarray], source: Reader, rows: Seq
         encode_gray8(labels.astype(np.uint8))
 
 
-def _pipeline(source: Reader, folder: str, rows: Sequence[Row]) -> None:
+def _pipeline(source: Reader, folder: str, rows: Sequence[PlanRow]) -> None:
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
         built = build_shard(part, lambda row: make_sample(row, source, _IMAGE, _SUPERPIXELS))
         storage.put(storage.join(folder, f"{start}.tar"), built.data)
 
 
-def _straightforward(segmenter: Any, source: Reader, rows: Sequence[Row]) -> None:
+def _straightforward(segmenter: Any, source: Reader, rows: Sequence[PlanRow]) -> None:
     for row in rows:
         bgr = _resized_by_opencv(_decoded(source, row))
         cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _IMAGE.quality])
@@ -172,21 +172,21 @@ def _workers_table(plan: Plan, source: Reader, rounds: int) -> Table:
 
     description = describe(plan, _IMAGE, _SUPERPIXELS)
     with tempfile.TemporaryDirectory() as folder:
-        tasks = []
+        specs = []
         for copy in range(3):  # three data sets, so that a round lasts several seconds
             out = storage.join(folder, str(copy))
             save_plan(plan_uri(out, plan.split), plan, description)
-            tasks += [_task(plan, source, out, shard, description) for shard in range(plan.num_shards)]
+            specs += [_task(plan, source, out, shard, description) for shard in range(plan.num_shards)]
         bare = _BareProcesses(2)
         _start_ray(None, 2)
         both = {"two bare processes": bare.run, "two Ray workers": lambda work: list(run_ray(work, workers=2))}
         for run in both.values():
-            run(tasks[: plan.num_shards])
+            run(specs[: plan.num_shards])
         rates: dict[str, list[float]] = {name: [] for name in both}
         for _ in tqdm(range(rounds), desc="workers", unit="round", disable=None):
             for name, run in both.items():
                 started = time.perf_counter()
-                run(tasks)
+                run(specs)
                 rates[name].append(3 * plan.num_samples / (time.perf_counter() - started))
         bare.stop()
     first, second = (np.array(values) for values in rates.values())
@@ -206,8 +206,8 @@ def _workers_table(plan: Plan, source: Reader, rounds: int) -> Table:
     )
 
 
-def _task(plan: Plan, source: Reader, out: str, shard: int, description: dict[str, Any]) -> ShardTask:
-    return ShardTask(
+def _task(plan: Plan, source: Reader, out: str, shard: int, description: dict[str, Any]) -> ShardSpec:
+    return ShardSpec(
         out=out,
         split=plan.split,
         shard=shard,
@@ -231,9 +231,9 @@ class _BareProcesses:
         for process in self._processes:
             process.start()
 
-    def run(self, tasks: Sequence[ShardTask]) -> None:
+    def run(self, specs: Sequence[ShardSpec]) -> None:
         for i, pipe in enumerate(self._pipes):
-            pipe.send(list(tasks[i :: len(self._pipes)]))
+            pipe.send(list(specs[i :: len(self._pipes)]))
         for pipe in self._pipes:
             pipe.recv()
 
@@ -244,7 +244,7 @@ class _BareProcesses:
 
 
 def _run_shards(pipe: Connection) -> None:
-    while (tasks := pipe.recv()) is not None:
-        for task in tasks:
-            run_shard(task)
-        pipe.send(len(tasks))
+    while (specs := pipe.recv()) is not None:
+        for spec in specs:
+            run_shard(spec)
+        pipe.send(len(specs))

@@ -13,7 +13,7 @@ from typing import Any
 from focusvit.runs.provenance import evidence
 from pipeline.commandline import parse
 from pipeline.image.image import ImageConfig
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.shards.executors import object_store_used, run_ray
 from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig
@@ -54,7 +54,7 @@ class ScaleConfig:
             raise ValueError(f"--tasks is {self.tasks}; it must be at least 4 for each of the {self.cpus} CPUs")
 
 
-def sleep_task(task: ShardTask) -> dict[str, Any]:
+def sleep_task(task: ShardSpec) -> dict[str, Any]:
     """Work that takes no CPU: the sleep is carried in the task's split name."""
     started = time.time()
     time.sleep(float(task.split))
@@ -91,8 +91,8 @@ def busy_share(spans: list[tuple[float, float]], cpus: int, begin: float) -> flo
     return running / (cpus * (end - begin))
 
 
-def _task(shard: int, sleep_s: float) -> ShardTask:
-    return ShardTask(
+def _task(shard: int, sleep_s: float) -> ShardSpec:
+    return ShardSpec(
         out="",
         split=str(sleep_s),
         shard=shard,

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from focusvit.runs.provenance import evidence
-from pipeline.care.contact_sheet import Row, contact_sheet, encode_picture
+from pipeline.care.contact_sheet import SheetRow, contact_sheet, encode_picture
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.image.image import ImageConfig, decode_image, prepare_image
@@ -286,7 +286,7 @@ def _picture() -> Path:
     rows = []
     for name, rgb in photos.items():
         small = _short_side(rgb, 256)
-        rows.append(Row(name, small, segment_image(small, SuperpixelConfig())))
+        rows.append(SheetRow(name, small, segment_image(small, SuperpixelConfig())))
     path = RESULTS / "superpixels-cuts.jpg"
     path.write_bytes(encode_picture(contact_sheet(rows, (16, 49, 100, 196), cell_px=256), path.name))
     return path

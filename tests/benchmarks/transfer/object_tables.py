@@ -19,7 +19,7 @@ _PICTURED = 6
 
 
 @dataclass(kw_only=True)
-class Row:
+class ReaderFigures:
     """One reader of one model: its figures by seed, trained and not, and those of its regions without a model."""
 
     title: str
@@ -61,7 +61,7 @@ def references(masks: np.ndarray) -> dict[str, Figures]:
     }
 
 
-def figures(title: str, rows: list[Row], masks: np.ndarray, note: str) -> Table:
+def figures(title: str, rows: list[ReaderFigures], masks: np.ndarray, note: str) -> Table:
     """Every reader trained, untrained and, once a model, its regions with equal weights."""
     lines = []
     for name, found in references(masks).items():
@@ -88,7 +88,7 @@ def figures(title: str, rows: list[Row], masks: np.ndarray, note: str) -> Table:
     )  # fmt: skip
 
 
-def differences(title: str, rows: list[Row]) -> Table:
+def differences(title: str, rows: list[ReaderFigures]) -> Table:
     """What training changed, and what the tokens change against those of the first row; both paired by seed."""
     first, lines = rows[0], []
     for row in rows:
@@ -105,7 +105,7 @@ def differences(title: str, rows: list[Row]) -> Table:
     return Table(title=f"{title}: what training changed", columns=columns, rows=lines, note=note)
 
 
-def picture(path: Path, rows: list[Row], scenes: Scenes) -> None:
+def picture(path: Path, rows: list[ReaderFigures], scenes: Scenes) -> None:
     """A sheet of some scenes, a row each: the image with its object outlined, then what every reader attends to.
 
     Weights are divided by the area of their region; the brightest colour is each picture's own maximum.

@@ -29,7 +29,7 @@ from tests.benchmarks.study.matrix import SETS, default_model
 from tests.benchmarks.study.study import train_config
 from tests.benchmarks.study.training import in_memory, train_on_arrays
 from tests.benchmarks.transfer.object_scenes import SIDE, Scenes, camvid_scenes, drawn_scenes
-from tests.benchmarks.transfer.object_tables import Row, agreement, differences, figures, picture
+from tests.benchmarks.transfer.object_tables import ReaderFigures, agreement, differences, figures, picture
 from transfer.dense.data import nearest
 
 _GEOMETRY = replace(SETS["tiny-imagenet-40"], map_px=SIDE)
@@ -120,9 +120,9 @@ def readers(
     return found
 
 
-def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes) -> Iterator[list[Row]]:
+def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes) -> Iterator[list[ReaderFigures]]:
     """Every model before and after training, looked at: all models of a seed, then the rows so far, then the next."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, ReaderFigures] = {}
     for seed in range(config.seeds):
         for title, values in models().items():
             settings = recipe(replace(values, num_classes=len(train.classes)), seed)
@@ -137,7 +137,7 @@ def measure(config: BenchObjectsConfig, train: Scenes, shown: Scenes) -> Iterato
 
 def _measure_one(
     config: BenchObjectsConfig, title: str, settings: TrainConfig, learned: ArrayData, looked: ArrayData, shown: Scenes,
-    rows: dict[str, Row],
+    rows: dict[str, ReaderFigures],
 ) -> None:  # fmt: skip
     """One model of one seed: its figures, untrained and trained, are added to its rows."""
     regions = region_maps(settings.model, looked)
@@ -150,7 +150,7 @@ def _measure_one(
     untrained = readers(before, title, looked, regions, shown.masks)
     for name, weights in readers(model, title, looked, regions, shown.masks).items():
         if name not in rows:
-            rows[name] = Row(title=name, regions=regions, weights=weights)
+            rows[name] = ReaderFigures(title=name, regions=regions, weights=weights)
             if name == title:
                 alike = np.ones((len(looked), int(regions.max()) + 1))
                 rows[name].alike = agreement(alike, regions, shown.masks)

@@ -10,7 +10,7 @@ from focusvit.model.model import FocusViT
 from focusvit.model.regions import overlap_matrix
 from pipeline.errors import DataError
 from tests.benchmarks.transfer.object_scenes import CAMVID_OBJECTS, SHAPES, SIDE, camvid_scenes, drawn_scenes, windows
-from tests.benchmarks.transfer.object_tables import Row, agreement, differences, figures, picture, references
+from tests.benchmarks.transfer.object_tables import ReaderFigures, agreement, differences, figures, picture, references
 from tests.benchmarks.transfer.objects import chosen_by_mask, look, models, region_maps
 from tests.testkit.tiny_shards import make_dataset
 
@@ -103,7 +103,7 @@ def test_tables_count_chance_spread_and_differences_by_seed(tmp_path, scenes) ->
     assert chance["token"] == chance["mass"] == pytest.approx(scenes.masks.mean())
     rows = []
     for title, drop in (("first", 0.0), ("second", 0.25)):
-        row = Row(title=title, regions=cells, weights=weights, alike=chance)
+        row = ReaderFigures(title=title, regions=cells, weights=weights, alike=chance)
         row.trained = [{"top1": 0.5, **exact, "mass": 1 - drop}, {"top1": 0.5, **exact, "mass": 0.8 - drop}]
         row.untrained = [{**chance, "mass": 0.2}] * 2
         rows.append(row)

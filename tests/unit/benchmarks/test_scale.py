@@ -30,7 +30,7 @@ def test_limits_are_the_cpus_that_use_a_part_up() -> None:
 def test_the_sparse_archive_is_a_tar_of_tars_of_the_stated_size(tmp_path: Path) -> None:
     place = tmp_path / "train.tar"
     num_bytes = write_sparse_archive(str(place), 3, per_class=5)
-    rows = list(detect(str(place), "train").rows())
+    rows = list(detect(str(place), "train").images())
     assert len(rows) == 15 and {row.class_name for row in rows} == {f"n{i:08d}" for i in range(3)}
     assert all(row.length == 110_000 for row in rows) and 15 * 110_000 < num_bytes < 15 * 112_000
     assert place.stat().st_blocks * 512 < 400_000

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.train.estimate import describe
 from focusvit.recipes.small import recipe
-from pipeline.dry_run import probe
+from pipeline.dry_run import estimate
 from pipeline.image.image import ImageConfig
 from pipeline.plan.plan import make_plan
 from pipeline.sources import detect
@@ -34,8 +34,8 @@ def test_a_dry_run_multiplies_what_it_measured(tmp_path):
     small = make_plan(source, "train")
     rows = np.resize(np.arange(small.num_samples), 10_000)
     plan = replace(small, table=small.table.take(rows), bounds=np.array([0, len(rows)]))
-    found = probe(plan, source.reader(), ImageConfig(), SuperpixelConfig(), workers=32)
-    assert found["num_samples"] == len(rows) and found["probed"] == 48
+    found = estimate(plan, source.reader(), ImageConfig(), SuperpixelConfig(), workers=32)
+    assert found["num_samples"] == len(rows) and found["timed"] == 48
     seconds = found["ms_per_image"] / 1e3 * len(rows)
     assert found["estimated_s"] * 32 == pytest.approx(seconds, abs=32 * 0.05 + 0.001 * seconds)
     stored = [path.stat().st_size for path in (tmp_path / "train").rglob("*.jpg")]

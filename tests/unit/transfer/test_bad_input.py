@@ -11,7 +11,7 @@ from pipeline.shards.dataset import Split, index_uri
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer.finetune import FineTune, run_finetune
-from transfer.tasks.job import Job, Outcome
+from transfer.tasks.spec import Outcome, WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
 def measure(data: str, checkpoint: str, out: Path, **changes) -> Outcome:
     values = {"suite": "quick", "out": str(out / "results"), "features_folder": str(out / "features")}
     task = Task(name="bad", uri=data)
-    return run_task(Job(**{"task": task, "checkpoint": checkpoint, "baselines": False, **values, **changes}))
+    return run_task(WorkSpec(**{"task": task, "checkpoint": checkpoint, "baselines": False, **values, **changes}))
 
 
 def relabel(data: str, split: str, change) -> None:
@@ -94,7 +94,7 @@ def test_other_superpixel_settings_than_the_checkpoints(checkpoint, tmp_path):
     place.write_text(json.dumps(said))
     refused(measure(data, checkpoint, tmp_path), "compactness: 10.0 -> 33.0", "Preprocess the images again")
     tuned = run_finetune(
-        Job(
+        WorkSpec(
             task=Task(name="bad", uri=data), checkpoint=checkpoint, suite="quick", out=str(tmp_path), features_folder=""
         ),
         FineTune(steps=1, seeds=1),

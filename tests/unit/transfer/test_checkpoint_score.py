@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
-from transfer.checkpoint_score import HELD_OUT_SHARE, ScoreJob, score_checkpoint
+from transfer.checkpoint_score import HELD_OUT_SHARE, ScoreSpec, score_checkpoint
 from transfer.features.features import model_features
 from transfer.features.hold_out import hold_out
 from transfer.tasks.task import Task
@@ -24,7 +24,7 @@ def test_knn_is_scikit_learns_on_a_fifth_of_the_training_split(tmp_path, changes
     # There is no other split: whatever is scored cannot come from a test set.
     data = make_dataset(tmp_path / "data", splits={"train": 60})
     checkpoint = make_checkpoint(tmp_path / "ckpt", **changes)
-    points = score_checkpoint(ScoreJob(checkpoint=checkpoint, task=Task(name="t", uri=data)))
+    points = score_checkpoint(ScoreSpec(checkpoint=checkpoint, task=Task(name="t", uri=data)))
 
     split, (model, record) = open_dataset(data).split("train"), load_model(checkpoint)
     with_maps, tokens = model.config.needs_maps, model.config.tokens
@@ -43,10 +43,11 @@ def test_knn_is_scikit_learns_on_a_fifth_of_the_training_split(tmp_path, changes
 
 def test_a_bound_on_samples_is_kept_and_other_superpixels_are_refused(tmp_path):
     data = make_dataset(tmp_path / "data", splits={"train": 60})
-    job = ScoreJob(checkpoint=make_checkpoint(tmp_path / "ckpt"), task=Task(name="t", uri=data), max_samples=20)
-    few = score_checkpoint(job)
-    assert few == score_checkpoint(job) and set(few) <= set(score_checkpoint(dataclasses.replace(job, max_samples=60)))
+    spec = ScoreSpec(checkpoint=make_checkpoint(tmp_path / "ckpt"), task=Task(name="t", uri=data), max_samples=20)
+    few = score_checkpoint(spec)
+    assert few == score_checkpoint(spec)
+    assert set(few) <= set(score_checkpoint(dataclasses.replace(spec, max_samples=60)))
     place = tmp_path / "data" / "dataset.json"
     place.write_text(place.read_text().replace('"compactness": 10.0', '"compactness": 33.0'))
     with pytest.raises(UsageError, match="compactness"):
-        score_checkpoint(job)
+        score_checkpoint(spec)

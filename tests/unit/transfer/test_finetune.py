@@ -17,7 +17,7 @@ from transfer import finetune
 from transfer.features.sealed import SealedTest
 from transfer.finetune import FineTune, run_finetune, train_here
 from transfer.protocols import metrics
-from transfer.tasks.job import Job
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.subset import write_subset
 from transfer.tasks.task import Task
 from transfer.work import TaskRun
@@ -32,10 +32,10 @@ def road(tmp_path_factory):
     return root, data, make_checkpoint(root / "ckpt")
 
 
-def job(road, **changes) -> Job:
+def spec(road, **changes) -> WorkSpec:
     root, data, checkpoint = road
     values = {"suite": "quick", "out": str(root / "results"), "features_folder": str(root / "features")}
-    return Job(**{"task": Task(name="tiny", uri=data), "checkpoint": checkpoint, **values, **changes})
+    return WorkSpec(**{"task": Task(name="tiny", uri=data), "checkpoint": checkpoint, **values, **changes})
 
 
 def test_a_subset_holds_the_bytes_of_the_chosen_samples_in_order(road, tmp_path):
@@ -65,7 +65,7 @@ def test_the_best_of_the_grid_is_trained_on_everything_and_scored_with_its_sprea
             record = load_checkpoint(RunDir(run_dir).checkpoint_uri(RunDir(run_dir).latest()))
             scores[config.optim.lr] = record.metrics["val/top1"]
 
-    outcome = run_finetune(job(road), SHORT, spy)
+    outcome = run_finetune(spec(road), SHORT, spy)
     assert outcome.failures == []
     (row,) = outcome.rows
     assert [one[::2] for one in trained[:2]] == [("fit", 1e-3), ("fit", 3e-3)] and trained[0][1] < 60
@@ -73,7 +73,7 @@ def test_the_best_of_the_grid_is_trained_on_everything_and_scored_with_its_sprea
     assert row.chosen["held_out_top1"] == pytest.approx(max(scores.values()))
     assert scores[row.chosen["lr"]] == max(scores.values()) and trained[2][2] == row.chosen["lr"]
     assert row.interval == "t over 2 draws" and len(row.draws) == 2 and row.num_test == 20 and row.num_train == 60
-    again = run_finetune(job(road), SHORT, lambda *_: pytest.fail("trained again"))
+    again = run_finetune(spec(road), SHORT, lambda *_: pytest.fail("trained again"))
     assert again.num_skipped == 1 and again.rows == outcome.rows
 
 
@@ -85,7 +85,7 @@ def test_vtab_fits_on_its_draw_alone(road):
         train_here(config, data_uri, run_dir, device)
 
     settings = dataclasses.replace(SHORT, steps=2, learning_rates=(1e-3,), seeds=1)
-    outcome = run_finetune(job(road, task=Task(name="t", uri=road[1]).as_vtab((16, 8))), settings, spy)
+    outcome = run_finetune(spec(road, task=Task(name="t", uri=road[1]).as_vtab((16, 8))), settings, spy)
     assert outcome.failures == [] and sizes == {("fit", 16), ("all", 24)}
     assert outcome.rows[0].num_train == 24 and outcome.rows[0].interval == "wilson"
 
@@ -100,12 +100,12 @@ def test_the_test_labels_open_after_the_last_training(road, monkeypatch):
         train_here(*arguments)
 
     settings = dataclasses.replace(SHORT, steps=3)
-    assert run_finetune(job(road), settings, spy).failures == []
+    assert run_finetune(spec(road), settings, spy).failures == []
     assert order == ["train"] * 4 + ["open"]
 
 
 def test_a_failure_is_a_line_and_no_exception(road):
-    gone = run_finetune(job(road, task=Task(name="gone", uri="/nowhere")), SHORT)
+    gone = run_finetune(spec(road, task=Task(name="gone", uri="/nowhere")), SHORT)
     assert gone.rows == [] and "gone, finetune: /nowhere holds no data set" in gone.failures[0]
     with pytest.raises(ValueError, match="1 or more"):
         FineTune(seeds=0)
@@ -115,19 +115,19 @@ def test_a_training_that_breaks_is_a_line_too(road):
     def broken(*_):
         raise RuntimeError("a worker was lost")
 
-    outcome = run_finetune(job(road, seed=5), SHORT, broken)
+    outcome = run_finetune(spec(road, seed=5), SHORT, broken)
     assert outcome.rows == [] and outcome.failures == ["tiny, finetune: RuntimeError: a worker was lost"]
 
 
 def test_a_point_that_diverges_costs_that_point_alone(road):
     settings = dataclasses.replace(SHORT, learning_rates=(1e-3, 1e30), steps=40, seeds=1)
-    outcome = run_finetune(job(road, seed=7), settings)
+    outcome = run_finetune(spec(road, seed=7), settings)
     assert outcome.failures == [] and outcome.rows[0].chosen["lr"] == 1e-3
     assert outcome.rows[0].chosen["diverged"] == "lr 1e+30 x decay 1"
     assert outcome.notes == ["tiny, finetune: diverged and left out of the grid: lr 1e+30 x decay 1"]
-    again = run_finetune(job(road, seed=7), settings)
+    again = run_finetune(spec(road, seed=7), settings)
     assert again.num_skipped == 1 and again.notes == outcome.notes
-    lost = run_finetune(job(road, seed=7), dataclasses.replace(settings, learning_rates=(1e30,)))
+    lost = run_finetune(spec(road, seed=7), dataclasses.replace(settings, learning_rates=(1e30,)))
     assert lost.rows == [] and "all 1 points of the grid diverged (lr 1e+30 x decay 1)" in lost.failures[0]
     assert "not finite in 20 steps in a row" in lost.failures[0]
 
@@ -140,7 +140,7 @@ def test_equal_weights_in_another_model_are_another_result(road, tmp_path):
     said["model"]["overlap"] = "hard"
     (other / "checkpoint.json").write_text(json.dumps(said))
     keys = {
-        finetune._FineTuneRun(job(road, checkpoint=place), SHORT, train_here)._key() for place in (road[2], str(other))
+        finetune._FineTuneRun(spec(road, checkpoint=place), SHORT, train_here)._key() for place in (road[2], str(other))
     }
     assert len(keys) == 2
 
@@ -155,5 +155,5 @@ def test_scores_of_a_confusion_equal_those_of_the_answers():
 
 
 def test_the_run_of_a_task_draws_what_the_protocols_got(road):
-    rows, chosen = TaskRun(job(road)).drawn()
+    rows, chosen = TaskRun(spec(road)).drawn()
     assert sorted([*rows, *chosen]) == list(range(60)) and 4 <= len(chosen) <= 8

@@ -17,9 +17,9 @@ from transfer.protocols.knn import Knn
 from transfer.report.finished import find_runs
 from transfer.report.report import main as report_main
 from transfer.report.table import csv_table, markdown_table, text_table
-from transfer.tasks.job import Job
 from transfer.tasks.known_tasks import parse_task
 from transfer.tasks.result import Result, ResultStore
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -31,15 +31,15 @@ def road(tmp_path_factory):
     return root, data, make_checkpoint(root / "ckpt")
 
 
-def job(road, out: Path, **changes) -> Job:
+def spec(road, out: Path, **changes) -> WorkSpec:
     _, data, checkpoint = road
     values = {"suite": "quick", "out": str(out / "results"), "features_folder": str(out / "features")}
-    return Job(**{"task": Task(name="tiny", uri=data), "checkpoint": checkpoint, **values, **changes})
+    return WorkSpec(**{"task": Task(name="tiny", uri=data), "checkpoint": checkpoint, **values, **changes})
 
 
 @pytest.fixture(scope="module")
 def done(road):
-    return run_task(job(road, road[0] / "first"))
+    return run_task(spec(road, road[0] / "first"))
 
 
 def test_every_number_has_spread_and_chance(done):
@@ -54,19 +54,19 @@ def test_every_number_has_spread_and_chance(done):
 
 def test_finished_results_are_found_and_features_not_computed_again(road, done, monkeypatch):
     monkeypatch.setattr(work, "model_features", lambda *_: pytest.fail("features were computed again"))
-    again = run_task(job(road, road[0] / "first"))
+    again = run_task(spec(road, road[0] / "first"))
     assert again.num_skipped > 0 and again.features_s == 0
     assert [row.value for row in again.rows] == [row.value for row in done.rows]
 
 
 def test_other_weights_are_measured_again(road, done, tmp_path):
     other = make_checkpoint(tmp_path / "ckpt", seed=5)
-    again = run_task(dataclasses.replace(job(road, road[0] / "first"), checkpoint=other, baselines=False))
+    again = run_task(dataclasses.replace(spec(road, road[0] / "first"), checkpoint=other, baselines=False))
     assert again.num_skipped == 0 and again.features_s > 0
 
 
 def test_the_order_of_batches_and_their_size_change_nothing(road, done, tmp_path):
-    again = run_task(job(road, tmp_path, batch_size=7, baselines=False))
+    again = run_task(spec(road, tmp_path, batch_size=7, baselines=False))
     mine = [row for row in done.rows if row.features == "checkpoint"]
     assert [row.value for row in again.rows] == pytest.approx([row.value for row in mine], abs=1e-6)
 
@@ -82,12 +82,12 @@ def test_protocols_never_get_the_test_set_before_they_have_chosen(road, tmp_path
             return []
 
     monkeypatch.setattr(work, "protocols_of", lambda *_: [dataclasses.make_dataclass("S", [], bases=(Spy,))()])
-    assert "no variant could be measured" in run_task(job(road, tmp_path, baselines=False)).failures[0]
+    assert "no variant could be measured" in run_task(spec(road, tmp_path, baselines=False)).failures[0]
     assert seen == [60]
 
 
 def test_a_protocol_that_is_measured_twice_in_one_run_is_refused(road, tmp_path):
-    run = work.TaskRun(job(road, tmp_path, baselines=False))
+    run = work.TaskRun(spec(road, tmp_path, baselines=False))
     assert run._measure("checkpoint", Knn())
     for result in (tmp_path / "results").iterdir():
         result.unlink()
@@ -103,7 +103,7 @@ def test_a_protocol_that_is_measured_twice_in_one_run_is_refused(road, tmp_path)
     ],
 )
 def test_failures_become_lines_and_never_exceptions(road, tmp_path, change, words):
-    outcome = run_task(job(road, tmp_path, **change))
+    outcome = run_task(spec(road, tmp_path, **change))
     assert outcome.rows == [] and len(outcome.failures) == 1 and words in outcome.failures[0]
 
 
@@ -175,9 +175,9 @@ def test_report_finds_runs_below_a_folder(tmp_path, done, capsys):
 
 
 def test_a_bound_on_samples_draws_by_seed_is_said_and_measured_apart(road, tmp_path):
-    small = run_task(job(road, tmp_path, max_samples=15, baselines=False))
+    small = run_task(spec(road, tmp_path, max_samples=15, baselines=False))
     assert small.failures == [] and "tiny: at most 15 samples of each split" in small.notes[0]
     assert {(row.num_train, row.num_test) for row in small.rows} == {(15, 15)}
-    assert run_task(job(road, tmp_path, max_samples=15, baselines=False)).num_skipped == 3
-    other = run_task(job(road, tmp_path, max_samples=15, baselines=False, seed=1))
+    assert run_task(spec(road, tmp_path, max_samples=15, baselines=False)).num_skipped == 3
+    other = run_task(spec(road, tmp_path, max_samples=15, baselines=False, seed=1))
     assert other.num_skipped == 0 and other.features_s > 0

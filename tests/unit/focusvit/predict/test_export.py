@@ -11,7 +11,7 @@ import torch
 from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.presets import focusvit_32px
 from focusvit.predict.graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
-from focusvit.predict.onnx_predictor import in_batches, open_session
+from focusvit.predict.onnx_predictor import in_batches, inference_session
 from testkit import model_reference as reference
 
 VARIANTS = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}
@@ -60,7 +60,7 @@ def test_onnx_equals_eager_and_holds_no_scatter(name: str) -> None:
     assert not [node.op_type for node in graph.graph.node if "Scatter" in node.op_type]
     names = [node.name for node in graph.graph.input]
     assert names == ["images", "maps", "coarse_maps"][: len(inputs)]
-    session = open_session(graph.SerializeToString(), name)
+    session = inference_session(graph.SerializeToString(), name)
     for given in (inputs, inputs_of(model.model.config, 7, 9)):
         found = session.run(None, dict(zip(names, (x.numpy() for x in given))))[0]
         with torch.no_grad():
@@ -100,7 +100,7 @@ def test_int8_touches_linear_layers_of_blocks_only_and_shrinks_the_file() -> Non
     assert kinds["MatMul"] + kinds["Gemm"] == len(products) - 3 * 4
     assert len(small.SerializeToString()) < 0.5 * len(exact.SerializeToString())
     given = {"images": images.numpy(), "maps": maps.numpy()}
-    found, wanted = (open_session(m.SerializeToString(), "x").run(None, given)[0] for m in (small, exact))
+    found, wanted = (inference_session(m.SerializeToString(), "x").run(None, given)[0] for m in (small, exact))
     assert 0 < difference(found, wanted) < 0.05
     with torch.no_grad():
         assert difference(wanted, model(images, maps).numpy()) <= TOLERANCE

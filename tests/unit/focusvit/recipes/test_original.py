@@ -14,7 +14,7 @@ from focusvit.data.batch import Batch
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
 from focusvit.model.presets import focusvit_tiny, vit_base
-from focusvit.recipes.original_models import original_rows
+from focusvit.recipes.original_models import original_models
 from focusvit.recipes.small import RECIPES, recipe
 from focusvit.runs.checkpoint import starting_weights
 from focusvit.runs.run_dir import RunDir
@@ -28,7 +28,7 @@ from testkit.torchvision_like import torchvision_like
 from tests.benchmarks.model import original as bench_original
 from tests.benchmarks.model import throughput as bench_model
 
-NAMES = tuple(original_rows())
+NAMES = tuple(original_models())
 SMALL = {"image_px": 16, "patch_px": 4, "width": 24, "depth": 4, "num_classes": 5}
 
 
@@ -59,7 +59,7 @@ def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) ->
     config = small_recipe(name, tmp_path)
     learner = Learner(config, torch.device("cpu"))
     learner.start(RunDir(str(tmp_path / "run")))
-    row, model = original_rows()[name], learner.model
+    row, model = original_models()[name], learner.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
     if row.pretrained:
         source = torchvision_like(width=24, heads=config.model.heads).state_dict()
@@ -79,7 +79,7 @@ def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) ->
 
 def test_rows_are_named_as_the_original_has_them() -> None:
     """Its eight models, three poolings, from scratch and from pretrained weights, and its frozen backbone."""
-    rows = original_rows()
+    rows = original_models()
     assert {f"M{i}" for i in range(1, 9)} == {found for row in rows.values() for found in re.findall(r"M\d", row.about)}
     assert {row.model.pooling for row in rows.values() if row.model.tokens} == {"mean", "max", "attention"}
     assert {f"original_{name}" for name in rows} <= RECIPES.keys()
@@ -124,11 +124,11 @@ def test_one_command_counts_every_row_and_draws_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """On small models: costs of equal models are equal, fewer tokens cost less, frozen parts are not trained."""
-    small = original_rows(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
+    small = original_models(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
     for name, row in small.items():
         if row.model.tokens:
             small[name] = replace(row, model=replace(row.model, tokens=6))
-    monkeypatch.setattr(bench_original, "original_rows", lambda: small)
+    monkeypatch.setattr(bench_original, "original_models", lambda: small)
     monkeypatch.setattr(
         bench_original, "photos_or_drawn",
         lambda folder, count: ([image[:32, :32] for image in bench_model.photos_or_drawn("absent", 2)[0]], "drawings"),
@@ -152,7 +152,7 @@ def test_one_command_counts_every_row_and_draws_it(
 
 def test_a_picture_says_which_weights_it_shows(tmp_path: Path) -> None:
     config = small_recipe("traditional_pretrained", tmp_path)
-    row = replace(original_rows()["traditional_pretrained"], model=config.model)
+    row = replace(original_models()["traditional_pretrained"], model=config.model)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     drawn = [bench_original.row_picture(row, images, weights, "row") for weights in ("", str(config.init_from))]
     assert drawn[0].shape == drawn[1].shape and not np.array_equal(drawn[0], drawn[1])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.care import contact_sheet as module
-from pipeline.care.contact_sheet import Row, ShowConfig, contact_sheet
+from pipeline.care.contact_sheet import SheetRow, ShowConfig, contact_sheet
 from pipeline.errors import UsageError
 from pipeline.image.borders import LINE, draw_borders, enlarge
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
@@ -42,10 +42,10 @@ def _corners(regions: np.ndarray) -> np.ndarray:
     return across[1:] != across[:-1]
 
 
-def _rows(count: int) -> list[Row]:
+def _rows(count: int) -> list[SheetRow]:
     rng = np.random.default_rng(0)
     images = [cv2.resize(rng.integers(0, 256, (6, 9, 3), np.uint8), (96 - 40 * i, 64)) for i in range(count)]
-    return [Row(f"sample {i}", rgb, segment_image(rgb, SuperpixelConfig())) for i, rgb in enumerate(images)]
+    return [SheetRow(f"sample {i}", rgb, segment_image(rgb, SuperpixelConfig())) for i, rgb in enumerate(images)]
 
 
 def test_a_sheet_has_a_row_per_sample_and_a_column_per_budget() -> None:
@@ -61,7 +61,8 @@ def test_a_sheet_has_a_row_per_sample_and_a_column_per_budget() -> None:
 
 
 def test_a_budget_above_the_regions_of_a_sample_shows_all_of_them() -> None:
-    rows = [Row("x", np.zeros((8, 8, 3), np.uint8), segment_image(np.zeros((1, 1, 3), np.uint8), SuperpixelConfig()))]
+    found = segment_image(np.zeros((1, 1, 3), np.uint8), SuperpixelConfig())
+    rows = [SheetRow("x", np.zeros((8, 8, 3), np.uint8), found)]
     assert contact_sheet(rows, [4096], cell_px=64).ndim == 3
 
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline.image.image import ImageConfig
 from pipeline.io import scan, storage
 from pipeline.plan.plan import make_plan, read_shard_rows, save_plan
-from pipeline.shards.build import ShardTask
+from pipeline.shards.build import ShardSpec
 from pipeline.sources import Source, detect
 from pipeline.sources.lists import LabelList
 from pipeline.sources.parquet import HuggingFaceParquet, _images, _open
@@ -64,12 +64,12 @@ def test_a_far_archive_is_listed_with_few_requests_beside_each_other(
 ) -> None:
     images = class_images(classes=12, per_class=10)
     write_tar_of_tars(tmp_path / "train.tar", images)
-    near = list(detect(str(tmp_path / "train.tar"), "train").rows())
+    near = list(detect(str(tmp_path / "train.tar"), "train").images())
     far = f"memory://{tmp_path.name}/train.tar"
     storage.put(far, (tmp_path / "train.tar").read_bytes())
     source = detect(far, "train")
     asked = Requests(monkeypatch, delay_s=0.05)
-    assert list(source.rows()) == near and len(near) == 120
+    assert list(source.images()) == near and len(near) == 120
     assert asked.count <= 1 + len(images), "one window for the outer headers and for each class, not one for each image"
     assert asked.most > 4
 
@@ -82,8 +82,8 @@ def test_folders_of_a_store_are_walked_as_on_a_disk(tmp_path: Path) -> None:
     root = f"memory://{tmp_path.name}/walk"
     for path in (tmp_path / "images").rglob("*.*"):
         storage.put(f"{root}/{path.relative_to(tmp_path / 'images')}", path.read_bytes())
-    assert sorted(scan.walk(root)) == sorted(scan.walk(str(tmp_path / "images")))
-    assert list(scan.walk(root + "/nothing")) == []
+    assert sorted(scan.find_in_parallel(root)) == sorted(scan.find_in_parallel(str(tmp_path / "images")))
+    assert list(scan.find_in_parallel(root + "/nothing")) == []
 
 
 def test_parallel_results_keep_their_order_and_stay_near_the_consumer() -> None:
@@ -119,7 +119,7 @@ def _huge_sources(root: Path) -> list[Source]:
     classes = tuple(f"class number {i}" for i in range(20_000))
     (root / "labels.csv").write_text("file,labels\n" + "\n".join(f"{i}.jpg,c{i}" for i in range(20_000)))
     listed = LabelList(root=str(root))
-    list(listed.rows())
+    list(listed.images())
     parquet = {"image_column": "image", "label_column": "label"}
     return [
         WebDatasetTars(root=str(root), files=names, stated_classes=classes),
@@ -133,11 +133,11 @@ def _huge_sources(root: Path) -> list[Source]:
 def test_a_task_is_small_whatever_the_source_holds(tmp_path: Path) -> None:
     """Ray keeps arguments of 100 KB and more in its object store; a task stays far below."""
     for source in _huge_sources(tmp_path):
-        task = ShardTask(
+        spec = ShardSpec(
             out=str(tmp_path), split="train", shard=1, source=source.reader(), image=ImageConfig(),
             superpixels=SuperpixelConfig(), fingerprint="f" * 64, golden="0" * 64, skip_bad=False,
         )  # fmt: skip
-        assert len(pickle.dumps(task)) < 2000, source.kind
+        assert len(pickle.dumps(spec)) < 2000, source.kind
 
 
 def test_an_image_that_is_gone_is_its_own_fault_and_a_place_that_is_gone_is_not(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_an_archive_that_is_gone_or_cut_is_never_held_against_its_images(tmp_pat
     wds.write_bytes(tar_bytes({"a.jpg": jpeg(0), "a.cls": b"0", "b.jpg": jpeg(1), "b.cls": b"1"}))
     for place, whole in ((archive, archive), (tmp_path / "p", tmp_path / "p" / "train-0.parquet"), (wds, wds)):
         source = detect(str(place), "train")
-        rows = list(source.rows())
+        rows = list(source.images())
         where = max(rows, key=lambda row: (row.file, row.offset))
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         with pytest.raises((storage.StoreError, OSError)) as error:
@@ -196,7 +196,7 @@ def test_a_tar_of_tars_of_many_members_is_scanned_by_offset_only(tmp_path: Path)
         position += 512 + size
     file.truncate(position + 1024)
     file.close()
-    rows = list(detect(str(tmp_path / "train.tar"), "train").rows())
+    rows = list(detect(str(tmp_path / "train.tar"), "train").images())
     assert [row.source for row in rows] == names and all(row.length == 2**30 - 1024 for row in rows)
     assert (tmp_path / "train.tar").stat().st_blocks * 512 < 2**20
 
@@ -216,7 +216,7 @@ def test_rows_survive_a_parquet_that_is_damaged_inside(tmp_path: Path) -> None:
     table = pa.table({"image": pa.array([jpeg(i) for i in range(20)]), "label": pa.array([0] * 20)})
     pq.write_table(table, place, compression="zstd")
     source = detect(str(place), "train")
-    row = list(source.rows())[3]
+    row = list(source.images())[3]
     data = bytearray(place.read_bytes())
     data[4:60] = bytes(56)  # the header of the first page
     place.write_bytes(data)

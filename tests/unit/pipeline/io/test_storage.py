@@ -31,7 +31,7 @@ def test_put_then_read_whole_and_in_part(place: str) -> None:
     assert storage.read_bytes(file, 3, 0) == storage.read_bytes(file, 0, 0) == b""
     assert storage.list_names(place) == ["sub"]
     assert storage.list_names(storage.join(place, "sub")) == ["x.bin"]
-    assert list(storage.walk(place)) == ["sub/x.bin"]
+    assert list(storage.find_files(place)) == ["sub/x.bin"]
     storage.remove(file)
     storage.remove(file)
     assert not storage.exists(file)
@@ -147,7 +147,7 @@ def test_each_folder_is_walked_once_whatever_links_say(tmp_path: Path) -> None:
     (root / "b" / "z2").symlink_to(tmp_path / "outside")
     (root / "b" / "z1").symlink_to(tmp_path / "outside")
     (root / "b" / "self").symlink_to(root / "b" / "self")
-    assert sorted(storage.walk(str(root))) == ["a/inner/y", "b/self", "b/z1/x"]
+    assert sorted(storage.find_files(str(root))) == ["a/inner/y", "b/self", "b/z1/x"]
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,4 +156,4 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "scandir", refused)  # root may list anything
     with pytest.raises(DataError, match=f"folder {tmp_path}/ cannot be listed"):
-        list(storage.walk(str(tmp_path)))
+        list(storage.find_files(str(tmp_path)))

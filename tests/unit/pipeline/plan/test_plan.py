@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError, UsageError
 from pipeline.plan.plan import load_plan, make_plan, read_shard_rows, save_plan
-from pipeline.sources import Row
+from pipeline.sources import SourceImage
 
 
 @dataclass
 class Listing:
-    listed: list[Row]
+    listed: list[SourceImage]
     stated: tuple[str, ...] | None = None
     kind: str = "list"
     root: str = "/list"
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         yield from self.listed
 
     def class_names(self) -> tuple[str, ...] | None:
@@ -35,9 +35,9 @@ class Listing:
         return b""
 
 
-def _rows(count: int = 100, classes: int = 7) -> list[Row]:
+def _rows(count: int = 100, classes: int = 7) -> list[SourceImage]:
     return [
-        Row(f"c{i % classes}/img {i}.JPEG", f"c{i % classes}/img {i}.JPEG", class_name=f"c{i % classes}")
+        SourceImage(f"c{i % classes}/img {i}.JPEG", f"c{i % classes}/img {i}.JPEG", class_name=f"c{i % classes}")
         for i in range(count)
     ]
 
@@ -64,16 +64,19 @@ def test_shards_are_equal_and_hold_every_sample_once(count: int, per_shard: int)
 @settings(max_examples=60, deadline=None)
 def test_names_never_collide_in_a_key(names: list[str]) -> None:
     try:
-        keys = make_plan(Listing([Row(n, n, class_name="a") for n in names]), "t").table.column("key").to_pylist()
+        plan = make_plan(Listing([SourceImage(n, n, class_name="a") for n in names]), "t")
     except UsageError:
         assert any(not name.isprintable() for name in names)
         return
+    keys = plan.table.column("key").to_pylist()
     assert len(set(keys)) == len(names)
     assert all(re.fullmatch("[A-Za-z0-9_-]+", key) and len(key) <= 60 for key in keys)
 
 
 def test_equal_stems_and_splits_get_other_keys() -> None:
-    rows = [Row(name, name, class_name="a") for name in ("a/x.jpg", "b/x.jpg", "a/x.png", "a.b/x.jpg", "a_b/x.jpg")]
+    rows = [
+        SourceImage(name, name, class_name="a") for name in ("a/x.jpg", "b/x.jpg", "a/x.png", "a.b/x.jpg", "a_b/x.jpg")
+    ]
     keys = set()
     for split in ("train", "val"):
         keys |= set(make_plan(Listing(rows), split).table.column("key").to_pylist())
@@ -86,7 +89,7 @@ def test_the_same_image_listed_twice_is_refused() -> None:
 
 
 def test_a_limit_is_balanced_nested_and_stable() -> None:
-    rows = _rows(100, 7) + [Row(f"rare/{i}", f"rare/{i}", class_name="rare") for i in range(2)]
+    rows = _rows(100, 7) + [SourceImage(f"rare/{i}", f"rare/{i}", class_name="rare") for i in range(2)]
     plan = make_plan(Listing(rows), "train", max_samples=40)
     counts = Counter(plan.table.column("class_id").to_pylist())
     assert plan.num_samples == 40 and counts[7] == 2 and set(counts.values()) <= {2, 5, 6}
@@ -97,7 +100,7 @@ def test_a_limit_is_balanced_nested_and_stable() -> None:
 
 
 def test_rows_of_a_group_stay_together() -> None:
-    rows = [Row(f"r{i}", "f", offset=i, class_name="a", group=f"g{i // 10}") for i in range(100)]
+    rows = [SourceImage(f"r{i}", "f", offset=i, class_name="a", group=f"g{i // 10}") for i in range(100)]
     groups = [i // 10 for i in make_plan(Listing(rows), "train").table.column("offset").to_pylist()]
     assert sum(a != b for a, b in itertools.pairwise(groups)) == 9
 
@@ -105,7 +108,7 @@ def test_rows_of_a_group_stay_together() -> None:
 def test_class_lists() -> None:
     assert make_plan(Listing(_rows()), "t").classes == tuple(f"c{i}" for i in range(7))
     assert make_plan(Listing(_rows(), tuple(f"c{i}" for i in range(6, -1, -1))), "t").classes[0] == "c6"
-    assert make_plan(Listing([Row("a", "a")]), "t").table.column("class_id").to_pylist() == [-1]
+    assert make_plan(Listing([SourceImage("a", "a")]), "t").table.column("class_id").to_pylist() == [-1]
     with pytest.raises(UsageError, match="1 have no image: extra"):
         make_plan(Listing(_rows(), (*(f"c{i}" for i in range(7)), "extra")), "t")
     with pytest.raises(UsageError, match="does not name: c6"):
@@ -113,7 +116,7 @@ def test_class_lists() -> None:
     with pytest.raises(UsageError, match="holds no image"):
         make_plan(Listing([]), "t")
     with pytest.raises(UsageError, match="not valid UTF-8"):
-        make_plan(Listing([Row("a\udcff.jpg", "x", class_name="a")]), "t")
+        make_plan(Listing([SourceImage("a\udcff.jpg", "x", class_name="a")]), "t")
 
 
 def test_a_stored_plan_comes_back_and_damage_is_found(tmp_path: Path) -> None:

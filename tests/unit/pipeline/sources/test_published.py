@@ -25,7 +25,7 @@ EXPECTED = {f"{wnid}/{name}": (wnid, data) for wnid, (name, data) in zip(WNIDS, 
 
 def _content(source: Source) -> dict[str, tuple[str | None, bytes]]:
     read = source.reader().read
-    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.rows()}
+    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.images()}
 
 
 def _devkit() -> dict[str, bytes]:
@@ -60,7 +60,7 @@ def test_val_without_its_classes_is_refused(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b" / "c" / "d" / "e" / "val"
     _write(deep, VAL)
     with pytest.raises(UsageError, match="Put the devkit"):
-        list(detect(str(deep), "val").rows())
+        list(detect(str(deep), "val").images())
 
 
 def test_kaggle(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_class_lists_that_cannot_be_read_are_named(tmp_path: Path, case: str, wo
     }
     _write(tmp_path, {**files[case], **{f"val/{name}": data for name, data in VAL.items()}})
     with pytest.raises(DataError, match=words):
-        list(detect(str(tmp_path / "val"), "val").rows())
+        list(detect(str(tmp_path / "val"), "val").images())
 
 
 def test_torchvision_root(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_images_with_label_maps(tmp_path: Path, palette: bool) -> None:
 def test_maps_that_do_not_pair_up_are_named(tmp_path: Path) -> None:
     _write(tmp_path, {"images/a.jpg": jpeg(0), "images/b.jpg": jpeg(1), "labels/a.png": b"", "labels/c.png": b""})
     with pytest.raises(UsageError, match="without a map: b; maps without an image: c"):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
 
 
 def test_two_images_of_one_name_are_not_silently_one(tmp_path: Path) -> None:
@@ -222,14 +222,14 @@ def test_two_images_of_one_name_are_not_silently_one(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"1 files in .*images have the name of another one but for the ending: a\.jpg"
     ):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
 
 
 def test_a_key_that_a_tar_holds_twice_is_refused(tmp_path: Path) -> None:
     first, second = (_wds_tar(start, "cls") for start in (0, 2))  # both hold s0002 and s0003
     (tmp_path / "0.tar").write_bytes(_joined(first, second))
     with pytest.raises(DataError, match=r"0\.tar holds s0002\.jpg twice"):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_json_without_a_usable_label_names_its_sample(
 ) -> None:
     (tmp_path / "0.tar").write_bytes(tar_bytes({"a.jpg": jpeg(0), "a.json": content}))
     with pytest.raises(kind, match=rf"0\.tar, sample a.*{words}"):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
 
 
 def _joined(first: bytes, second: bytes) -> bytes:
@@ -259,15 +259,15 @@ def test_label_lists(tmp_path: Path) -> None:
     found = {sample.meta["source"]: sample.meta.get("labels") for sample in map(split.read, range(3))}
     assert found == {"x/0.jpg": [0, 1], "x/1.jpg": [2], "x/2.jpg": None}
     listing.write_text("file,labels\nx/0.jpg,dog\nx/1.jpg,cat\n")
-    assert {row.class_name for row in detect(str(tmp_path), "train").rows()} == {"dog", "cat"}
+    assert {row.class_name for row in detect(str(tmp_path), "train").images()} == {"dog", "cat"}
     as_spreadsheets_do = "file , labels\r\nx/0.jpg, dog\r\n\r\nx/1.jpg ,cat \r\n"
     listing.write_bytes(as_spreadsheets_do.encode("utf-8-sig"))
-    assert [(row.file, row.class_name) for row in detect(str(tmp_path), "train").rows()] == [
+    assert [(row.file, row.class_name) for row in detect(str(tmp_path), "train").images()] == [
         ("x/0.jpg", "dog"), ("x/1.jpg", "cat")
     ]  # fmt: skip
     listing.write_bytes("file,labels\nx/0.jpg,Kätzchen\n".encode("latin-1"))
     with pytest.raises(UsageError, match="is not UTF-8"):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
     listing.write_text("name;label\n")
     with pytest.raises(UsageError, match="first line must be: file,labels"):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())

@@ -24,7 +24,7 @@ EXPECTED = {f"{c}/{name}": (c, data) for c, files in IMAGES.items() for name, da
 
 def _content(source: Source) -> dict[str, tuple[str | None, bytes]]:
     read = source.reader().read
-    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.rows()}
+    return {row.source: (row.class_name, read(row.file, row.offset, row.length)) for row in source.images()}
 
 
 def test_class_folders_directly_and_below_a_split(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_class_folders_directly_and_below_a_split(tmp_path: Path) -> None:
     (tmp_path / "train" / "notes.txt").write_text("not an image")
     for place in (tmp_path / "train", tmp_path):
         assert _content(detect(str(place), "train")) == EXPECTED
-    assert len(list(detect(str(tmp_path), "val").rows())) == 3
+    assert len(list(detect(str(tmp_path), "val").images())) == 3
     with pytest.raises(UsageError, match="no split 'test'; it holds train, val"):
         detect(str(tmp_path), "test")
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     write_folder(tmp_path, {"bus": {"a.jpg": jpeg(0)}, "train": {"a.jpg": jpeg(1)}})
-    assert {row.class_name for row in detect(str(tmp_path), "train").rows()} == {"bus", "train"}
+    assert {row.class_name for row in detect(str(tmp_path), "train").images()} == {"bus", "train"}
 
 
 def test_tar_of_tars_equals_its_extraction(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_parquet_by_split_with_labels_of_its_features(tmp_path: Path) -> None:
     source = detect(str(tmp_path), "train")
     assert source.class_names() == tuple(IMAGES)
     assert sorted(_content(source).values()) == sorted(EXPECTED.values())
-    assert len({row.group for row in source.rows()}) == 5
-    assert len(list(detect(str(tmp_path), "val").rows())) == 3
+    assert len({row.group for row in source.images()}) == 5
+    assert len(list(detect(str(tmp_path), "val").images())) == 3
     with pytest.raises(UsageError, match="no split 'test'; their names say train, validation"):
         detect(str(tmp_path), "test")
 
@@ -108,7 +108,7 @@ def test_labels_that_are_no_integers_are_refused_not_forgotten(tmp_path: Path, l
     for name, without in (("a", {}), ("b", {"labels": pa.nulls(2)})):
         file = tmp_path / f"{name}.parquet"
         pq.write_table(pa.table({"image": images, **without}), file)
-        assert [row.class_name for row in detect(str(file), "train").rows()] == [None, None]
+        assert [row.class_name for row in detect(str(file), "train").images()] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_is_off_with_a_folder_is_said(tmp_path: Path, files: dict[str, byte
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError, match=words):
-        list(detect(str(tmp_path), "train").rows())
+        list(detect(str(tmp_path), "train").images())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_is_off_with_a_folder_is_said(tmp_path: Path, files: dict[str, byte
 def test_what_is_off_with_a_file_is_said(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises((UsageError, DataError), match=words):
-        list(detect(str(tmp_path / name), "train").rows())
+        list(detect(str(tmp_path / name), "train").images())
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from transfer.dense.data import (
 )
 from transfer.dense.protocols import DenseKMeans, DenseLinear, Regions
 from transfer.report.table import text_table
-from transfer.tasks.job import Job
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -44,16 +44,16 @@ def road(tmp_path_factory):
     return root, data, make_checkpoint(root / "ckpt")
 
 
-def job(road, out: Path, **changes) -> Job:
+def spec(road, out: Path, **changes) -> WorkSpec:
     _, data, checkpoint = road
     task = Task(name="shapes", uri=data, classes=("ground", "disc", "square", "triangle", "star"))
     values = {"suite": "quick", "out": str(out / "results"), "features_folder": str(out / "features")}
-    return Job(**{"task": task, "checkpoint": checkpoint, **values, **changes})
+    return WorkSpec(**{"task": task, "checkpoint": checkpoint, **values, **changes})
 
 
 @pytest.fixture(scope="module")
 def done(road):
-    return run_task(job(road, road[0] / "first"))
+    return run_task(spec(road, road[0] / "first"))
 
 
 def test_every_row_has_its_bounds_spread_and_chance(done):
@@ -91,7 +91,7 @@ def test_the_oracle_equals_counting_painted_pixels(road, done):
 
 
 def test_finished_results_are_skipped_and_pictures_stay(road, done):
-    again = run_task(job(road, road[0] / "first"))
+    again = run_task(spec(road, road[0] / "first"))
     assert again.num_skipped == 7 and again.features_s == 0 and again.rows == done.rows
     pictures = next(row for row in done.rows if row.features == "checkpoint" and row.protocol == "linear").pictures
     assert len(pictures) == 6 and all(cv2.imread(place).shape[1] > 100 for place in pictures)
@@ -124,7 +124,8 @@ def test_latent_trunks_give_one_feature_per_region(road, tmp_path, trunk):
 
 
 def test_a_plain_vit_is_scored_on_its_patches(road, tmp_path):
-    outcome = run_task(job(road, tmp_path, checkpoint=make_checkpoint(tmp_path / "ckpt", tokens=None), baselines=False))
+    checkpoint = make_checkpoint(tmp_path / "ckpt", tokens=None)
+    outcome = run_task(spec(road, tmp_path, checkpoint=checkpoint, baselines=False))
     assert outcome.failures == []
     assert [row.variant for row in outcome.rows if row.features == "oracle"] == ["4x4"]
 
@@ -139,7 +140,7 @@ def test_the_cells_of_a_uniform_grid_are_those_that_its_model_pools(road, tmp_pa
     shares = torch.stack([(patches == cell).float().mean(1) for cell in range(6)])
     pooled = static_partition("grid", 6, model.config.grid)[0][0]
     torch.testing.assert_close(shares / shares.sum(1, keepdim=True), pooled / pooled.sum(1, keepdim=True))
-    outcome = run_task(job(road, tmp_path, checkpoint=str(tmp_path / "ckpt"), baselines=False))
+    outcome = run_task(spec(road, tmp_path, checkpoint=str(tmp_path / "ckpt"), baselines=False))
     assert outcome.failures == []
     assert {row.features for row in outcome.rows} == {"checkpoint", "oracle"}
 
@@ -189,7 +190,7 @@ def test_wrong_labels_and_sizes_are_named(road, tmp_path, monkeypatch):
 def test_too_few_training_images_are_named_and_the_bounds_stay(road, tmp_path):
     data = make_dataset(tmp_path / "data", splits={"train": 1, "val": 3}, dense=True)
     outcome = run_task(
-        job(road, tmp_path, task=dataclasses.replace(job(road, tmp_path).task, uri=data), baselines=False)
+        spec(road, tmp_path, task=dataclasses.replace(spec(road, tmp_path).task, uri=data), baselines=False)
     )
     (failure,) = outcome.failures  # k-means chooses nothing and takes the one image
     assert "checkpoint linear: none of the 0 regions to fit on holds a counted pixel" in failure
@@ -198,7 +199,7 @@ def test_too_few_training_images_are_named_and_the_bounds_stay(road, tmp_path):
 
 def test_labels_out_of_range_fail_the_task_and_are_listed(road, tmp_path):
     task = Task(name="few", uri=road[1], classes=("ground", "disc"))
-    outcome = run_task(job(road, tmp_path, task=task))
+    outcome = run_task(spec(road, tmp_path, task=task))
     assert outcome.rows == [] and "lies outside 0..1" in outcome.failures[0] and json.dumps(outcome.failures)
 
 
@@ -210,7 +211,7 @@ def bounds_of(road, out, monkeypatch, changed, **changes):
             yield numbers, [changed(number, sample) for number, sample in zip(numbers, samples)]
 
     monkeypatch.setattr(dense_work, "batches_of", batches)
-    outcome = run_task(job(road, out, baselines=False, **changes))
+    outcome = run_task(spec(road, out, baselines=False, **changes))
     assert outcome.failures == []
     return {row.protocol: row for row in outcome.rows}
 

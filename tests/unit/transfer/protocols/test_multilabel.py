@@ -12,7 +12,7 @@ from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer.protocols.multilabel import average_precision, eleven_point_precision, mean_average_precision
 from transfer.protocols.multilabel_protocols import MultiLabelKnn, OneAgainstRest, Relevant
-from transfer.tasks.job import Job
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -108,7 +108,7 @@ def test_a_task_of_label_lists_gives_mean_ap_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(Split, "read", with_lists)
     values = {"checkpoint": make_checkpoint(tmp_path / "ckpt"), "suite": "quick"}
     values |= {"out": str(tmp_path / "out"), "features_folder": str(tmp_path / "features")}
-    outcome = run_task(Job(task=Task(name="lists", uri=data), **values))
+    outcome = run_task(WorkSpec(task=Task(name="lists", uri=data), **values))
     assert outcome.failures == [] and len(outcome.rows) == 5
     for row in outcome.rows:
         assert row.metric == "map" and row.low <= row.value <= row.high and 0.2 < row.chance < 0.6

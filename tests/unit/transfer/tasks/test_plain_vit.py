@@ -12,8 +12,8 @@ from focusvit.runs.checkpoint import load_model
 from pipeline.errors import UsageError
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
-from transfer.tasks.job import Job
 from transfer.tasks.plain_vit import as_checkpoint
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -65,11 +65,11 @@ def test_a_hugging_face_folder_gives_the_features_of_its_own_code(tmp_path):
 def test_it_goes_through_the_suite_like_any_checkpoint(tmp_path):
     timm_folder(tmp_path / "vit")
     data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 12})
-    job = Job(
+    spec = WorkSpec(
         task=Task(name="tiny", uri=data), checkpoint=as_checkpoint(str(tmp_path / "vit"), str(tmp_path)), suite="quick",
         out=str(tmp_path / "results"), features_folder=str(tmp_path / "features"),
     )  # fmt: skip
-    outcome = run_task(job)
+    outcome = run_task(spec)
     assert outcome.failures == [] and {row.features for row in outcome.rows} == {"checkpoint", "random", "pixels"}
     assert np.isfinite([row.value for row in outcome.rows]).all()
 

@@ -14,9 +14,9 @@ from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
 from transfer.features.hold_out import draw_parts
 from transfer.suites import SUITES, protocols_of, tasks_of
-from transfer.tasks.job import Job
 from transfer.tasks.known_tasks import DOCUMENTED, KNOWN_TASKS, VERIFIED, group_of, known, markdown, parse_task
 from transfer.tasks.prepare import prepared, raw_splits
+from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
 from transfer.work import run_task
 
@@ -77,9 +77,9 @@ def test_vtab_draws_are_disjoint_and_too_few_images_are_a_listed_failure(tmp_pat
     data = make_dataset(tmp_path / "data", splits={"train": 30, "val": 12})
     values = {"checkpoint": make_checkpoint(tmp_path / "ckpt"), "suite": "vtab1k", "baselines": False}
     values |= {"out": str(tmp_path / "out"), "features_folder": str(tmp_path / "features")}
-    outcome = run_task(Job(task=Task(name="t", uri=data).as_vtab((800, 200)), **values))
+    outcome = run_task(WorkSpec(task=Task(name="t", uri=data).as_vtab((800, 200)), **values))
     assert outcome.rows == [] and "there are 30" in outcome.failures[0]
-    small = run_task(Job(task=Task(name="t", uri=data).as_vtab((16, 8)), **values))
+    small = run_task(WorkSpec(task=Task(name="t", uri=data).as_vtab((16, 8)), **values))
     assert small.failures == [] and {row.num_train for row in small.rows} == {24}
     assert np.isfinite([row.value for row in small.rows]).all()
 
@@ -101,5 +101,5 @@ def test_an_image_folder_is_a_task_with_the_checkpoints_superpixels(tmp_path):
     assert dataclasses.asdict(data.superpixels) == record.superpixels and len(said) == 2
     assert prepared(task, record, str(tmp_path / "out"), said.append) == task and len(said) == 2
     values = {"out": str(tmp_path / "results"), "features_folder": str(tmp_path / "features"), "baselines": False}
-    assert run_task(Job(task=task, checkpoint=checkpoint, suite="quick", **values)).failures == []
+    assert run_task(WorkSpec(task=task, checkpoint=checkpoint, suite="quick", **values)).failures == []
     assert raw_splits(str(images / "train")) == []  # class folders alone: nothing to test on

@@ -103,9 +103,9 @@ def try_place(place: Place, mark: str) -> str:
         if place.mode == "read":
             return "" if storage.exists(place.uri) or storage.is_folder(place.uri) else "does not exist on this node"
         folder, content = mark.rsplit("|", 1)
-        if storage.read_bytes(storage.join(folder, f".focusvit-probe-{content}")).decode() != content:
+        if storage.read_bytes(storage.join(folder, f".focusvit-mark-{content}")).decode() != content:
             return "holds other files than on the node that runs the job"
-        own = storage.join(folder, f".focusvit-probe-{secrets.token_hex(8)}")
+        own = storage.join(folder, f".focusvit-mark-{secrets.token_hex(8)}")
         storage.put(own, b"")
         storage.remove(own)
     except FileNotFoundError:
@@ -116,13 +116,13 @@ def try_place(place: Place, mark: str) -> str:
 
 
 class Mark:
-    """A small file in a place to be written, there while the probe runs, so that other nodes can look for it."""
+    """A small file in a place to be written, there while the nodes are checked, so that other nodes can look for it."""
 
     def __init__(self, place: Place) -> None:
         folder, content = place.uri, secrets.token_hex(8)
         if storage.is_local(folder):  # nothing is made that the job itself might not want
             folder = str(next(path for path in [Path(folder), *Path(folder).parents] if path.is_dir()))
-        self._file = storage.join(folder, f".focusvit-probe-{content}")
+        self._file = storage.join(folder, f".focusvit-mark-{content}")
         self.text, self.problem = f"{folder}|{content}", ""
         try:
             storage.put(self._file, content.encode())
@@ -134,7 +134,7 @@ class Mark:
             storage.remove(self._file)
 
 
-def probe_cluster(places: Sequence[Place], expected_fingerprint: str, *, all_nodes: bool) -> list[Finding]:
+def check_nodes(places: Sequence[Place], expected_fingerprint: str, *, all_nodes: bool) -> list[Finding]:
     """Ask every node of the connected cluster (`all_nodes`), or only this one, and compare."""
     marks = [(place, Mark(place) if place.mode == "write" else None) for place in places]
     try:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from .result import Result
 from .task import Task
 
-MapTasks = Callable[[Callable[["Job"], "Outcome"], Sequence["Job"]], Iterable["Outcome"]]
+MapTasks = Callable[[Callable[["WorkSpec"], "Outcome"], Sequence["WorkSpec"]], Iterable["Outcome"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WorkSpec:
     """Everything that one task's work needs, as values that travel to another process."""
 
     task: Task
@@ -44,13 +44,13 @@ class Outcome:
     data_identity: str = ""
 
 
-def in_turn(work: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterable[Outcome]:
+def in_turn(work: Callable[[WorkSpec], Outcome], specs: Sequence[WorkSpec]) -> Iterable[Outcome]:
     """The default `map_tasks`: one after another, in this process."""
-    return map(work, jobs)
+    return map(work, specs)
 
 
-def limit_note(job: Job, name: str) -> list[str]:
+def limit_note(spec: WorkSpec, name: str) -> list[str]:
     """A line for tables of numbers that do not come from whole splits."""
-    return (
-        [] if job.max_samples is None else [f"{name}: at most {job.max_samples:,} samples of each split, drawn by seed"]
-    )
+    if spec.max_samples is None:
+        return []
+    return [f"{name}: at most {spec.max_samples:,} samples of each split, drawn by seed"]

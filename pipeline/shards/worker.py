@@ -1,4 +1,4 @@
-"""A shard as a task: built from its plan row, committed, and marked as done; what every executor runs."""
+"""What every executor runs with the spec of a shard: build it from the plan's rows, commit it, mark it as done."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.io import storage
 from pipeline.plan.plan import read_shard_rows
 
-from .build import BuiltShard, ShardTask, build_shard, make_sample, prove_machine
+from .build import BuiltShard, ShardSpec, build_shard, make_sample, prove_machine
 from .dataset import plan_uri, sidecar_uri
 from .fingerprint import machine
 from .interop import dali_index, dali_name
@@ -19,32 +19,32 @@ from .sidecar import sidecar_bytes
 log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
 
 
-def run_shard(task: ShardTask) -> dict[str, Any]:
+def run_shard(spec: ShardSpec) -> dict[str, Any]:
     """Build and commit one shard; returns what the driver keeps of it (about 1 KB).
 
     The tar is put first and its sidecar last: the sidecar is the mark of completion, so a worker killed in between
     costs a rebuild to the same bytes. Raises OSError (worth another try) and DataError (not).
     """
-    prove_machine(task.golden)
+    prove_machine(spec.golden)
     started = time.perf_counter(), time.process_time()
-    rows = read_shard_rows(plan_uri(task.out, task.split), task.shard)
-    if task.isolated:
-        with IsolatedMaker(task.source, task.image, task.superpixels) as isolated:
+    rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
+    if spec.isolated:
+        with IsolatedMaker(spec.source, spec.image, spec.superpixels) as isolated:
             built = build_shard(rows, isolated)
     else:
-        built = build_shard(rows, lambda row: make_sample(row, task.source, task.image, task.superpixels))
-    result = commit_shard(task, built, started)
+        built = build_shard(rows, lambda row: make_sample(row, spec.source, spec.image, spec.superpixels))
+    result = commit_shard(spec, built, started)
     told = {name: result[name] for name in ("num_samples", "num_bad", "wall_s", "cpu_s")}
-    log.info("shard finished", extra={"facts": {"run": task.fingerprint[:12], "shard": task.name, **told}})
+    log.info("shard finished", extra={"facts": {"run": spec.fingerprint[:12], "shard": spec.name, **told}})
     return result
 
 
-def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float]) -> dict[str, Any]:
+def commit_shard(spec: ShardSpec, built: BuiltShard, started: tuple[float, float]) -> dict[str, Any]:
     """Put the tar, what goes with it, and last the sidecar. `started` is (wall, CPU) seconds at the begin.
 
-    A shard with bad samples is not written unless the task skips these.
+    A shard with bad samples is not written unless the spec skips these.
     """
-    written = task.skip_bad or not built.bad
+    written = spec.skip_bad or not built.bad
     skipped = [asdict(sample) for sample in built.bad]
     timing = {
         "wall_s": round(time.perf_counter() - started[0], 3),
@@ -53,8 +53,8 @@ def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float
     }
     sidecar = {
         "format_version": FORMAT_VERSION,
-        "fingerprint": task.fingerprint,
-        "shard": task.shard,
+        "fingerprint": spec.fingerprint,
+        "shard": spec.shard,
         "sha256": built.sha256,
         "size_bytes": len(built.data),
         "num_samples": len(built.offsets),
@@ -66,11 +66,11 @@ def commit_shard(task: ShardTask, built: BuiltShard, started: tuple[float, float
         "timing": timing,
     }
     if written:
-        storage.put(storage.join(task.out, task.name), built.data)
-        storage.put(storage.join(task.out, dali_name(task.split, task.shard)), dali_index(built.data))
-        storage.put(sidecar_uri(task.out, task.split, task.shard), sidecar_bytes(sidecar))
+        storage.put(storage.join(spec.out, spec.name), built.data)
+        storage.put(storage.join(spec.out, dali_name(spec.split, spec.shard)), dali_index(built.data))
+        storage.put(sidecar_uri(spec.out, spec.split, spec.shard), sidecar_bytes(sidecar))
     return {
-        "shard": task.shard,
+        "shard": spec.shard,
         "written": written,
         "num_samples": len(built.offsets),
         "num_bytes": len(built.data),

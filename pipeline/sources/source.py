@@ -1,4 +1,4 @@
-"""What every layout offers: a list of rows, and the bytes of a row."""
+"""What every layout offers: a list of its images, and the bytes of each."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -6,28 +6,28 @@ from typing import NamedTuple, Protocol
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-class Row(NamedTuple):
-    """One image of a source."""
+class SourceImage(NamedTuple):
+    """One image of a source, and where it lies."""
 
     source: str  # its id: stable, unique in the source, free of the place where the source lies
     file: str  # relative to the source's root
     offset: int = 0
     length: int = -1  # -1: the whole file
     class_name: str | None = None
-    group: str = ""  # rows of one group are read together (a parquet row group), so they stay neighbours
+    group: str = ""  # images of one group are read together (a parquet row group), so they stay neighbours
     label_file: str = ""  # ground-truth label map of dense tasks, relative to the root
     labels: tuple[int, ...] = ()  # class ids of a multi-label task
 
 
 class Reader(Protocol):
-    """What a task carries of a source: frozen, picklable, and small whatever the size of the data."""
+    """What a worker needs of a source: frozen, picklable, and small whatever the size of the data."""
 
     @property
     def root(self) -> str: ...
 
     def read(self, file: str, offset: int, length: int) -> bytes:
-        """The encoded image of a row. Raises FileNotFoundError or PermissionError when this image alone is off, another
-        OSError when its place is (worth another try, and never held against a sample).
+        """The encoded bytes of an image. Raises FileNotFoundError or PermissionError when this image alone is off,
+        another OSError when its place is (worth another try, and never held against a sample).
         """
         ...
 
@@ -42,15 +42,15 @@ class Source(Protocol):
 
     @property
     def root(self) -> str:
-        """The resolved place that `Row.file` is relative to."""
+        """The resolved place that `SourceImage.file` is relative to."""
         ...
 
-    def rows(self) -> Iterator[Row]:
+    def images(self) -> Iterator[SourceImage]:
         """All images, in no promised order. Raises UsageError or DataError that says what is off with the layout."""
         ...
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The class list in its own order when the source states one; None: the sorted names of its rows."""
+        """The class list in its own order when the source states one; None: the sorted names of its images."""
         ...
 
     def notes(self) -> list[str]:

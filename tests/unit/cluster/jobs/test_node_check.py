@@ -1,10 +1,10 @@
-"""The probe before a job: whatever makes nodes write other bytes or fail hours later is named with its node."""
+"""The check before a job: whatever makes nodes write other bytes or fail hours later is named with its node."""
 
 import copy
 
 import pytest
 
-from cluster.jobs import node_probe as probe
+from cluster.jobs import node_check
 from cluster.jobs.package import checkout_root, fingerprint
 from cluster.jobs.places import Place
 
@@ -27,7 +27,7 @@ def other(**changes):
 
 
 def test_equal_nodes_are_fine():
-    found = probe.compare(DRIVER, [other(), other(python="3.11.9")], "f" * 64)
+    found = node_check.compare(DRIVER, [other(), other(python="3.11.9")], "f" * 64)
     assert [finding.level for finding in found] == ["ok"] and "3 nodes run code ffffffffffff" in found[0].found
 
 
@@ -47,47 +47,47 @@ def test_equal_nodes_are_fine():
     ],
 )
 def test_what_differs_is_named_with_its_node(changes, words):
-    found = probe.compare(DRIVER, [other(), other(**changes)], "f" * 64)
+    found = node_check.compare(DRIVER, [other(), other(**changes)], "f" * 64)
     assert [(one.level, one.check) for one in found] == [("broken", "node worker (10.0.0.2)")]
     assert words in found[0].found and found[0].fix
 
 
 def test_another_cpu_is_only_a_warning():
-    found = probe.compare(DRIVER, [other(cpu_flags=["sse4_2"])], "f" * 64)
+    found = node_check.compare(DRIVER, [other(cpu_flags=["sse4_2"])], "f" * 64)
     assert [one.level for one in found] == ["warning", "ok"]
 
 
 def test_the_driver_itself_is_checked_too():
-    found = probe.compare({**DRIVER, "places": [["--source", "/x", "does not exist on this node"]]}, [], "f" * 64)
+    found = node_check.compare({**DRIVER, "places": [["--source", "/x", "does not exist on this node"]]}, [], "f" * 64)
     assert found[0].check == "node head (10.0.0.1)"
 
 
 def test_places_to_read_must_exist(tmp_path):
-    assert probe.try_place(Place("--data", str(tmp_path), "read"), "") == ""
-    assert "does not exist" in probe.try_place(Place("--data", str(tmp_path / "no"), "read"), "")
+    assert node_check.try_place(Place("--data", str(tmp_path), "read"), "") == ""
+    assert "does not exist" in node_check.try_place(Place("--data", str(tmp_path / "no"), "read"), "")
 
 
-@pytest.mark.parametrize("make_uri", [lambda folder: str(folder / "not" / "yet"), lambda folder: "memory://probe/out"])
+@pytest.mark.parametrize("make_uri", [lambda folder: str(folder / "not" / "yet"), lambda folder: "memory://place/out"])
 def test_places_to_write_are_tried_and_left_as_they_were(tmp_path, make_uri):
     place = Place("--out", make_uri(tmp_path), "write")
-    mark = probe.Mark(place)
-    assert mark.problem == "" and probe.try_place(place, mark.text) == ""
+    mark = node_check.Mark(place)
+    assert mark.problem == "" and node_check.try_place(place, mark.text) == ""
     mark.remove()
     assert list(tmp_path.iterdir()) == []
     # A node with a disk of its own at the same path does not see the mark.
-    assert "does not see the files" in probe.try_place(place, mark.text)
+    assert "does not see the files" in node_check.try_place(place, mark.text)
 
 
-def test_a_place_that_cannot_be_written_stops_the_probe(monkeypatch, tmp_path):
+def test_a_place_that_cannot_be_written_stops_the_check(monkeypatch, tmp_path):
     def refuse(uri, data):
         raise PermissionError(13, "Permission denied", uri)
 
-    monkeypatch.setattr(probe.storage, "put", refuse)
-    found = probe.probe_cluster([Place("--out", str(tmp_path), "write")], "f" * 64, all_nodes=False)
+    monkeypatch.setattr(node_check.storage, "put", refuse)
+    found = node_check.check_nodes([Place("--out", str(tmp_path), "write")], "f" * 64, all_nodes=False)
     assert [one.level for one in found] == ["broken"] and "Permission denied" in found[0].found
 
 
-def test_one_node_probes_itself(tmp_path):
+def test_one_node_checks_itself(tmp_path):
     places = [Place("--source", str(tmp_path), "read"), Place("--out", str(tmp_path / "out"), "write")]
-    found = probe.probe_cluster(places, fingerprint(checkout_root()), all_nodes=False)
+    found = node_check.check_nodes(places, fingerprint(checkout_root()), all_nodes=False)
     assert [one.level for one in found] == ["ok"] and list(tmp_path.iterdir()) == []
