@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +18,7 @@ def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": str(checkout()),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
         "machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.system()}",
@@ -25,9 +26,38 @@ def evidence(command: str, packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=_ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+@dataclass(frozen=True)
+class Checkout:
+    """The commit of a checkout, and the files that differ from it; "no git checkout" and none without git."""
+
+    commit: str
+    changed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.commit}-dirty" if self.changed else self.commit
+
+
+def checkout(root: Path = _ROOT, ignore: Path | None = None) -> Checkout:
+    """What git says of `root`, new files included; changes below `ignore` do not count."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if not top or Path(top[0]).resolve() != root.resolve():  # installed below somebody else's checkout
+        return Checkout("no git checkout")
+    inside = ignore is not None and ignore.resolve().is_relative_to(root.resolve())
+    leave_out = [f":(exclude){os.path.relpath(ignore, root)}"] if ignore and inside else []
+    commit = _git(root, "rev-parse", "--short", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", ".", *leave_out)
+    if commit is None or changed is None:
+        return Checkout("no git checkout")
+    return Checkout(commit[0], tuple(line[3:] for line in changed))
+
+
+def _git(root: Path, *arguments: str) -> list[str] | None:
+    """Lines of its answer; None when it fails, or is not installed."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None
 
 
 def _version(name: str) -> str:

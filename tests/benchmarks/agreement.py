@@ -3,16 +3,14 @@
 import json
 import re
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.errors import UsageError
-from tests.benchmarks.report import RESULTS, Table, save
+from tests.benchmarks.record import RecordConfig, begin
+from tests.benchmarks.report import RESULTS, Table
 
 RATIO = re.compile(r"[+-]?\d[\d,]*\.?\d*\s?[x%]")
 """'2.69x', '95.4 %': what claims are made of. Seconds and rates move with the machine's other work and are left out."""
@@ -22,7 +20,7 @@ BARE = re.compile(r"[+-]?\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgreementConfig:
+class AgreementConfig(RecordConfig):
     """Two folders of results."""
 
     before: str
@@ -33,8 +31,6 @@ class AgreementConfig:
     """only these results; by default all that both folders hold and that were made at different times"""
     spread: float = 0.1
     """relative difference up to which two ratios agree"""
-    name: str = "agreement"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         if not 0 < self.spread < 1:
@@ -127,8 +123,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def main(argv: list[str]) -> int:
     """Print and save the comparison."""
-    config = parse(AgreementConfig, argv, prog="python -m tests.benchmarks agreement")
-    table = compare(config)
-    sys.stdout.write(table.markdown() + "\n")
-    save(config.name, [table], evidence("python -m tests.benchmarks agreement " + " ".join(argv), ()))
-    return 0
+    config, record = begin("agreement", AgreementConfig, argv)
+    record.add(compare(config))
+    return record.end()

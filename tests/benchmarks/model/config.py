@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from tests.benchmarks.model.variants import Variant
+from tests.benchmarks.record import TimedConfig
 
 SECTIONS = ("throughput", "compiled", "training", "memory", "sweep", "large", "linear")
 
@@ -16,7 +17,7 @@ def cpu_has_bf16() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(TimedConfig):
     """Speed and memory of the model, with random weights."""
 
     sections: tuple[str, ...] = SECTIONS
@@ -26,8 +27,6 @@ class BenchConfig:
     batch_sizes: tuple[int, ...] = (1, 64)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ()
     """fp32 by default, and bf16 where the processor has instructions for it: emulated, it says nothing"""
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     memory_of: tuple[Literal["inference", "training"], ...] = ("inference", "training")
     """columns of section memory"""
     large_px: int = 512
@@ -39,8 +38,6 @@ class BenchConfig:
     device: str = "cpu"
     photos: str = ""
     """folder of photos to segment; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
-    name: str = "model"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def wanted(self, variants: dict[str, Variant], most: int | None = None) -> dict[str, Variant]:
         """The first `most` variants, those that `models` names."""
@@ -54,8 +51,7 @@ class BenchConfig:
         return self.precisions or (("fp32", "bf16") if with_bf16 else ("fp32",))
 
     def __post_init__(self) -> None:
-        if self.clock == "cpu" and self.device != "cpu":
-            raise ValueError(f"--clock cpu cannot time the device {self.device}; use --clock wall")
+        self.check_clock(self.device)
         wrong = [section for section in self.sections if section not in SECTIONS]
         if wrong:
             raise ValueError(f"--sections has '{wrong[0]}'; choose from {', '.join(SECTIONS)}")

@@ -1,8 +1,6 @@
 """`bench drop-in`: Hugging Face's ViT, patched and not: speed, and training by its library's own Trainer."""
 
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,19 +11,18 @@ from torch import Tensor, nn
 
 from focusvit.drop_in.patch import Segmenter, patch
 from focusvit.model.cost import inference_peak, time_calls, training_loss
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from tests.benchmarks.model.drop_in_trainer import PX, labelled_images, normalised, train_with_trainer
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
 from tests.benchmarks.model.variants import hugging_face_vit
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import TimedConfig, begin
+from tests.benchmarks.report import Table
 
 PLAIN = "as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchDropInConfig:
+class BenchDropInConfig(TimedConfig):
     """A ViT of Hugging Face with random weights beside itself patched."""
 
     data: str
@@ -42,24 +39,16 @@ class BenchDropInConfig:
     classes: int = 8
     """classes that the Trainer learns, `per_class` images each"""
     per_class: int = 32
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
-    name: str = "drop-in"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         numbers = (self.tokens, self.latents, self.batch_size, self.rounds, self.steps, self.classes, self.per_class)
         if min(numbers) < 1:
             raise ValueError("every number of python -m tests.benchmarks drop-in must be at least 1")
 
-    @property
-    def timer(self) -> Callable[[], float]:
-        return time.process_time if self.clock == "cpu" else time.perf_counter
-
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchDropInConfig, argv, prog="python -m tests.benchmarks drop-in")
+    config, record = begin("drop-in", BenchDropInConfig, argv, ("torch", "transformers", "accelerate"))
     try:
         import accelerate  # noqa: F401 - the Trainer needs it
         import transformers
@@ -67,22 +56,11 @@ def main(argv: list[str]) -> int:
         transformers.logging.set_verbosity_error()
     except ImportError as error:
         raise UsageError(f"{error}. Install the peers: pip install -e '.[soak]'.") from None
-    sys.stdout.write(
-        f"bench drop-in: ViT {config.size} at {PX} px, {config.tokens} tokens, batch {config.batch_size}\n"
-    )
-    facts = evidence(
-        "python -m tests.benchmarks drop-in " + " ".join(argv).replace(config.data, "DIR"),
-        ("torch", "transformers", "accelerate"),
-    ) | {"threads": torch.get_num_threads(), "clock": config.clock}
-    tables = []
+    record.say(f"ViT {config.size} at {PX} px, {config.tokens} tokens, batch {config.batch_size}")
+    record.facts |= {"threads": torch.get_num_threads(), "clock": config.clock}
     for make in (speed_table, trainer_table):
-        tables.append(make(config))
-        sys.stdout.write(tables[-1].markdown() + "\n")
-        sys.stdout.flush()
-        paths = save(config.name, tables, facts)
-    for path in paths:
-        sys.stdout.write(f"bench drop-in: wrote {path}\n")
-    return 0
+        record.add(make(config))
+    return record.end()
 
 
 def variants(config: BenchDropInConfig, labels: int) -> dict[str, tuple[nn.Module, bool]]:

@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,33 +23,28 @@ from focusvit.predict.graph import FixedBudget, export_program
 from focusvit.predict.onnx_predictor import inference_session
 from focusvit.predict.record import ExportRecord
 from focusvit.predict.view import ViewConfig
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.image.image import ImageConfig
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.model.throughput import SEGMENTER, photos_or_drawn, superpixels
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import TimedConfig, begin
+from tests.benchmarks.report import Table
 
 IMAGE_PX, MAP_PX, TOKENS = 224, 112, 64
 NUM_PHOTOS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeConfig:
+class EdgeConfig(TimedConfig):
     """Exported models with random weights at 224 px."""
 
     size: Literal["tiny", "small", "base"] = "small"
     batch_sizes: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = (1, 2)
     """threads of onnxruntime; superpixels of a batch are made by as many"""
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds, for a machine that others use too; with one thread only"""
     rounds: int = 15
     """how often the models take turns; medians are reported"""
     photos: str = ""
     """folder of photos to segment; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
-    name: str = "edge"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         numbers = (*self.batch_sizes, *self.threads, self.rounds)
@@ -79,29 +73,23 @@ class Exported:
 
 
 def main(argv: list[str]) -> int:
-    config = parse(EdgeConfig, argv, prog="python -m tests.benchmarks edge")
-    sys.stdout.write(
-        f"bench edge: size {config.size}, batches {config.batch_sizes}, threads {config.threads}, {config.rounds} "
-        f"rounds, {config.clock} clock\n"
+    packages = ("onnxruntime", "onnx", "torch", "numpy", "fast-slic", "numba")
+    config, record = begin("edge", EdgeConfig, argv, packages)
+    record.say(
+        f"size {config.size}, batches {config.batch_sizes}, threads {config.threads}, {config.rounds} rounds, "
+        f"{config.clock} clock"
     )
     found, what = photos_or_drawn(config.photos, NUM_PHOTOS)
+    record.facts |= {"clock": config.clock, "segmenter": f"{SEGMENTER}, on {what}"}
     images = list(itertools.islice(itertools.cycle(found), max(len(found), *config.batch_sizes)))
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(config, Path(folder))
-        tables = [cost_table(files)]
+        record.add(cost_table(files))
         for batch in config.batch_sizes:
             for threads in config.threads:
                 chosen = [one for one in files if one.batch == batch]
-                tables.append(latency_table(config, chosen, threads, images))
-    facts = evidence(
-        "python -m tests.benchmarks edge " + " ".join(argv),
-        ("onnxruntime", "onnx", "torch", "numpy", "fast-slic", "numba"),
-    ) | {"clock": config.clock, "segmenter": f"{SEGMENTER}, on {what}"}
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    for path in save(config.name, tables, facts):
-        sys.stdout.write(f"bench edge: wrote {path}\n")
-    return 0
+                record.add(latency_table(config, chosen, threads, images))
+    return record.end()
 
 
 def export_all(config: EdgeConfig, folder: Path) -> list[Exported]:
@@ -168,8 +156,7 @@ def latency_table(config: EdgeConfig, files: list[Exported], threads: int, image
         for one in files:
             calls[one.name] = _call(one, threads, images[:batch], maps)
         calls["superpixels"] = lambda: list(pool.map(segment_one, itertools.islice(waiting, batch)))
-        clock = time.process_time if config.clock == "cpu" else time.perf_counter
-        seconds = time_calls(calls, config.rounds, clock=clock)
+        seconds = time_calls(calls, config.rounds, clock=config.timer)
     segment, first = seconds["superpixels"], seconds[files[0].name]
     rows = []
     for one in files:

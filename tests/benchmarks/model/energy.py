@@ -3,7 +3,6 @@
 Preprocessing, one training step and inference, FocusViT beside a plain ViT and the controls, paired in one run.
 """
 
-import os
 import statistics
 import sys
 import time
@@ -15,9 +14,6 @@ from pathlib import Path
 import torch
 
 from focusvit.model.cost import training_loss
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
-from pipeline.errors import UsageError
 from pipeline.image.image import ImageConfig, prepare_image
 from pipeline.io import storage
 from pipeline.plan.plan import make_plan
@@ -26,7 +22,8 @@ from pipeline.sources.detect import detect
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.model.throughput import SEGMENTER, segmentation_seconds
 from tests.benchmarks.model.variants import DEFAULT, PEER, Variant, main_variants
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import RecordConfig, begin, data_folder
+from tests.benchmarks.report import Table
 
 POWERCAP = Path("/sys/class/powercap")
 Calls = Mapping[str, Callable[[], object]]
@@ -35,7 +32,7 @@ Cost = tuple[float, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchEnergyConfig:
+class BenchEnergyConfig(RecordConfig):
     """CPU seconds and joules of a CPU; random weights."""
 
     size: str = "small"
@@ -45,8 +42,6 @@ class BenchEnergyConfig:
     photos: str = ""
     """folder of class folders with photos; by default $FOCUSVIT_DATA/imagenet-sample"""
     max_photos: int = 96
-    name: str = "energy"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         if self.size not in ("tiny", "small", "base"):
@@ -170,22 +165,13 @@ def _table(title: str, costs: dict[str, Cost], first: str, note: str) -> Table:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchEnergyConfig, argv, prog="python -m tests.benchmarks energy")
-    folder = config.photos or os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
-    if not storage.exists(folder):
-        raise UsageError(f"{folder} is not there. Set FOCUSVIT_DATA to the folder that holds imagenet-sample.")
-    sys.stdout.write(
-        f"bench energy: size {config.size}, batch {config.batch}, {config.rounds} rounds, per 1,000 images\n"
-    )
-    tables = [preprocessing(config, folder)]
-    segment_s, _ = segmentation_seconds(folder, time.process_time)
-    tables += model_tables(config, segment_s)
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    command = " ".join(["python -m tests.benchmarks energy", *argv]).replace(config.photos or "\0", "SRC")
+    packages = ("torch", "transformers", "numpy", "fast-slic")
+    config, record = begin("energy", BenchEnergyConfig, argv, packages)
+    folder = data_folder("imagenet-sample", config.photos, "--photos")
+    record.say(f"size {config.size}, batch {config.batch}, {config.rounds} rounds, per 1,000 images")
     told = "powercap counters of the CPU packages" if joules() is not None else "this machine does not tell them"
-    facts = evidence(command, ("torch", "transformers", "numpy", "fast-slic"))
-    facts |= {"threads": torch.get_num_threads(), "joules": told}
-    for path in save(config.name, tables, facts):
-        sys.stdout.write(f"bench energy: wrote {path}\n")
-    return 0
+    record.facts |= {"threads": torch.get_num_threads(), "joules": told}
+    record.add(preprocessing(config, folder))
+    segment_s, _ = segmentation_seconds(folder, time.process_time)
+    record.add(*model_tables(config, segment_s))
+    return record.end()

@@ -2,8 +2,6 @@
 and what that makes of ImageNet-1k and of a billion images.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +12,6 @@ import torch
 from focusvit.model import presets
 from focusvit.model.cost import count_multiply_adds, example_inputs
 from focusvit.model.model import FocusViT, FocusViTConfig
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
-from pipeline.errors import UsageError
-from pipeline.io import storage
 from tests.benchmarks.pipeline.growth import (
     Growth,
     calculator,
@@ -28,18 +22,17 @@ from tests.benchmarks.pipeline.growth import (
     preparing,
     working,
 )
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import RecordConfig, begin, data_folder
+from tests.benchmarks.report import Table
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchGrowthConfig:
+class BenchGrowthConfig(RecordConfig):
     """Costs in CPU seconds of all threads; models have random weights."""
 
     rounds: int = 3
     size: str = "tiny"
     """model size: exponents hardly depend on it"""
-    name: str = "growth"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.size not in presets.SIZES:
@@ -81,25 +74,18 @@ def _infer(model: FocusViT, inputs: tuple) -> None:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchGrowthConfig, argv, prog="python -m tests.benchmarks growth")
-    folder = os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
-    if not storage.exists(folder):
-        raise UsageError(f"{folder} is not there. Set FOCUSVIT_DATA to the folder that holds imagenet-sample.")
+    config, record = begin("growth", BenchGrowthConfig, argv, ("torch", "numpy", "fast-slic", "pyarrow"))
+    folder = data_folder("imagenet-sample")
     cv2.setNumThreads(1)
-    sys.stdout.write(f"bench growth: {config.rounds} rounds, models of size {config.size}\n")
+    record.say(f"{config.rounds} rounds, models of size {config.size}")
     plans = planning()
     growths = [*preparing(config.rounds), fitting(config.rounds), *forwarding(config), working(config.rounds), *plans]
     columns = ("cost; grows with", "from .. to", "CPU time or memory", "exponent", "expected", "because")
     note = (
         "Exponent p of cost ~ size^p, least squares through the logarithms; expected: of the cost named at the right."
     )
-    tables = [
+    record.add(
         Table(title="Exponents", columns=columns, rows=[growth.row() for growth in growths], note=note),
         calculator(per_image(folder, plans)),
-    ]
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    facts = evidence("python -m tests.benchmarks growth " + " ".join(argv), ("torch", "numpy", "fast-slic", "pyarrow"))
-    for path in save(config.name, tables, facts):
-        sys.stdout.write(f"bench growth: wrote {path}\n")
-    return 0
+    )
+    return record.end()

@@ -10,7 +10,6 @@ from torch.nn import functional
 from focusvit.model.cost import time_calls
 from focusvit.model.presets import SIZES
 from tests.benchmarks.model.config import BenchConfig
-from tests.benchmarks.model.tables import clock
 from tests.benchmarks.report import Table
 
 _LAYERS = 12  # other weights in each, as in a model: together they do not stay in the cache
@@ -33,7 +32,7 @@ def linear_table(config: BenchConfig) -> Table:
     }  # fmt: skip
     inputs = {name: randn(1, count, width, device=config.device) for name, count in rows.items()}
     calls = {name: partial(layers, x) for name, x in inputs.items()}
-    seconds = time_calls(calls, 5 * config.rounds, config.device, clock(config))
+    seconds = time_calls(calls, 5 * config.rounds, config.device, config.timer)
     rate = {name: count * 4 * width**2 * _LAYERS / median(seconds[name]) / 1e9 for name, count in rows.items()}
     plain = rate["197: a plain ViT"]
     lines = [(name, f"{value:.1f}", f"{value / plain:.0%}") for name, value in rate.items()]

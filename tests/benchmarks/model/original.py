@@ -1,10 +1,7 @@
 """`bench original`: every row of the original repository with its costs and its pictures, by one command."""
 
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,15 +11,14 @@ from focusvit.model.model import FocusViT
 from focusvit.predict.pictures import captioned, heat_overlay, save_png, superpixel_overlay, tile
 from focusvit.recipes.original_models import OriginalModel, original_models
 from focusvit.runs.pretrained import load_pretrained
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from tests.benchmarks.model.attended import patch_map, token_attention
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import TimedConfig, begin
+from tests.benchmarks.report import Table
 
 
 @dataclass(frozen=True, kw_only=True)
-class OriginalBenchConfig:
+class OriginalBenchConfig(TimedConfig):
     """Costs of the original repository's rows, ViT-B/16 at 224 px, as the recipes `original_NAME` train them."""
 
     rows: tuple[str, ...] = ()
@@ -31,8 +27,6 @@ class OriginalBenchConfig:
     """images of a forward and of a training step"""
     rounds: int = 3
     """forwards that are timed; the median is reported"""
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     device: str = "cpu"
     pictures: str = ""
     """also draw each row's tokens and the attention of its class token on photos, as PNG files in this folder"""
@@ -40,8 +34,6 @@ class OriginalBenchConfig:
     """weights of a ViT-B/16 for the pictures of the rows that start from them; else all have random weights"""
     photos: str = ""
     """folder of photos; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
-    name: str = "original"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.rows if name not in original_models()]
@@ -49,29 +41,25 @@ class OriginalBenchConfig:
             raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(original_models())}")
         if self.batch < 1 or self.rounds < 1:
             raise ValueError(f"--batch is {self.batch} and --rounds {self.rounds}; both must be at least 1")
-        if self.clock == "cpu" and self.device != "cpu":
-            raise ValueError(f"--clock cpu cannot time the device {self.device}; use --clock wall")
+        self.check_clock(self.device)
         if self.weights and not self.pictures:
             raise ValueError("--weights are for the pictures: name a folder with --pictures")
 
 
 def main(argv: list[str]) -> int:
     """Print the table, save it, draw the pictures."""
-    config = parse(OriginalBenchConfig, argv, prog="python -m tests.benchmarks original")
+    config, record = begin("original", OriginalBenchConfig, argv, ("torch", "numpy"))
     rows = {name: row for name, row in original_models().items() if not config.rows or name in config.rows}
-    sys.stdout.write(f"bench original: {len(rows)} rows on {config.device}, batch {config.batch}\n")
-    table = cost_table(rows, config)
-    sys.stdout.write(table.markdown() + "\n")
-    facts = evidence("python -m tests.benchmarks original " + " ".join(argv), ("torch", "numpy"))
-    for path in save(config.name, [table], facts | {"threads": torch.get_num_threads()}):
-        sys.stdout.write(f"bench original: wrote {path}\n")
+    record.say(f"{len(rows)} rows on {config.device}, batch {config.batch}")
+    record.facts["threads"] = torch.get_num_threads()
+    record.add(cost_table(rows, config))
     if config.pictures:
         images, what = photos_or_drawn(config.photos, 4)
         for name, row in rows.items():
             place = str(Path(config.pictures) / f"{name}.png")
             save_png(place, row_picture(row, np.stack(images), config.weights, name))
-        sys.stdout.write(f"bench original: {len(rows)} pictures of {what} in {config.pictures}\n")
-    return 0
+        record.say(f"{len(rows)} pictures of {what} in {config.pictures}")
+    return record.end()
 
 
 def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> Table:
@@ -83,7 +71,7 @@ def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> T
         if key not in measured:
             measured[key] = profile_model(
                 row.model, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.freeze,
-                clock=time.process_time if config.clock == "cpu" else time.perf_counter,
+                clock=config.timer,
             )  # fmt: skip
         cost, patches = measured[key], row.model.num_patches
         lines.append(

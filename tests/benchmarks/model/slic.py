@@ -1,36 +1,30 @@
 """`bench slic`: superpixels by `focusvit.segment.torch_slic` beside fast-slic's: quality on BSDS500, time at 224 px."""
 
-import os
 import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from focusvit.model.cost import time_calls
-from focusvit.runs.provenance import evidence
 from focusvit.segment.torch_slic import slic
-from pipeline.commandline import parse
-from pipeline.errors import UsageError
 from pipeline.superpixels.segment import SuperpixelConfig, scale_for_segmentation
 from pipeline.superpixels.slic import slic as fast_slic
 from tests.benchmarks.model.throughput import photos_or_drawn
 from tests.benchmarks.pipeline.quality import measure
 from tests.benchmarks.pipeline.superpixels import Photo, enlarge_map, load_photos
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import TimedConfig, begin, data_folder
+from tests.benchmarks.report import Table
 
 ALLOWED = 0.01
 _GPU_BATCH, _GPU_CALLS = 256, 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSlicConfig:
+class BenchSlicConfig(TimedConfig):
     """Batched SLIC in torch beside fast-slic. The time on a GPU is measured where there is one."""
 
     images: int = 100
@@ -38,14 +32,10 @@ class BenchSlicConfig:
     tokens: tuple[int, ...] = (49, 64, 100, 196)
     batch_sizes: tuple[int, ...] = (1, 64, 256)
     rounds: int = 5
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     data: str = ""
     """folder that holds bsds500/val; by default $FOCUSVIT_DATA"""
     photos: str = ""
     """folder of photos to time; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
-    name: str = "slic"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         if min(self.images, self.rounds, *self.tokens, *self.batch_sizes) < 1:
@@ -54,31 +44,15 @@ class BenchSlicConfig:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchSlicConfig, argv, prog="python -m tests.benchmarks slic")
-    folder = Path(config.data or os.environ.get("FOCUSVIT_DATA", "")) / "bsds500" / "val"
-    if not (folder / "images").is_dir():
-        raise UsageError(f"{folder / 'images'} is not there. Set FOCUSVIT_DATA to the folder that holds bsds500/val.")
-    sys.stdout.write(f"bench slic: {config.images} photos of {folder}, K = {config.tokens}, {config.rounds} rounds\n")
+    config, record = begin("slic", BenchSlicConfig, argv, ("torch", "fast-slic", "numpy", "scipy"))
+    folder = Path(data_folder("bsds500/val", config.data and f"{config.data}/bsds500/val", "--data"))
+    record.say(f"{config.images} photos of {folder}, K = {config.tokens}, {config.rounds} rounds")
     scenes, what = photos_or_drawn(config.photos, max(config.batch_sizes))
     scenes = [scenes[i % len(scenes)] for i in range(max(config.batch_sizes))]
-    facts = evidence("python -m tests.benchmarks slic " + " ".join(argv), ("torch", "fast-slic", "numpy", "scipy")) | {
-        "threads": torch.get_num_threads(),
-        "clock": config.clock,
-        "timed": f"{what} at 224 px",
-    }
-    tables = []
-    makers = (
-        lambda: time_table(config, scenes),
-        lambda: quality_table(config, list(load_photos(folder, config.images))),
-    )
-    for make in makers:
-        tables.append(make())
-        sys.stdout.write(tables[-1].markdown() + "\n")
-        sys.stdout.flush()
-        paths = save(config.name, tables, facts)
-    for path in paths:
-        sys.stdout.write(f"bench slic: wrote {path}\n")
-    return 0
+    record.facts |= {"threads": torch.get_num_threads(), "clock": config.clock, "timed": f"{what} at 224 px"}
+    record.add(time_table(config, scenes))
+    record.add(quality_table(config, list(load_photos(folder, config.images))))
+    return record.end()
 
 
 def quality_table(config: BenchSlicConfig, photos: Sequence[Photo]) -> Table:
@@ -127,7 +101,6 @@ def torch_map(rgb: np.ndarray, tokens: int, **settings: float) -> np.ndarray:
 
 def time_table(config: BenchSlicConfig, scenes: Sequence[np.ndarray]) -> Table:
     """Milliseconds an image on the CPU, taking turns; microseconds on a GPU between two of its own events."""
-    clock = time.process_time if config.clock == "cpu" else time.perf_counter
     batch = torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).contiguous()
     default, rows = SuperpixelConfig(), []
     for tokens in (min(config.tokens), max(config.tokens)):
@@ -142,7 +115,7 @@ def time_table(config: BenchSlicConfig, scenes: Sequence[np.ndarray]) -> Table:
                 f"torch, {torch.get_num_threads()} threads": lambda size=size, k=tokens: slic(batch[:size], k),  # type: ignore[misc]
             }
             rounds = config.rounds * (1 if size > 8 else 10)
-            seconds = time_calls(calls, rounds, clock=clock)
+            seconds = time_calls(calls, rounds, clock=config.timer)
             base = seconds["fast-slic, one thread"]
             for name, times in seconds.items():
                 ratio = statistics.median(b / a for a, b in zip(base, times))

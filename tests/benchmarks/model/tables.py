@@ -2,7 +2,6 @@
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -73,10 +72,6 @@ def _rows(
     return rows
 
 
-def clock(config: BenchConfig) -> Callable[[], float]:
-    return time.process_time if config.clock == "cpu" else time.perf_counter
-
-
 def speed_columns(config: BenchConfig) -> tuple[str, ...]:
     rate = "images/s" if config.clock == "wall" else "images/CPU s"
     return ("model", rate, f"{rate} with superpixels", "against the first", "with superpixels")
@@ -93,7 +88,7 @@ def throughput_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
                 for name, variant in variants.items()
             }
             rounds = config.rounds if batch > 4 else 5 * config.rounds
-            seconds = time_calls(_bar(calls, f"{precision} batch {batch}"), rounds, config.device, clock(config))
+            seconds = time_calls(_bar(calls, f"{precision} batch {batch}"), rounds, config.device, config.timer)
             title = f"Inference, {precision}, batch {batch}, eager, 224 px"
             rows = _rows(variants, seconds, batch, segment_s)
             yield Table(title=title, columns=speed_columns(config), rows=rows)
@@ -125,7 +120,7 @@ def _pooling_table(config: BenchConfig, models: dict[str, nn.Module]) -> Table:
     calls = {"pooling": pooling, "forward": _call(model, (images, maps), config.device, "fp32")}
     seconds = {
         key: statistics.median(values)
-        for key, values in time_calls(calls, config.rounds, config.device, clock(config)).items()
+        for key, values in time_calls(calls, config.rounds, config.device, config.timer).items()
     }
     share = seconds["pooling"] / seconds["forward"]
     rows = [[f"{seconds['pooling'] / batch * 1e3:.3f}", f"{seconds['forward'] / batch * 1e3:.2f}", f"{share:.1%}"]]
@@ -177,7 +172,7 @@ def compiled_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
                 calls[name]()
             rounds = config.rounds if batch > 4 else 5 * config.rounds
             bar = _bar(calls, f"compiled {precision} batch {batch}")
-            seconds = time_calls(bar, rounds, config.device, clock(config))
+            seconds = time_calls(bar, rounds, config.device, config.timer)
             title = f"Inference, {precision}, batch {batch}, torch.compile (FocusViT with fullgraph), 224 px"
             rows = _rows(variants, seconds, batch, segment_s)
             note = f"Same settings for all: {', '.join(f'{key} {value}' for key, value in how.items())}."
@@ -200,7 +195,7 @@ def training_table(config: BenchConfig) -> Table:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
         calls[name] = partial(_train_step, model.train(), inputs, optimizer)
-    seconds = time_calls(_bar(calls, "training"), max(2, config.rounds // 2), config.device, clock(config))
+    seconds = time_calls(_bar(calls, "training"), max(2, config.rounds // 2), config.device, config.timer)
     baseline = next(iter(seconds.values()))
     rows = [[name, f"{batch / statistics.median(t):.1f}", f"{_ratio(baseline, t):.2f}x"] for name, t in seconds.items()]
     title = f"Training step (forward, backward, AdamW), fp32, batch {batch}, 224 px"
@@ -256,7 +251,7 @@ def sweep_table(config: BenchConfig, segment_s: float) -> Table:
     variants = {name: variants[name] for name in models}
     batch = min(16, max(config.batch_sizes))
     calls = {n: _call(models[n], v.inputs(batch, 224), config.device, "fp32") for n, v in variants.items()}
-    seconds = time_calls(_bar(calls, "sweep"), config.rounds, config.device, clock(config))
+    seconds = time_calls(_bar(calls, "sweep"), config.rounds, config.device, config.timer)
     rows = _rows(variants, seconds, batch, segment_s)
     for row, model in zip(rows, models.values()):
         row.append(f"{count_multiply_adds(model.cpu(), *variants[str(row[0])].inputs(1, 224)) / 1e9:.2f}")
@@ -269,7 +264,7 @@ def large_table(config: BenchConfig, batch: int = 2) -> Table:
     variants = config.wanted(large_image_variants(config.size, image_px))
     models = build(variants, config, image_px)
     calls = {n: _call(models[n], v.inputs(batch, image_px), config.device, "fp32") for n, v in variants.items()}
-    seconds = time_calls(_bar(calls, "large"), config.rounds, config.device, clock(config))
+    seconds = time_calls(_bar(calls, "large"), config.rounds, config.device, config.timer)
     baseline = next(iter(seconds.values()))
     rows = []
     for name, times in seconds.items():

@@ -2,7 +2,6 @@
 
 import os
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,12 +11,11 @@ import numpy as np
 import torch
 
 from focusvit.model.cost import time_calls
-from focusvit.runs.provenance import evidence
 from focusvit.segment.torch_slic import slic
-from pipeline.commandline import parse
 from tests.benchmarks.model.config import SECTIONS, BenchConfig
 from tests.benchmarks.model.linear import linear_table
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import begin
+from tests.benchmarks.report import Table
 
 from . import tables as bench_tables
 
@@ -27,14 +25,15 @@ DEVICE_SEGMENTER = "focusvit.segment.torch_slic on the device, in batches"
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchConfig, argv, prog="python -m tests.benchmarks model")
-    sys.stdout.write(
-        f"bench model: FocusViT of size {config.size} on {config.device}, sections {', '.join(config.sections)}, "
-        f"batches {config.batch_sizes}, {' and '.join(config.precisions_here())}, {config.rounds} rounds\n"
+    packages = ("torch", "transformers", "numpy", "fast-slic", "numba")
+    config, record = begin("model", BenchConfig, argv, packages)
+    record.say(
+        f"FocusViT of size {config.size} on {config.device}, sections {', '.join(config.sections)}, "
+        f"batches {config.batch_sizes}, {' and '.join(config.precisions_here())}, {config.rounds} rounds"
     )
     on_cpu = config.device == "cpu"
     segment = segmentation_seconds if on_cpu else partial(slic_seconds, device=config.device)
-    segment_s, photos = segment(config.photos, bench_tables.clock(config))
+    segment_s, photos = segment(config.photos, config.timer)
     makers: dict[str, Callable[[], Iterable[Table]]] = {
         "throughput": lambda: bench_tables.throughput_tables(config, segment_s),
         "compiled": lambda: bench_tables.compiled_tables(config, segment_s),
@@ -44,23 +43,16 @@ def main(argv: list[str]) -> int:
         "large": lambda: [bench_tables.large_table(config)],
         "linear": lambda: [linear_table(config)],
     }
-    packages = ("torch", "transformers", "numpy", "fast-slic", "numba")
-    facts = evidence("python -m tests.benchmarks model " + " ".join(argv), packages) | {
+    record.facts |= {
         "threads": torch.get_num_threads(),
         "clock": config.clock,
         "segmenter": f"{SEGMENTER if on_cpu else DEVICE_SEGMENTER}: {segment_s * 1e3:.2f} ms an image "
         f"({config.clock} clock), {photos}",
     }
-    tables = []
     for section in SECTIONS:
         for table in makers[section]() if section in config.sections else ():
-            tables.append(table)
-            sys.stdout.write(table.markdown() + "\n")
-            sys.stdout.flush()
-            paths = save(config.name, tables, facts)  # after each table: a long run that is stopped keeps what it has
-    for path in paths:
-        sys.stdout.write(f"bench model: wrote {path}\n")
-    return 0
+            record.add(table)
+    return record.end()
 
 
 def segmentation_seconds(

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 import cv2
 import numpy as np
 
+from focusvit.model.cost import time_calls
 from pipeline.image.image import ImageConfig, prepare_image
 from pipeline.io import storage
 from pipeline.io.peak_memory import peak_bytes
@@ -63,14 +64,8 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 def cpu_seconds(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """Median CPU seconds of each call over rounds in which the calls take turns; one more round comes first."""
-    found: list[list[float]] = [[] for _ in calls]
-    for turn in range(rounds + 1):
-        for call, times in zip(calls, found):
-            start = time.process_time()
-            call()
-            if turn:
-                times.append(time.process_time() - start)
-    return [statistics.median(times) for times in found]
+    seconds = time_calls({str(i): call for i, call in enumerate(calls)}, rounds, clock=time.process_time)
+    return [statistics.median(times) for times in seconds.values()]
 
 
 def preparing(rounds: int) -> list[Growth]:

@@ -5,8 +5,6 @@ read per thread, and the ways take turns in one run, so that other work on the m
 """
 
 import multiprocessing
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +17,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
-from pipeline.errors import UsageError
 from pipeline.image.image import ImageConfig
 from pipeline.image.png import encode_gray8
 from pipeline.image.resize import reduce_area
@@ -36,14 +31,15 @@ from pipeline.sources import Reader, detect
 from pipeline.superpixels.segment import SuperpixelConfig, scale_for_segmentation
 from pipeline.superpixels.slic import slic_class
 from tests.benchmarks.pipeline.stages import stage_table
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import RecordConfig, begin, data_folder
+from tests.benchmarks.report import Table
 
 Way = Callable[[Sequence[PlanRow]], None]
 _IMAGE, _SUPERPIXELS = ImageConfig(), SuperpixelConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(RecordConfig):
     """CPU time of preprocessing, per image and stage."""
 
     source: str = ""
@@ -62,27 +58,20 @@ class BenchConfig:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchConfig, argv, prog="python -m tests.benchmarks preprocess")
-    folder = config.source or os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
-    if not storage.exists(folder):
-        raise UsageError(f"{folder} is not there. Set FOCUSVIT_DATA to the folder that holds imagenet-sample.")
+    packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "webdataset", "ray")
+    config, record = begin("preprocess", BenchConfig, argv, packages)
+    folder = data_folder("imagenet-sample", config.source, "--source")
     cv2.setNumThreads(1)
     source = detect(storage.resolve(folder), "train")
     plan = make_plan(source, "train", samples_per_shard=32, max_samples=config.max_samples)
-    sys.stdout.write(f"bench preprocess: {plan.num_samples} images of {folder}, {config.rounds} rounds\n")
+    record.say(f"{plan.num_samples} images of {folder}, {config.rounds} rounds")
+    record.facts["images"] = plan.num_samples
     reader = source.reader()
-    tables = [_ways_table(plan, reader, config.rounds), *stage_table(plan.table.to_pylist()[:100], reader)]
+    record.add(_ways_table(plan, reader, config.rounds))
+    record.add(*stage_table(plan.table.to_pylist()[:100], reader))
     if config.two_workers:
-        tables.append(_workers_table(plan, reader, config.rounds))
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "webdataset", "ray")
-    command = " ".join(["python -m tests.benchmarks preprocess", *argv])
-    command = command.replace(config.source, "SRC") if config.source else command
-    facts = evidence(command, packages) | {"images": plan.num_samples}
-    for path in save("preprocess", tables, facts):
-        sys.stdout.write(f"bench preprocess: wrote {path}\n")
-    return 0
+        record.add(_workers_table(plan, reader, config.rounds))
+    return record.end()
 
 
 def _ways_table(plan: Plan, source: Reader, rounds: int) -> Table:

@@ -5,27 +5,25 @@ cost shows: driver time per task, the share of time that CPUs had a task, and ob
 """
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.image.image import ImageConfig
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.executors import object_store_used, run_ray
 from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.pipeline.plan import plan_table
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import RecordConfig, begin
+from tests.benchmarks.report import Table
 
 _IMAGES_PER_TASK = 1000
 _MB_READ, _MB_WRITTEN = 110.0, 43.0  # per task: 1000 ImageNet photos of 110 KB, stored at short side 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleConfig:
+class ScaleConfig(RecordConfig):
     """Tasks that sleep, on logical CPUs of a Ray inside this process."""
 
     tasks: int = 1300
@@ -117,36 +115,27 @@ def limits(config: ScaleConfig, driver_ms_per_task: float) -> list[tuple[str, fl
 
 
 def main(argv: list[str]) -> int:
-    config = parse(ScaleConfig, argv, prog="python -m tests.benchmarks scale")
-    sys.stdout.write(f"bench scale: {config.tasks} tasks of {config.sleep_s} s on {config.cpus} logical CPUs\n")
-    planning = plan_table(config.plan_images, config.scan_classes)
-    sys.stdout.write(planning.markdown() + "\n")
+    """Print the tables and save them under tests/benchmarks/results."""
+    config, record = begin("scale", ScaleConfig, argv, ("ray", "numpy"))
+    record.say(f"{config.tasks} tasks of {config.sleep_s} s on {config.cpus} logical CPUs")
+    record.add(plan_table(config.plan_images, config.scan_classes))
     found = measure(config)
-    tables = [
-        planning,
+    busy = {
+        "CPUs busy": f"{found['busy_share']:.1%}",
+        "from the first start": f"{found['busy_share_from_first']:.1%}",
+        "workers started in s": round(found["start_s"], 1),
+        "driver CPU ms per task": round(found["driver_ms_per_task"], 2),
+        "object store MB": round(found["object_store_mb"], 1),
+        "wall s": round(found["wall_s"], 1),
+    }
+    record.add(
         Table(
             title=f"{config.tasks} tasks that sleep {config.sleep_s} s on {config.cpus} logical CPUs",
-            columns=(
-                "CPUs busy",
-                "from the first start",
-                "workers started in s",
-                "driver CPU ms per task",
-                "object store MB",
-                "wall s",
-            ),
-            rows=[
-                (
-                    f"{found['busy_share']:.1%}",
-                    f"{found['busy_share_from_first']:.1%}",
-                    round(found["start_s"], 1),
-                    round(found["driver_ms_per_task"], 2),
-                    round(found["object_store_mb"], 1),
-                    round(found["wall_s"], 1),
-                )
-            ],
+            columns=tuple(busy),
+            rows=[tuple(busy.values())],
             note=(
                 "Busy: the share of the CPUs' time in which a task ran, from when every worker process had begun its "
-                "first to the last start. Beside it the same from the very first start on: worker processes load "
+                "first to the last start. Next to it the same from the very first start on: worker processes load "
                 "Python and libraries then, which depends on the machine's real cores and not on the scheduling."
             ),
         ),
@@ -156,9 +145,5 @@ def main(argv: list[str]) -> int:
             rows=[(what, int(cpus)) for what, cpus in limits(config, found["driver_ms_per_task"])],
             note=f"At {config.ms_per_image} ms of CPU an image and {_IMAGES_PER_TASK} images a task, computed.",
         ),
-    ]
-    for table in tables[1:]:
-        sys.stdout.write(table.markdown() + "\n")
-    for path in save("scale", tables, evidence("python -m tests.benchmarks scale " + " ".join(argv), ("ray", "numpy"))):
-        sys.stdout.write(f"bench scale: wrote {path}\n")
-    return 0
+    )
+    return record.end()

@@ -4,9 +4,7 @@ Data: BSDS500 (`$FOCUSVIT_DATA/bsds500/val`, 100 photos, about five human segmen
 short side of 256 as in preprocessing; maps are enlarged to the photo and compared with the outlines at full size.
 """
 
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,17 +16,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from focusvit.runs.provenance import evidence
 from pipeline.care.contact_sheet import SheetRow, contact_sheet, encode_picture
-from pipeline.commandline import parse
-from pipeline.errors import UsageError
 from pipeline.image.image import ImageConfig, decode_image, prepare_image
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import LIGHT, SuperpixelConfig, scale_for_segmentation, segment_image
 from pipeline.superpixels.slic import slic
 from tests.benchmarks.pipeline.fit import split_table, time_table
 from tests.benchmarks.pipeline.quality import measure
-from tests.benchmarks.report import RESULTS, ROOT, Table, save
+from tests.benchmarks.record import RecordConfig, begin, data_folder
+from tests.benchmarks.report import ROOT, Table
 
 BUDGETS = (49, 64, 100, 196)
 ALLOWED = 0.002  # a difference smaller than this is none
@@ -38,7 +34,7 @@ Segmenter = Callable[[np.ndarray, int], np.ndarray]  # (rgb, k) -> map
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(RecordConfig):
     """Quality of superpixels on BSDS500, and the time of each step."""
 
     images: int = 100
@@ -62,31 +58,22 @@ class Photo:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchConfig, argv, prog="python -m tests.benchmarks superpixels")
-    folder = Path(config.data or os.environ.get("FOCUSVIT_DATA", "")) / "bsds500" / "val"
-    if not (folder / "images").is_dir():
-        raise UsageError(f"{folder / 'images'} is not there. Set FOCUSVIT_DATA to the folder that holds bsds500/val.")
+    packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "scipy")
+    config, record = begin("superpixels", BenchConfig, argv, packages)
+    folder = Path(data_folder("bsds500/val", config.data and f"{config.data}/bsds500/val", "--data"))
     cv2.setNumThreads(1)
     photos = list(load_photos(folder, config.images))
-    sys.stdout.write(f"bench superpixels: {len(photos)} photos of {folder}, K = {BUDGETS}\n")
+    record.say(f"{len(photos)} photos of {folder}, K = {BUDGETS}")
+    record.facts["photos"] = len(photos)
     ways = _segmenters() | _scikit_image()
     scores = {name: _score(name, photos, segmenter) for name, segmenter in ways.items()}
     if config.opencv_python:
         scores["OpenCV SLIC"] = _score_opencv(photos, config.opencv_python)
     images = [photo.small for photo in photos]
-    tables = [_quality_table(scores), _gap_table(scores), _small_table(photos), split_table(images), time_table(images)]
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    packages = ("fast-slic", "opencv-python-headless", "numba", "numpy", "scikit-image", "scipy")
-    command = " ".join(
-        ["python -m tests.benchmarks superpixels", *argv]
-    )  # places of this machine mean nothing elsewhere
-    for place, word in ((config.opencv_python, "PYTHON"), (config.data, "DIR")):
-        command = command.replace(place, word) if place else command
-    facts = evidence(command, packages) | {"photos": len(photos)}
-    for path in (*save("superpixels", tables, facts), _picture()):
-        sys.stdout.write(f"bench superpixels: wrote {path}\n")
-    return 0
+    record.add(_quality_table(scores), _gap_table(scores), _small_table(photos), split_table(images))
+    record.add(time_table(images))
+    record.say(f"wrote {_picture(record.path('-cuts.jpg'))}")
+    return record.end()
 
 
 def load_photos(folder: Path, count: int) -> Iterator[Photo]:
@@ -272,7 +259,7 @@ def _short_side(rgb: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
-def _picture() -> Path:
+def _picture(path: Path) -> Path:
     """Example cuts of photos that anyone may copy (scikit-image's own), or of drawn shapes without scikit-image."""
     try:
         from skimage import data
@@ -287,6 +274,5 @@ def _picture() -> Path:
     for name, rgb in photos.items():
         small = _short_side(rgb, 256)
         rows.append(SheetRow(name, small, segment_image(small, SuperpixelConfig())))
-    path = RESULTS / "superpixels-cuts.jpg"
     path.write_bytes(encode_picture(contact_sheet(rows, (16, 49, 100, 196), cell_px=256), path.name))
     return path

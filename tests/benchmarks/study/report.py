@@ -1,14 +1,13 @@
 """The ledger of `bench study` as tables: every row with its spread, its distance to the plain ViT, and its rank."""
 
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from focusvit.runs.provenance import evidence
 from focusvit.score.intervals import over_draws
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import Record as BenchRecord
+from tests.benchmarks.report import Table
 from tests.benchmarks.study.ledger import read_ledger
 from tests.benchmarks.study.matrix import DEFAULT, PLAIN, SETS, core_rows, selection_rows
 from tests.benchmarks.study.speed import speedups
@@ -18,22 +17,20 @@ Scores = dict[str, dict[int, float]]
 """top-1 by row and seed"""
 
 
-def report(ledger: Path, name: str, command: str) -> tuple[Path, Path]:
-    """Print the tables of what the ledger holds and save them under tests/benchmarks/results."""
+def report(ledger: Path, into: BenchRecord) -> None:
+    """Put the tables of what the ledger holds into a record."""
     everything = read_ledger(ledger)
     records = [record for record in everything if record["stage"] != "speed"]
-    tables = [table for stage in ("core", "select") for table in stage_tables(records, stage)]
-    for set_name in SETS:
-        sittings = [record for record in everything if (record["stage"], record["set"]) == ("speed", set_name)]
-        tables += [joint_table(sittings, records)] if sittings else []
-    for table in tables:
-        sys.stdout.write(table.markdown() + "\n")
-    facts = evidence(command, ("torch", "numpy", "fast-slic")) | {
+    into.facts |= {
         "records": len(records),
         "commits_of_the_runs": ", ".join(sorted({record["commit"] for record in records})),
         "devices": ", ".join(sorted({record["device"] for record in records})),
     }
-    return save(name, tables, facts)
+    tables = [table for stage in ("core", "select") for table in stage_tables(records, stage)]
+    for set_name in SETS:
+        sittings = [record for record in everything if (record["stage"], record["set"]) == ("speed", set_name)]
+        tables += [joint_table(sittings, records)] if sittings else []
+    into.add(*tables)
 
 
 def stage_tables(records: Sequence[Record], stage: str) -> list[Table]:

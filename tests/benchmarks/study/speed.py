@@ -13,7 +13,6 @@ import torch
 
 from focusvit.model.cost import inference_peak, time_calls
 from focusvit.model.model import FocusViT
-from focusvit.runs.provenance import evidence
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import segment_image
@@ -23,11 +22,12 @@ from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
 BATCH = 64
 
 
-def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, rounds: int = 7) -> Path:
+def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: dict[str, Any], rounds: int = 7) -> Path:
     """CPU seconds an image, superpixels included, and peak bytes at batch 64 of every row of the core matrix.
 
     A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
-    `arrays(uri, split, image_px, map_px, tokens)` gives the test images. Superpixels are computed as for the shards.
+    `arrays(uri, split, image_px, map_px, tokens)` gives the test images, `facts` say what makes the record. Superpixels
+    are computed as for the shards.
     """
     of = SETS[set_name]
     images: dict[int, ArrayData] = {}
@@ -57,7 +57,7 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, rounds: i
     record = {
         "set": set_name, "stage": "speed", "batch": BATCH, "clock": "cpu seconds of all threads", "rows": rows,
         "threads": torch.get_num_threads(),
-        **evidence("python -m tests.benchmarks study --stage speed", ("torch", "numpy", "fast-slic")),
+        **facts,
     }  # fmt: skip
     ledger.mkdir(parents=True, exist_ok=True)
     place = new_record(ledger, set_name)

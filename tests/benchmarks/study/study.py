@@ -7,7 +7,6 @@ same command prints the tables of what is there. Images and maps are held as arr
 import hashlib
 import json
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,12 +26,11 @@ from focusvit.data.order import key_of
 from focusvit.model.config import FocusViTConfig
 from focusvit.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from focusvit.runs.config_json import from_json, to_json
-from focusvit.runs.provenance import evidence
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
-from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
+from tests.benchmarks.record import Record, RecordConfig, begin
 from tests.benchmarks.report import RESULTS
 from tests.benchmarks.study.arrays import ArrayData, collect
 from tests.benchmarks.study.ledger import read_ledger
@@ -43,7 +41,7 @@ LEDGER = RESULTS / "study"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class StudyConfig(RecordConfig):
     """One sitting of the study."""
 
     data: str = ""
@@ -65,8 +63,6 @@ class StudyConfig:
     """folder of the records"""
     checkpoints: str = ""
     """folder that keeps the trained models, each as a checkpoint that `focusvit transfer` takes; "" keeps none"""
-    name: str = "study"
-    """the tables go to tests/benchmarks/results/NAME.md and NAME.json"""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.sets if name not in SETS]
@@ -149,8 +145,8 @@ def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
     )
 
 
-def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
-    """Train, score the final weights once, and put the record of this run into the ledger."""
+def fill(run: Run, config: StudyConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """Train, score the final weights once, and put the record of this run into the ledger. `facts`: what makes it."""
     model, of = run.config.model, open_dataset(f"{config.data}/{SETS[run.set_name].folder_of(run.row)}")
     tokens = model.tokens if model.needs_maps else None
     px, map_px = run.config.data.image_px, run.config.data.map_px
@@ -167,15 +163,14 @@ def fill(run: Run, config: StudyConfig, ledger: Path) -> dict[str, Any]:
         cpu_s = round(time.process_time() - start, 1)
         if config.checkpoints:
             save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
-    facts = evidence(f"python -m tests.benchmarks study --stage {run.stage}", ("torch", "numpy", "fast-slic"))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
         "scores": {**scores, "num_samples": len(test), "samples": whole_steps(run.samples, run.config), "cpu_s": cpu_s},
         "train_samples": len(train), "test_samples": len(test), "data": run.data_identity,
         "device": config.device, "config": to_json(run.config), **facts,
     }  # fmt: skip
-    ledger.mkdir(parents=True, exist_ok=True)
-    place = run.record_path(ledger)
+    place = run.record_path(Path(config.ledger))
+    place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(place)
@@ -217,32 +212,35 @@ def main(argv: list[str]) -> int:
     """Fill what the ledger lacks within the time given, then print and save the tables."""
     from tests.benchmarks.study.report import report
 
-    config = parse(StudyConfig, argv, prog="python -m tests.benchmarks study")
-    ledger, start = Path(config.ledger), time.monotonic()
+    config, record = begin("study", StudyConfig, argv, ("torch", "numpy", "fast-slic"))
+    ledger = Path(config.ledger)
     if config.data and config.stage == "speed":
         from tests.benchmarks.study.speed import measure_speed
 
         for set_name in config.sets:
-            measure_speed(config.data, set_name, ledger, arrays)
+            measure_speed(config.data, set_name, ledger, arrays, record.facts)
     elif config.data:
-        runs = list(planned(config))
-        done = recorded(ledger)
-        missing = [run for run in runs if (run.key(), run.config.seed) not in done or lacks_checkpoint(run, config)]
-        sys.stdout.write(
-            f"study, stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
-            f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes\n"
-        )
-        for run in missing:
-            if time.monotonic() - start > config.minutes * 60:
-                break
-            scores = fill(run, config, ledger)["scores"]
-            sys.stdout.write(
-                f"{run.set_name}, {run.row}, seed {run.config.seed}: top-1 {scores['top1']:.2%} "
-                f"({scores['cpu_s']:.0f} CPU s)\n"
-            )
-            sys.stdout.flush()
+        fill_missing(config, record)
     elif not any(ledger.glob("*.json")):
         raise UsageError(f"the ledger {ledger} is empty. Give --data with the folder that holds the shards.")
-    for path in report(ledger, config.name, "python -m tests.benchmarks study " + " ".join(argv)):
-        sys.stdout.write(f"study: wrote {path}\n")
-    return 0
+    report(ledger, record)
+    return record.end()
+
+
+def fill_missing(config: StudyConfig, record: Record) -> None:
+    """The runs of the stage that the ledger lacks, as many as begin within the time given."""
+    start, ledger = time.monotonic(), Path(config.ledger)
+    runs, done = list(planned(config)), recorded(ledger)
+    missing = [run for run in runs if (run.key(), run.config.seed) not in done or lacks_checkpoint(run, config)]
+    record.say(
+        f"stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
+        f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes"
+    )
+    for run in missing:
+        if time.monotonic() - start > config.minutes * 60:
+            break
+        scores = fill(run, config, record.facts)["scores"]
+        record.say(
+            f"{run.set_name}, {run.row}, seed {run.config.seed}: top-1 {scores['top1']:.2%} "
+            f"({scores['cpu_s']:.0f} CPU s)"
+        )

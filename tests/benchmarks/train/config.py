@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.benchmarks.record import TimedConfig
+
 SECTIONS = ("step", "loop", "checkpoint", "ranks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchTrainConfig:
+class BenchTrainConfig(TimedConfig):
     """Speed of the training step and of the loop around it, with random weights."""
 
     sections: tuple[str, ...] = SECTIONS
@@ -20,12 +22,8 @@ class BenchTrainConfig:
     """how often what is compared takes turns; medians over rounds are reported"""
     steps: int = 12
     """steps of the real loop"""
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu counts the processor's seconds of all threads: for a machine that others use at the same time"""
     device: str = "cpu"
     """cpu or cuda; on a GPU only `step` is measured"""
-    name: str = "train"
-    """results go to tests/benchmarks/results/NAME.json and .md"""
 
     def __post_init__(self) -> None:
         wrong = [section for section in self.sections if section not in SECTIONS]

@@ -11,20 +11,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-from tests.benchmarks.report import ROOT, Table, save
+from tests.benchmarks.record import TimedConfig, begin, data_folder
+from tests.benchmarks.report import ROOT, Table
 from tests.benchmarks.train.loader_sizes import sizes_table
 
 SCRIPTS = ROOT / "tests" / "benchmarks" / "peers"
@@ -33,7 +31,7 @@ FLOOR, OURS = "bare decode + crop + fit", "FocusViT"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(TimedConfig):
     """CPU time of a training sample, beside bare work and other loaders; memory and opening by data set size."""
 
     data: str = ""
@@ -46,8 +44,6 @@ class BenchConfig:
     """Passes over all samples per contestant, in turns; medians are reported."""
     clock: Literal["cpu", "wall"] = "cpu"
     """What a time is: of the processor (other work does not count), or of the wall."""
-    name: str = "loader"
-    """Results are saved under this name."""
     sizes: bool = True
     """Also measure memory and opening for larger data sets."""
 
@@ -198,37 +194,23 @@ def _ratio(found: list[float], base: list[float]) -> str:
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them under tests/benchmarks/results."""
-    config = parse(BenchConfig, argv, prog="python -m tests.benchmarks loader")
+    packages = ("torch", "albumentations", "opencv-python-headless", "numba", "numpy")
+    config, record = begin("loader", BenchConfig, argv, packages)
+    record.facts["versions"] |= _peer_versions(config)
     with tempfile.TemporaryDirectory() as folder:
         data = storage.resolve(config.data) if config.data else _made(folder)
-        sys.stdout.write(f"bench loader: {data}, {config.rounds} rounds\n")
-        started = time.perf_counter()
-        passes = measure(config, data, folder)
-        tables = [speed_table(passes, config.clock)]
+        record.say(f"{data}, {config.rounds} rounds")
+        record.add(speed_table(measure(config, data, folder), config.clock))
         if config.sizes:
-            tables.append(sizes_table(data, folder))
-        for table in tables:
-            sys.stdout.write(table.markdown() + "\n")
-        packages = ("torch", "albumentations", "opencv-python-headless", "numba", "numpy")
-        command = " ".join(["python -m tests.benchmarks loader", *argv])
-        for value, name in ((config.data, "DATA"), (config.peers, "ENVIRONMENTS")):
-            command = command.replace(value, name) if value else command
-        facts: dict[str, Any] = evidence(command, packages)
-        facts["versions"] |= _peer_versions(config)
-        facts["seconds"] = round(time.perf_counter() - started)
-        for path in save(config.name, tables, facts):
-            sys.stdout.write(f"bench loader: wrote {path}\n")
-    return 0
+            record.add(sizes_table(data, folder))
+    return record.end()
 
 
 def _made(folder: str) -> str:
     """A data set of the 320 photos in a folder of its own."""
-    photos = os.environ.get("FOCUSVIT_DATA", "") + "/imagenet-sample"
-    if not storage.exists(photos):
-        raise UsageError(f"{photos} is not there. Set FOCUSVIT_DATA to the folder that holds it, or give --data.")
     from pipeline.preprocess import PreprocessConfig, preprocess
 
-    place = storage.join(folder, "data")
+    photos, place = data_folder("imagenet-sample", option="--data"), storage.join(folder, "data")
     preprocess(PreprocessConfig(source=photos, out=place, local=True, workers=2), lambda text: None)
     return place
 

@@ -33,10 +33,6 @@ from tests.benchmarks.report import Table
 from .config import BenchTrainConfig
 
 
-def clock(config: BenchTrainConfig) -> Callable[[], float]:
-    return time.process_time if config.clock == "cpu" else time.perf_counter
-
-
 def stepper(config: FocusViTConfig, batch: int, device: str = "cpu", world_size: int = 1) -> Callable[[], object]:
     """One optimizer step on random images, as the loop takes it, with AdamW, clipping and guard."""
     torch.manual_seed(0)
@@ -72,18 +68,17 @@ def step_tables(config: BenchTrainConfig) -> list[Table]:
         f"ViT-{config.size}/16": stepper(presets.vit(config.size), config.batch, config.device),
         f"FocusViT-{config.size}": stepper(presets.focusvit(config.size), config.batch, config.device),
     }
-    seconds = time_calls(calls, config.rounds, config.device, clock(config))
+    seconds = time_calls(calls, config.rounds, config.device, config.timer)
     first = next(iter(seconds.values()))
     rows = [
         [name, f"{1000 * statistics.median(times):.0f}", f"{config.batch / statistics.median(times):.2f}",
          f"{statistics.median(a / b for a, b in zip(first, times)):.2f}x"]
         for name, times in seconds.items()
     ]  # fmt: skip
-    unit = "wall" if config.clock == "wall" else "CPU"
     return [
         Table(
             title=f"Training step, 224 px, batch {config.batch}, {config.device} (goal: at least 2x)",
-            columns=("model", f"step, {unit} ms", f"images a {unit} second", "against the first"),
+            columns=("model", f"step, {config.unit} ms", f"images a {config.unit} second", "against the first"),
             rows=rows,
             note="Forward, loss, backward, clipping, guard and AdamW; superpixels come with the sample.",
         )
@@ -118,7 +113,7 @@ def loop_tables(config: BenchTrainConfig) -> list[Table]:
         data = _drawn_shards(Path(folder), samples=config.batch * 2)
         training = _loop_config(config)
         spent: dict[str, float] = {}
-        profiler = cProfile.Profile(clock(config))
+        profiler = cProfile.Profile(config.timer)
         run_dir = str(Path(folder, "run"))
         few = dataclasses.replace(training, epochs=1)  # two steps: compiles what is compiled, fills caches
         train(few, data_uri=data, run_dir=str(Path(folder, "first")))
@@ -141,7 +136,7 @@ def loop_tables(config: BenchTrainConfig) -> list[Table]:
     return [
         Table(
             title=f"Parts of the loop's step, focusvit_{config.size}_in1k, 224 px, batch {config.batch}",
-            columns=("part", f"{'wall' if config.clock == 'wall' else 'CPU'} ms a step", "share"),
+            columns=("part", f"{config.unit} ms a step", "share"),
             rows=rows,
             note=f"{config.steps} steps from shards of 224 px, decoded in this process; {points} points. Overhead is "
             "the step without forward, loss, backward, optimizer and data. Scoring and checkpoints are left out.",
@@ -199,19 +194,19 @@ def checkpoint_tables(config: BenchTrainConfig) -> list[Table]:
         run, writer, seconds = RunDir(str(Path(folder, "run"))), CheckpointWriter(), []
         for turn in range(config.rounds + 1):
             learner.samples_seen = 1 + turn
-            start = clock(config)()
+            start = config.timer()
             learner.fingerprint()
             learner.save(run, data, writer, {})
-            seconds.append(clock(config)() - start)
+            seconds.append(config.timer() - start)
             start = time.perf_counter()
             writer.wait()
             write_s = time.perf_counter() - start
-    median, unit = statistics.median(seconds[1:]), "wall" if config.clock == "wall" else "CPU"
+    median = statistics.median(seconds[1:])
     rows = [[f"{size / 1e6:.0f} MB", f"{1000 * median:.1f}", f"{1000 * seconds[0]:.1f}", f"{1000 * write_s:.0f}"]]
     return [
         Table(
             title="A checkpoint (goal: blocks under 50 ms for 100 MB)",
-            columns=("state", f"blocked, {unit} ms", "the first one", "written beside the training, wall ms"),
+            columns=("state", f"blocked, {config.unit} ms", "the first one", "written beside the training, wall ms"),
             rows=rows,
             note="Check of the weights over ranks and copy in memory; the file is written by a thread.",
         )

@@ -17,13 +17,11 @@ from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.partitions import RANDOM_PARTITIONS, drawn_by_pixels, grid_cells, random_cells
 from focusvit.model.presets import control
 from focusvit.runs.checkpoint import load_model
-from focusvit.runs.provenance import evidence
 from focusvit.train.config import TrainConfig
 from focusvit.train.learner import Learner
 from focusvit.train.optim import OptimConfig
-from pipeline.commandline import parse
 from tests.benchmarks.model.attended import latent_attention, object_share, patch_map, token_attention
-from tests.benchmarks.report import RESULTS, save
+from tests.benchmarks.record import RecordConfig, begin
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import SETS, default_model
 from tests.benchmarks.study.study import train_config
@@ -37,8 +35,8 @@ _BATCH, _LR = 16, 8e-4  # the study's 64 and 1.5e-3 leave the models near chance
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchObjectsConfig:
-    """Attention of trained models beside exact masks."""
+class BenchObjectsConfig(RecordConfig):
+    """Attention of trained models beside exact masks; a picture of it lies next to the tables."""
 
     data: str = ""
     """folder that holds the shards of CamVid, as DATA/camvid; "" looks at generated objects"""
@@ -48,8 +46,6 @@ class BenchObjectsConfig:
     samples: int = 8_000
     """training samples of each run; look at top-1 first: attention of a model that has not learned says nothing"""
     device: str = "cpu"
-    name: str = ""
-    """tables and picture go to tests/benchmarks/results/NAME.md, .json and .jpg; "" is objects, or objects-camvid"""
 
     def __post_init__(self) -> None:
         if min(self.seeds, self.samples) < 1 or self.images_per_class < 8:
@@ -160,11 +156,11 @@ def _measure_one(
 
 def main(argv: list[str]) -> int:
     """Print the tables and save them, and a picture, under tests/benchmarks/results, after every seed."""
-    config = parse(BenchObjectsConfig, argv, prog="python -m tests.benchmarks objects")
-    sys.stdout.write(f"bench objects: {len(models())} models, {config.seeds} seeds each\n")
-    facts = evidence("python -m tests.benchmarks objects " + " ".join(argv), ("torch", "numpy", "fast-slic"))
+    config, record = begin("objects", BenchObjectsConfig, argv, ("torch", "numpy", "fast-slic"))
+    if config.data and not config.name:
+        record.name = "objects-camvid"
+    record.say(f"{len(models())} models, {config.seeds} seeds each")
     title = "Windows of CamVid" if config.data else "Generated objects before clutter"
-    name = config.name or ("objects-camvid" if config.data else "objects")
     train, shown = scenes_of(config)
     for rows in measure(config, train, shown):
         seeds = len(rows[0].trained)
@@ -172,14 +168,12 @@ def main(argv: list[str]) -> int:
             f"{config.samples} training samples of {len(train.masks)} images, {seeds} seed{'s' * (seeds > 1)}; "
             f"{len(shown.masks)} other images looked at; {len(shown.classes)} classes: {', '.join(shown.classes)}."
         )
-        tables = (figures(title, rows, shown.masks, note), differences(title, rows))
-        paths = save(name, tables, facts)
-        picture(RESULTS / f"{name}.jpg", rows, shown)
-    for table in tables:
+        record.tables = [figures(title, rows, shown.masks, note), differences(title, rows)]
+        record.save()
+        picture(record.path(".jpg"), rows, shown)
+    for table in record.tables:
         sys.stdout.write(table.markdown() + "\n")
-    for path in (*paths, RESULTS / f"{name}.jpg"):
-        sys.stdout.write(f"bench objects: wrote {path}\n")
-    return 0
+    return record.end()
 
 
 def scenes_of(config: BenchObjectsConfig) -> tuple[Scenes, Scenes]:

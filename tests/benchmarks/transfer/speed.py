@@ -11,24 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from focusvit.data.loader import eval_loader
+from focusvit.model.cost import time_calls
 from focusvit.model.model import FocusViT
 from focusvit.predict.compatible import data_config
 from focusvit.predict.evaluate import pick_device
 from focusvit.runs.checkpoint import Checkpoint, load_model, save_checkpoint
 from focusvit.runs.config_json import to_json
-from focusvit.runs.provenance import evidence
-from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.shards.dataset import open_dataset
-from tests.benchmarks.report import Table, save
+from tests.benchmarks.record import TimedConfig, begin
+from tests.benchmarks.report import Table
 from transfer.features.features import FeatureKey, FeatureStore, model_features
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import FULL_GRID, solve_logistic
@@ -40,7 +40,7 @@ BARE = "bare forward, batches ready"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchTransferConfig:
+class BenchTransferConfig(TimedConfig):
     """Speed of the transfer suite's own code."""
 
     checkpoint: str = ""
@@ -49,8 +49,6 @@ class BenchTransferConfig:
     split: str = "val"
     loader_workers: int = 0
     """Processes that decode; 0 = in this process, so that loading and forward alternate."""
-    clock: Literal["wall", "cpu"] = "wall"
-    """cpu: seconds of this process's threads, for a machine that others use too (with no loader workers)."""
     batch_size: int = 64
     batches: int = 12
     repeats: int = 3
@@ -60,8 +58,6 @@ class BenchTransferConfig:
     width: int = 192
     classes: int = 20
     device: str = "auto"
-    out: bool = True
-    """Write the tables to tests/benchmarks/results."""
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.batches, self.repeats, self.samples, self.width, self.classes) < 1:
@@ -71,18 +67,12 @@ class BenchTransferConfig:
 
 
 def main(argv: list[str]) -> int:
-    config = parse(BenchTransferConfig, argv, prog="python -m tests.benchmarks transfer")
+    config, record = begin("transfer", BenchTransferConfig, argv, ("torch", "scikit-learn", "scipy", "numpy"))
     if bool(config.checkpoint) != bool(config.data):
         raise UsageError("give both --checkpoint and --data, or neither: then embedded data is used.")
-    tables = [_extraction(config), _solvers(config), _memory()]
-    facts = evidence(
-        "python -m tests.benchmarks transfer " + " ".join(argv), ["torch", "scikit-learn", "scipy", "numpy"]
-    )
-    sys.stdout.write("\n".join(table.markdown() for table in tables))
-    if config.out:
-        markdown, data = save("transfer", tables, facts)
-        sys.stdout.write(f"written: {markdown} and {data}\n")
-    return 0
+    for make in (lambda: _extraction(config), lambda: _solvers(config), _memory):
+        record.add(make())
+    return record.end()
 
 
 def _extraction(config: BenchTransferConfig) -> Table:
@@ -153,7 +143,7 @@ def _measured_extraction(config: BenchTransferConfig, checkpoint: str, data: str
         "extraction, batches ready": lambda: extract(ready),
         "extraction from shards": lambda: extract(batches()),
     }
-    speed = {name: count / seconds for name, seconds in _in_turns(kinds, config.repeats, config.clock).items()}
+    speed = {name: count / seconds for name, seconds in _in_turns(kinds, config.repeats, config.timer).items()}
     alternating = 1 / (1 / speed["loader alone"] + 1 / speed[BARE])
     bound = min(speed["loader alone"], speed[BARE]) if config.loader_workers else alternating
     limit = "the loader" if speed["loader alone"] < speed[BARE] else "the forward pass"
@@ -207,7 +197,7 @@ def _solvers(config: BenchTransferConfig) -> Table:
         )
     rows = []
     for name, mine, theirs in pairs:
-        both = _in_turns({"mine": mine, "theirs": theirs}, config.repeats, config.clock)
+        both = _in_turns({"mine": mine, "theirs": theirs}, config.repeats, config.timer)
         right = [float((solve().argmax(1) == test.class_ids).mean()) for solve in (mine, theirs)]
         ratio = both["theirs"] / both["mine"]
         rows.append(
@@ -283,14 +273,8 @@ def _private_mb() -> float:
     return peak_bytes() / 1e6
 
 
-def _in_turns(kinds: dict[str, Callable[[], Any]], repeats: int, clock: str = "wall") -> dict[str, float]:
-    """Median seconds of each, measured in turns so that a busy moment meets them alike. The first turn warms up."""
-    times: dict[str, list[float]] = {name: [] for name in kinds}
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    for turn in range(repeats + 1):
-        for name, run in kinds.items():
-            started = now()
-            run()
-            if turn:
-                times[name].append(now() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+def _in_turns(
+    kinds: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each."""
+    return {name: statistics.median(times) for name, times in time_calls(kinds, repeats, clock=clock).items()}

@@ -18,7 +18,8 @@ TINY = {"width": 32, "depth": 2, "heads": 2, "num_classes": 5}
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small(results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The results of benches of tiny models."""
     variants = {
         "ViT": Variant(config=vit("tiny", **TINY)),
         "FocusViT": Variant(config=focusvit("tiny", tokens=9, **TINY)),
@@ -28,8 +29,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     large = {name: Variant(config=replace(v.config, image_px=64)) for name, v in variants.items() if v.config}
     monkeypatch.setattr(bench_tables, "large_image_variants", lambda size, px: large)
     monkeypatch.setattr(bench_model, "segmentation_seconds", lambda folder, clock: (0.001, "no photos"))
-    monkeypatch.setattr("tests.benchmarks.report.RESULTS", tmp_path)
-    return tmp_path
+    return results
 
 
 def run(results: Path, *sections: str) -> list[dict]:
@@ -42,8 +42,8 @@ def run(results: Path, *sections: str) -> list[dict]:
     return content["tables"]
 
 
-def test_each_section_has_its_tables(results: Path) -> None:
-    tables = run(results, "throughput", "training", "sweep", "large", "linear")
+def test_each_section_has_its_tables(small: Path) -> None:
+    tables = run(small, "throughput", "training", "sweep", "large", "linear")
     titles = " | ".join(table["title"] for table in tables)
     for precision in ("fp32", "bf16"):
         for batch in (1, 2):
@@ -58,15 +58,15 @@ def test_each_section_has_its_tables(results: Path) -> None:
         assert table["rows"][0][list(table["columns"]).index("against the first")] == "1.00x"
 
 
-def test_superpixels_are_paid_by_those_who_need_them(results: Path) -> None:
-    table = run(results, "throughput")[0]
+def test_superpixels_are_paid_by_those_who_need_them(small: Path) -> None:
+    table = run(small, "throughput")[0]
     plain, ours = table["rows"]
     assert plain[1] == plain[2] and float(ours[1]) > float(ours[2])
 
 
 @pytest.mark.soak
-def test_memory_and_compiled_tables(results: Path) -> None:
-    tables = run(results, "memory", "compiled")
+def test_memory_and_compiled_tables(small: Path) -> None:
+    tables = run(small, "memory", "compiled")
     assert "100%" in tables[-1]["rows"][0][1]
     compiled = [table for table in tables if "torch.compile" in table["title"]]
     assert len(compiled) == 4 and all(len(table["rows"]) == 2 for table in compiled)

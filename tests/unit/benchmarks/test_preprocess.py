@@ -1,28 +1,14 @@
 """Benchmarks: the report carries its evidence, missing data is named, and the parts agree with each other."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from focusvit.runs.provenance import evidence
 from pipeline.errors import UsageError
-from tests.benchmarks import report as bench_report
 from tests.benchmarks.pipeline import fit as bench_fit
 from tests.benchmarks.pipeline import preprocess as bench_preprocess
 from tests.benchmarks.pipeline import superpixels as bench_superpixels
-
-
-def test_a_report_is_a_table_a_page_and_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_report, "RESULTS", tmp_path)
-    table = bench_report.Table(title="T", columns=["a", "b"], rows=[["x", 1.23456]], note="N")
-    facts = evidence("python -m tests.benchmarks x", ["numpy", "no-such-package"])
-    assert facts["versions"]["numpy"] == np.__version__ and facts["versions"]["no-such-package"] == "absent"
-    document, page = bench_report.save("x", [table], facts)
-    assert json.loads(document.read_text())["tables"][0]["rows"] == [["x", 1.23456]]
-    text = page.read_text()
-    assert "| x | 1.235 |" in text and "python -m tests.benchmarks x" in text and facts["commit"] in text
 
 
 def test_missing_data_and_wrong_options_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

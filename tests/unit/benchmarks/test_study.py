@@ -20,6 +20,8 @@ from tests.benchmarks.study.matrix import DEFAULT, LIGHT, PLAIN, SETS, core_rows
 from tests.benchmarks.study.report import against, interval, joint_table, score_table, verdict
 from tests.benchmarks.study.speed import new_record
 
+FACTS = {"commit": "abc1234"}
+
 
 @pytest.mark.parametrize("set_name", SETS)
 def test_every_row_is_a_model_and_controls_have_as_many_tokens(set_name: str) -> None:
@@ -57,21 +59,21 @@ def test_a_run_is_repeatable_and_its_record_is_found_again(shards: Path, tmp_pat
     config = config_of(shards, tmp_path, seeds=2)
     runs = [run for run in study.planned(config) if run.row == DEFAULT]
     ledger = Path(config.ledger)
-    first = study.fill(runs[0], config, ledger)
-    again = study.fill(runs[0], config, tmp_path / "other")
-    other = study.fill(runs[1], config, ledger)
+    first = study.fill(runs[0], config, FACTS)
+    again = study.fill(runs[0], replace(config, ledger=str(tmp_path / "other")), FACTS)
+    other = study.fill(runs[1], config, FACTS)
     assert first["scores"]["loss"] == again["scores"]["loss"]
     assert first["scores"]["loss"] != other["scores"]["loss"]
     assert first["key"] == other["key"] and runs[0].record_path(ledger).exists()
     assert json.loads(runs[0].record_path(ledger).read_text())["scores"] == first["scores"]
-    assert first["scores"]["num_samples"] == first["test_samples"]
+    assert first["scores"]["num_samples"] == first["test_samples"] and first["commit"] == "abc1234"
 
 
 def test_a_record_that_is_older_than_a_setting_still_counts(shards: Path, tmp_path: Path) -> None:
     config = config_of(shards, tmp_path, seeds=1, samples=100)
     run, other = list(study.planned(config))[:2]
     ledger = Path(config.ledger)
-    record = study.fill(run, config, ledger)
+    record = study.fill(run, config, FACTS)
     assert study.recorded(ledger) == {(run.key(), 0)} and (other.key(), 0) not in study.recorded(ledger)
     del record["config"]["freeze"], record["config"]["optim"]["lr_scales"]
     run.record_path(ledger).write_text(json.dumps(record))
@@ -97,7 +99,7 @@ def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Pa
 def test_a_kept_checkpoint_is_the_scored_model(shards: Path, tmp_path: Path) -> None:
     config = config_of(shards, tmp_path, seeds=1, checkpoints=str(tmp_path / "kept"))
     (run,) = [run for run in study.planned(config) if run.row == "control: uniform grid"]
-    scores = study.fill(run, config, Path(config.ledger))["scores"]
+    scores = study.fill(run, config, FACTS)["scores"]
     folder = tmp_path / "kept" / "tiny-imagenet-40" / "control-uniform-grid-0"
     elsewhere = replace(config, checkpoints=str(tmp_path / "elsewhere"))
     assert study.lacks_checkpoint(run, elsewhere) and not study.lacks_checkpoint(run, config)

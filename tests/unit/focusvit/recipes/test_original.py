@@ -137,7 +137,7 @@ def test_one_command_counts_every_row_and_draws_it(
         bench_original, "superpixels", lambda image, tokens: reference.maps(1, small["sppp"].model, tokens)[0].numpy()
     )
     monkeypatch.setattr("tests.benchmarks.report.RESULTS", tmp_path / "results")
-    assert bench_original.main(["--rounds", "1", "--pictures", str(tmp_path / "pictures")]) == 0
+    assert bench_original.main(["--changed-checkout", "--rounds", "1", "--pictures", str(tmp_path / "pictures")]) == 0
     table = json.loads((tmp_path / "results" / "original.json").read_text())["tables"][0]
     costs = {row[0]: dict(zip(table["columns"][1:], row[1:], strict=True)) for row in table["rows"]}
     assert set(costs) == set(NAMES)
