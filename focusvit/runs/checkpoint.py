@@ -2,13 +2,16 @@
 
 model.safetensors   the weights that the validation scored (the moving average where one is kept)
 state.safetensors   what only a resume needs: optimizer moments, and the raw weights beside a moving average
-checkpoint.json     configs, classes, data identity, samples seen, metrics, versions; written last
+checkpoint.json     configs, classes, data identity, samples seen, metrics, versions; written last. It holds the sha256
+                    of both files and of itself, and every reader checks them: damage is said by name, and where there
+                    is another checkpoint of the run, a reader goes on with that one
 """
 
 import dataclasses
-import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import safetensors.torch
 import torch
@@ -18,72 +21,99 @@ from torch import Tensor, nn
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
+from .checkpoint_record import MODEL, RECORD, STATE, Checkpoint, put_record, record_at
 from .config_json import from_json
 from .run_dir import RunDir
 
 if TYPE_CHECKING:
     from focusvit.model.model import FocusViT
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What `checkpoint.json` holds. `uri` is where it was found."""
-
-    uri: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    """the whole TrainConfig, as JSON values"""
-    model: dict[str, Any] = field(default_factory=dict)
-    """the FocusViTConfig, as JSON values"""
-    classes: tuple[str, ...] = ()
-    samples_seen: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    """the last validation scores, such as val/top1"""
-    data_uri: str = ""
-    data_identity: str = ""
-    data_root_hash: str = ""
-    superpixels: dict[str, Any] = field(default_factory=dict)
-    """the SuperpixelConfig of the data set: `predict` segments new images the same way"""
-    image: dict[str, Any] = field(default_factory=dict)
-    """the ImageConfig of the data set: new images are reduced to the same stored size"""
-    run_id: str | None = None
-    """the MLflow run"""
-    has_ema: bool = False
-    counters: dict[str, int] = field(default_factory=dict)
-    """replaced_samples so far (skipped steps are in the state, as guard)"""
-    versions: dict[str, str] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.model["num_classes"])
+log = logging.getLogger(__name__)
+Found = TypeVar("Found")
 
 
 def save_checkpoint(
     uri: str, record: Checkpoint, weights: dict[str, Tensor], state: dict[str, Tensor] | None = None
 ) -> None:
     """Write one checkpoint folder; `checkpoint.json` goes last and makes it complete."""
-    for name, tensors in (("model.safetensors", weights), ("state.safetensors", state or {})):
-        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        storage.put(storage.join(uri, name), safetensors.torch.save(plain))
-    values = dataclasses.asdict(record)
-    values.pop("uri")
-    storage.put_json(storage.join(uri, "checkpoint.json"), values)
+    storage.remove(storage.join(uri, RECORD))  # what is written over is none meanwhile
+    files = {}
+    for name, tensors in ((MODEL, weights), (STATE, state or {})):
+        data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        files[name] = hashlib.sha256(data).hexdigest()
+        storage.put(storage.join(uri, name), data)
+    put_record(dataclasses.replace(record, uri=uri, files=files))
 
 
-def find_checkpoint(uri: str) -> str:
-    """The checkpoint folder that `uri` means: itself, or the best (else the latest) of a run directory."""
-    if storage.exists(storage.join(uri, "checkpoint.json")):
-        return uri
-    run = RunDir(uri)
-    samples = run.best()
-    if samples is None:
-        raise UsageError(
-            f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
-            "with a finished checkpoint under checkpoints/. Pass the --run-dir of a `focusvit pretrain`."
-        )
-    return run.checkpoint_uri(samples)
+def add_scores(uri: str, metrics: dict[str, float]) -> None:
+    """Put the scores of its weights into the record of a checkpoint that was saved before they were known."""
+    put_record(dataclasses.replace(record_at(uri), metrics=metrics))
+
+
+def load_weights(uri: str, name: str = MODEL, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of one file of a folder, on the CPU. `DataError`: missing, damaged, or not of this `sha256`."""
+    place = storage.join(uri, name)
+    try:
+        data = storage.read_bytes(place)
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise DataError(f"{place} is not what was written: its sha256 is another than the one in {RECORD}.")
+        return safetensors.torch.load(data)
+    except (FileNotFoundError, NotADirectoryError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{place} is missing or damaged ({error}).") from None
+
+
+def read_tensors(record: Checkpoint, name: str = MODEL) -> dict[str, Tensor]:
+    """The tensors of one file of a checkpoint, checked against its record. Raises `DataError`."""
+    return load_weights(record.uri, name, record.files.get(name))
+
+
+def newest_sound(run: RunDir) -> int | None:
+    """Samples seen of the newest checkpoint of `run` whose files are all as they were written; None without one.
+
+    For the one who trains: newer ones that are damaged are said by name and are no checkpoints from then on (their
+    record is renamed to damaged.json), so that nobody takes them and none of them counts as one of the two kept.
+    """
+    for samples in reversed(run.checkpoints()):
+        uri = run.checkpoint_uri(samples)
+        try:
+            record = record_at(uri)
+            for name in (MODEL, STATE):
+                read_tensors(record, name)
+        except DataError as error:
+            log.warning("%s The run goes on from an older checkpoint.", error)
+            storage.put(storage.join(uri, "damaged.json"), storage.read_bytes(storage.join(uri, RECORD)))
+            storage.remove(storage.join(uri, RECORD))
+            continue
+        return samples
+    return None
+
+
+def _first_sound(uri: str, load: Callable[[str], Found]) -> Found:
+    """What `load` makes of the checkpoint that `uri` means: itself, or the best (else the latest) of a run directory.
+    A run's next best is taken where one is damaged, and that is said.
+
+    Raises `UsageError` when there is none, `DataError` when none is sound.
+    """
+    places = [uri]
+    if not storage.exists(storage.join(uri, RECORD)):
+        run = RunDir(uri)
+        places = [run.checkpoint_uri(samples) for samples in run.best_first()]
+    problems: list[str] = []
+    for place in places:
+        try:
+            found = load(place)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s Taken instead: %s", problem, place)
+        return found
+    if problems:
+        raise DataError(f"{' '.join(problems)} Take another checkpoint.")
+    raise UsageError(
+        f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
+        "with a finished checkpoint under checkpoints/. Pass the --run-dir of a `focusvit pretrain`."
+    )
 
 
 def is_weights_file(uri: str) -> bool:
@@ -94,7 +124,7 @@ def is_weights_file(uri: str) -> bool:
 def starting_weights(uri: str) -> str:
     """What a training starts from: a file of weights as it is, or the checkpoint folder. `UsageError`: not there."""
     if not is_weights_file(uri):
-        return load_checkpoint(uri).uri
+        return load_checkpoint(uri).uri  # proven now, so that a mistake is said before anything starts
     if not storage.exists(uri):
         raise UsageError(
             f"There is no file {uri} to start from. Save the weights of a ViT of timm, Hugging Face or torchvision "
@@ -103,33 +133,22 @@ def starting_weights(uri: str) -> str:
     return uri
 
 
-def load_checkpoint(uri: str) -> Checkpoint:
-    """Read `checkpoint.json` of a checkpoint folder or run directory.
+def read_checkpoint(uri: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Record and weights of a checkpoint folder, or of a run's best one, both checked against their hashes.
 
     Raises `UsageError` when there is none, `DataError` when it is damaged.
     """
-    found = find_checkpoint(uri)
-    try:
-        values = storage.read_json(storage.join(found, "checkpoint.json"))
-    except (ValueError, json.JSONDecodeError) as error:
-        raise DataError(f"{found}/checkpoint.json is not readable ({error}). Take another checkpoint.") from None
-    if values.get("format_version") != FORMAT_VERSION:
-        raise UsageError(
-            f"{found} has checkpoint format {values.get('format_version')}, this version reads {FORMAT_VERSION}. "
-            "Use the version of focusvit that wrote it."
-        )
-    values["classes"] = tuple(values["classes"])
-    return Checkpoint(uri=found, **values)
+
+    def load(place: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+        record = record_at(place)
+        return record, read_tensors(record)
+
+    return _first_sound(uri, load)
 
 
-def load_weights(uri: str, name: str = "model.safetensors") -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint folder, on the CPU."""
-    try:
-        return safetensors.torch.load(storage.read_bytes(storage.join(uri, name)))
-    except (FileNotFoundError, SafetensorError) as error:
-        raise UsageError(
-            f"{storage.join(uri, name)} is missing or damaged ({error}). Take another checkpoint."
-        ) from None
+def load_checkpoint(uri: str) -> Checkpoint:
+    """The record of the checkpoint that `load_model` would take. See `read_checkpoint` for what it raises."""
+    return read_checkpoint(uri)[0]
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[str, ...] = ()) -> None:
@@ -158,37 +177,33 @@ def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[s
 def load_model(uri: str, device: torch.device | str = "cpu") -> tuple["FocusViT", Checkpoint]:
     """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record.
 
-    Raises `UsageError` when there is none, `DataError` when its weights are damaged or of another shape than it says.
+    Raises `UsageError` when there is none, `DataError` when it is damaged, of another shape than it says, or holds
+    weights that are no numbers.
     """
-    from focusvit.model.config import FocusViTConfig
-    from focusvit.model.model import FocusViT
-
-    record = load_checkpoint(uri)
-    model = FocusViT(from_json(FocusViTConfig, record.model, f"{record.uri}: model"))
-    try:
-        fill(model, load_weights(record.uri), record.uri)
-    except UsageError as error:  # the request is fine, what lies in the folder is not
-        raise DataError(str(error)) from None
+    model, record = _first_sound(uri, _built)
     return model.to(device).eval(), record
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
-    """The optimizer's state under readable names: 'optim.exp_avg.blocks.0.attn.qkv.weight'. `names`: id(p) -> name."""
-    return {
-        f"optim.{kind}.{names[id(parameter)]}": value
-        for parameter, slots in optimizer.state.items()
-        for kind, value in slots.items()
-        if isinstance(value, Tensor)
-    }
+def _built(uri: str) -> tuple["FocusViT", Checkpoint]:
+    from focusvit.model.config import FocusViTConfig
+    from focusvit.model.model import FocusViT
+
+    record = record_at(uri)
+    weights = read_tensors(record)
+    try:
+        model = FocusViT(from_json(FocusViTConfig, record.model, f"{uri}: model"))
+        fill(model, weights, uri)
+    except (UsageError, TypeError, ValueError) as error:  # the request is fine, what lies in the folder is not
+        raise DataError(str(error)) from None
+    check_finite(weights, uri)
+    return model, record
 
 
-def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[int, str]) -> None:
-    """The inverse of `optimizer_tensors`. Step counters go to the parameter's device too: fused kernels read them."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            slots = {}
-            for key, value in tensors.items():
-                if key.startswith("optim.") and key.split(".", 2)[2] == names[id(parameter)]:
-                    slots[key.split(".", 2)[1]] = value.to(parameter.device)
-            if slots:
-                optimizer.state[parameter] = slots
+def check_finite(weights: dict[str, Tensor], place: str) -> None:
+    """Raise `DataError` when a weight is NaN or infinite: whatever such a model answers means nothing."""
+    wrong = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise DataError(
+            f"{place} holds {len(wrong)} tensors with values that are no finite numbers (the first is {wrong[0]}): the "
+            "training diverged."
+        )

@@ -22,13 +22,20 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[Config], values: dict[str, Any], place: str = "the config") -> Config:
-    """Rebuild a config. Keys this version does not know raise `UsageError`; missing keys take their default."""
+    """Rebuild a config; missing keys take their default.
+
+    Raises `UsageError` for keys that this version does not know, and for values that no such config can have.
+    """
     hints = typing.get_type_hints(cls)
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
         raise UsageError(f"{place} has the unknown key '{unknown[0]}'; this version knows {', '.join(sorted(known))}.")
-    return cls(**{name: _typed(hints[name], value, f"{place}.{name}") for name, value in values.items()})
+    typed = {name: _typed(hints[name], value, f"{place}.{name}") for name, value in values.items()}
+    try:
+        return cls(**typed)
+    except (TypeError, ValueError, AttributeError) as error:  # the config's own check, or a key that it must have
+        raise UsageError(f"{place} is no {cls.__name__}: {error}.") from None
 
 
 def _typed(hint: Any, value: Any, place: str) -> Any:

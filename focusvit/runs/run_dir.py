@@ -2,26 +2,32 @@
 
     config.json             the resolved config, the data set identity; written once, compared on every later start
     run.json                tracking URI, experiment and MLflow run id; written before step 0
-    metrics.jsonl           one line per point: {"samples", "time_ms", "values": {name: number}}
+    metrics.jsonl           one line per point: {"samples", "time_ms", "values": {name: number}, "crc32" of the rest}
     checkpoints/<samples>/  complete if and only if checkpoint.json is there (it is written last)
     stop                    while it is there, a training saves and ends at its next point
 
-The directory may be local or in an object store. Only rank 0 writes.
+The directory may be local or in an object store. Only rank 0 writes. The JSON files carry a sha256 of their content: a
+damaged one is said by name and made anew from what else is known, so that it never ends a run.
 """
 
 import io
-import json
+import logging
 import math
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 
 from .config_json import difference, flatten
+from .sealed_json import parse_object, put_sealed, read_sealed
+
+log = logging.getLogger(__name__)
 
 # These change where and how fast a run works, never its result: another value may continue the same run.
 SPEED_ONLY = frozenset(
@@ -54,12 +60,11 @@ class RunDir:
 
         `facts` (data set identity, classes) must agree as well. Raises `UsageError` with the differing keys.
         """
-        wanted = {"config": config, "facts": facts}
-        if not storage.exists(self.path("config.json")):
+        found = self.asked()
+        if found is None:
             if write:
-                storage.put_json(self.path("config.json"), wanted)
+                put_sealed(self.path("config.json"), {"config": config, "facts": facts})
             return
-        found = storage.read_json(self.path("config.json"))
         changed = difference(found["config"], config, SPEED_ONLY)
         changed += difference(found["facts"], facts)
         if changed:
@@ -69,12 +74,44 @@ class RunDir:
                 "Take another --run-dir for the new config, or ask for the old values to go on with the old run."
             )
 
+    def asked(self) -> dict[str, dict[str, Any]] | None:
+        """What the run was asked to do: `config` and `facts`. Where config.json is damaged, what the newest readable
+        checkpoint says it was made with; None before the first start, and when nothing tells any more.
+        """
+        place = self.path("config.json")
+        if not storage.exists(place):
+            return None
+        try:
+            found = read_sealed(place)
+            if isinstance(found.get("config"), dict) and isinstance(found.get("facts"), dict):
+                return found
+            reason = f"{place} is damaged: it holds no config and facts."
+        except DataError as error:
+            reason = str(error)
+        for samples in reversed(self.checkpoints()):
+            place = storage.join(self.checkpoint_uri(samples), "checkpoint.json")
+            try:
+                made = read_sealed(place)
+                facts = {"data_identity": made["data_identity"], "num_classes": made["model"]["num_classes"]}
+                found = {"config": made["config"], "facts": facts}
+            except (DataError, KeyError, TypeError):
+                continue
+            log.warning("%s What the run was asked to do is taken from %s.", reason, place)
+            return found
+        log.warning("%s It is written anew from what is asked now.", reason)
+        return None
+
     def info(self) -> dict[str, Any]:
-        """What `run.json` says; empty before the first start."""
-        return storage.read_json(self.path("run.json")) if storage.exists(self.path("run.json")) else {}
+        """What `run.json` says; empty before the first start, and when it is damaged (which is said)."""
+        place = self.path("run.json")
+        try:
+            return read_sealed(place) if storage.exists(place) else {}
+        except DataError as error:
+            log.warning("%s The run goes on as a new one of the tracking store.", error)
+            return {}
 
     def set_info(self, values: dict[str, Any]) -> None:
-        storage.put_json(self.path("run.json"), {**self.info(), **values})
+        put_sealed(self.path("run.json"), {**self.info(), **values})
 
     def ask_to_stop(self) -> None:
         """Ask a running training to make a checkpoint and end; `touch RUN/stop` does the same."""
@@ -106,22 +143,31 @@ class RunDir:
 
     def best(self) -> int | None:
         """The checkpoint with the highest val/top1; the newest among equals; the newest of all without scores."""
-        scored = [
-            (score, samples)
-            for samples in self.checkpoints()
-            if (score := self._score(samples)) is not None and not math.isnan(score)
-        ]
-        return max(scored)[1] if scored else self.latest()
+        return next(iter(self.best_first()), None)
+
+    def best_first(self) -> list[int]:
+        """All complete checkpoints, those with the highest val/top1 first, then those without a score, newest first."""
+
+        def rank(samples: int) -> tuple[float, int]:
+            score = self._score(samples)
+            return (-math.inf if score is None or math.isnan(score) else score, samples)
+
+        return sorted(self.checkpoints(), key=rank, reverse=True)
 
     def _score(self, samples: int) -> float | None:
-        record = storage.read_json(storage.join(self.checkpoint_uri(samples), "checkpoint.json"))
-        return record.get("metrics", {}).get("val/top1")
+        """None also for a record that cannot be read: whoever loads the checkpoint says so."""
+        try:
+            metrics = read_sealed(storage.join(self.checkpoint_uri(samples), "checkpoint.json")).get("metrics", {})
+            return float(metrics["val/top1"])
+        except (DataError, FileNotFoundError, KeyError, TypeError, ValueError):
+            return None
 
     def prune(self) -> None:
-        """Keep the latest and the best checkpoint; what a kill left of others goes too. For the one writer, between two
-        writes. `checkpoint.json` goes first, so that a rest is never taken.
+        """Keep the two newest checkpoints (if one is found damaged, the other is there) and the best; what a kill left
+        of others goes too. For the one writer, between two writes. `checkpoint.json` goes first, so that a rest is
+        never taken.
         """
-        keep = {self.latest(), self.best()}
+        keep = {*self.checkpoints()[-2:], self.best()}
         for folder in storage.list_names(self.path("checkpoints")):
             if folder.isdigit() and int(folder) not in keep:
                 uri = self.path("checkpoints", folder)
@@ -133,13 +179,39 @@ class RunDir:
                     Path(uri).rmdir()
 
 
-def parse_metrics(data: bytes) -> list[dict[str, Any]]:
-    """The points of a metrics.jsonl. A torn last line (a kill while writing) is left out."""
+def parse_metrics(data: bytes, place: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """The points of a metrics.jsonl. A torn last line (a kill while writing) is left out; so is a damaged line, and
+    that is said. `place` names the file in what is said.
+    """
     points = []
-    for line in data.split(b"\n")[:-1]:
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
         if line.strip():
-            points.append(json.loads(line))
+            try:
+                points.append(_point(line))
+            except (DataError, ValueError, TypeError, KeyError, AttributeError):
+                log.warning("%s: line %d is damaged and left out: %s", place, number, line[:60])
     return points
+
+
+_CRC = b', "crc32": '
+
+
+def _line(point: dict[str, Any]) -> bytes:
+    body = json_text(point).encode()[:-1]
+    return body + _CRC + b"%d}\n" % zlib.crc32(body)
+
+
+def _point(line: bytes) -> dict[str, Any]:
+    """{"samples", "time_ms", "values"} of one line; an error of Python's for another."""
+    point = parse_object(line, "a point")
+    crc = point.pop("crc32", None)  # lines of earlier versions have none
+    if crc is not None and crc != zlib.crc32(line.rpartition(_CRC)[0]):
+        raise ValueError("not what was written")
+    samples, time_ms, values = point.pop("samples"), point.pop("time_ms"), point.pop("values")
+    if point:
+        raise ValueError("unknown keys")
+    numbers = {str(name): math.nan if value is None else float(value) for name, value in values.items()}
+    return {"samples": int(samples), "time_ms": int(time_ms), "values": numbers}
 
 
 class MetricsLog:
@@ -150,7 +222,7 @@ class MetricsLog:
         self._local = storage.is_local(self.uri)
         data = storage.read_bytes(self.uri) if storage.exists(self.uri) else b""
         whole = data[: data.rfind(b"\n") + 1]
-        self.points = parse_metrics(whole)
+        self.points = parse_metrics(whole, self.uri)
         self._written = {(name, point["samples"]) for point in self.points for name in point["values"]}
         if whole != data:
             storage.put(self.uri, whole)
@@ -164,7 +236,7 @@ class MetricsLog:
         self._written.update((name, samples_seen) for name in fresh)
         point = {"samples": samples_seen, "time_ms": int(time.time() * 1000), "values": fresh}
         self.points.append(point)
-        line = json.dumps(point).encode() + b"\n"
+        line = _line(point)
         if self._local:
             Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
             with Path(self.uri).open("ab") as file:

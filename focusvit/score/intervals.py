@@ -31,16 +31,17 @@ def wilson(num_right: float, num_samples: int) -> tuple[float, float]:
 
 
 def over_draws(values: np.ndarray | list[float]) -> tuple[float, float]:
-    """95 % interval of the mean of a few independent repeats (Student's t). For protocols with random draws or seeds.
+    """95 % interval of the mean share of a few independent repeats (Student's t). For protocols with random draws.
 
-    One repeat says nothing about spread: the interval is then (-inf, inf), which no table can mistake for certainty.
+    It ends where shares end: t knows no bounds, two draws of 60 % and 90 % would give up to 265 %. One repeat says
+    nothing about spread: the interval is then all of 0 to 1.
     """
     numbers = np.asarray(values, np.float64)
     if len(numbers) < 2:
-        return -np.inf, np.inf
+        return 0.0, 1.0
     freedom = max(entry for entry in _T if entry <= len(numbers) - 1)
     half = _T[freedom] * numbers.std(ddof=1) / np.sqrt(len(numbers))
-    return float(numbers.mean() - half), float(numbers.mean() + half)
+    return float(max(0.0, numbers.mean() - half)), float(min(1.0, numbers.mean() + half))
 
 
 def bootstrap(

@@ -11,17 +11,17 @@ from focusvit.data.order import key_of
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import (
+    STATE,
     Checkpoint,
     fill,
-    fill_optimizer,
-    find_checkpoint,
     is_weights_file,
-    load_checkpoint,
-    load_weights,
-    optimizer_tensors,
+    read_checkpoint,
+    read_tensors,
+    record_at,
     save_checkpoint,
 )
 from focusvit.runs.config_json import to_json
+from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
 from focusvit.runs.pretrained import load_pretrained
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
@@ -55,11 +55,10 @@ class Learner:
         self.counters: dict[str, int] = {}
         """what the run has counted up to the checkpoint that it went on from"""
 
-    def start(self, run: RunDir) -> None:
-        """Go on from the latest complete checkpoint of `run`; else from `init_from`; else from fresh weights."""
-        latest = run.latest()
-        if latest is not None:
-            self._resume(run.checkpoint_uri(latest))
+    def start(self, run: RunDir, samples_seen: int | None) -> None:
+        """Go on from the checkpoint of `run` at `samples_seen`; without one from `init_from`, else fresh weights."""
+        if samples_seen is not None:
+            self._resume(run.checkpoint_uri(samples_seen))
         elif self.config.init_from:
             self._begin_from(self.config.init_from)
             if self.ema:
@@ -68,8 +67,8 @@ class Learner:
     def _begin_from(self, uri: str) -> None:
         """Weights of one of our checkpoints, or of a plain ViT of another library, with a new head."""
         if not is_weights_file(uri):
-            found = find_checkpoint(uri)
-            fill(self.model, load_weights(found), found, skip=("head.",))
+            record, weights = read_checkpoint(uri)
+            fill(self.model, weights, record.uri, skip=("head.",))
             return
         try:
             load_pretrained(self.model, uri)
@@ -77,10 +76,11 @@ class Learner:
             raise UsageError(f"init_from {uri}: {error}.") from None
 
     def _resume(self, uri: str) -> None:
-        record = load_checkpoint(uri)
-        weights, state = load_weights(uri), load_weights(uri, "state.safetensors")
+        record = record_at(uri)
+        weights, state = read_tensors(record), read_tensors(record, STATE)
         device = next(self.model.parameters()).device
         if self.ema:
+            fill(self.model, weights, uri)  # only to see that all of them are there
             self.ema.weights = {name: value.to(device) for name, value in weights.items()}
             weights = {k.removeprefix("raw."): v for k, v in state.items() if k.startswith("raw.")}
         fill(self.model, weights, uri)

@@ -15,6 +15,7 @@ from focusvit.model.model import FocusViT
 from focusvit.predict.evaluate import pick_device
 from focusvit.runs.checkpoint import fill, load_weights
 from focusvit.runs.config_json import from_json
+from focusvit.runs.sealed_json import read_sealed
 from pipeline.commandline import Positional, parse
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
@@ -63,7 +64,7 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
     """
     if not storage.exists(storage.join(uri, "dump.json")):
         raise UsageError(f"{uri} is no dump of a training step (dump.json is missing). They lie in RUN/dumps/.")
-    facts = storage.read_json(storage.join(uri, "dump.json"))
+    facts = read_sealed(storage.join(uri, "dump.json"))
     ranks = sorted(int(found[1]) for name in storage.list_names(uri) if (found := re.match(r"batch-(\d+)\.", name)))
     if rank not in ranks:
         raise UsageError(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.shard_cache import check_whole
+from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import MetricsLog, RunDir
 from focusvit.runs.writer import CheckpointWriter
@@ -130,10 +131,12 @@ def open_session(
     run = RunDir(run_dir)
     if rank == 0:
         run.prepare(to_json(config), facts_of(config, data))
-    ranks.barrier()
+    # One rank looks, all go on from what it found: each by itself might see another folder of a store.
+    found = newest_sound(run) if rank == 0 else None
+    start = int(ranks.sum_array(np.array([0 if found is None else found], np.float64))[0]) or None
 
     learner = Learner(config, device)
-    learner.start(run)
+    learner.start(run, start)
     model: Any = learner.model
     if config.compile:
         model = torch.compile(model)

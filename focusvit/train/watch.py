@@ -15,6 +15,7 @@ from torch import Tensor
 
 from focusvit.data.batch import Batch
 from focusvit.runs.run_dir import RunDir
+from focusvit.runs.sealed_json import put_sealed
 from pipeline.errors import DataError
 from pipeline.io import storage
 
@@ -86,4 +87,4 @@ def dump(uri: str, batch: Batch, rank: int, weights: dict[str, Tensor], facts: d
     if rank == 0:
         plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         storage.put(storage.join(uri, "model.safetensors"), safetensors.torch.save(plain))
-        storage.put_json(storage.join(uri, "dump.json"), {**facts, "num_tokens": batch.num_tokens})
+        put_sealed(storage.join(uri, "dump.json"), {**facts, "num_tokens": batch.num_tokens})

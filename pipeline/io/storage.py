@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import DataError, UsageError
 
+from .json_text import json_text
 from .regular import find_local, is_regular_local, open_regular, size_local
 
 Result = TypeVar("Result")
@@ -266,7 +267,7 @@ def put_json(uri: str, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+    return (json_text(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def remove_temporary(folder: str, prefix: str) -> int:

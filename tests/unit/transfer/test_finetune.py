@@ -1,7 +1,6 @@
 """Fine-tuning: a subset holds the same samples, the grid is chosen without the test, the last weights are scored."""
 
 import dataclasses
-import json
 import shutil
 
 import numpy as np
@@ -11,7 +10,7 @@ from focusvit.data.shard_cache import check_whole
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.run_dir import RunDir
 from pipeline.shards.dataset import open_dataset
-from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer import finetune
 from transfer.features.sealed import SealedTest
@@ -136,9 +135,7 @@ def test_equal_weights_in_another_model_are_another_result(road, tmp_path):
     record = load_checkpoint(road[2])
     other = tmp_path / "hard"
     shutil.copytree(record.uri, other)
-    said = json.loads((other / "checkpoint.json").read_text())
-    said["model"]["overlap"] = "hard"
-    (other / "checkpoint.json").write_text(json.dumps(said))
+    edit_checkpoint(str(other), model={**record.model, "overlap": "hard"})
     keys = {
         finetune._FineTuneRun(spec(road, checkpoint=place), SHORT, train_here)._key() for place in (road[2], str(other))
     }

@@ -12,9 +12,10 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from focusvit.data.batch import Batch
 from focusvit.predict import export
 from focusvit.predict.evaluate import evaluate, main, tally
+from focusvit.runs.checkpoint_record import record_at
 from focusvit.score.tally import Tally
 from pipeline.errors import UsageError
-from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
 
 NUM, CLASSES = 53, 7
@@ -159,9 +160,8 @@ def test_other_superpixel_settings_are_refused(road, tmp_path):
     _, data, checkpoint = road
     place = tmp_path / "ckpt"
     shutil.copytree(checkpoint, place)
-    record = json.loads((place / "checkpoint.json").read_text())
-    record["superpixels"]["compactness"] = 33.0
-    (place / "checkpoint.json").write_text(json.dumps(record))
+    superpixels = {**record_at(str(place)).superpixels, "compactness": 33.0}
+    edit_checkpoint(str(place), superpixels=superpixels)
     with pytest.raises(UsageError, match=r"compactness: 33\.0"):
         main(["--checkpoint", str(place), "--data", data])
 

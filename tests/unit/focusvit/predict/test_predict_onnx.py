@@ -24,9 +24,10 @@ from focusvit.predict import export, predict
 from focusvit.predict.onnx_predictor import OnnxPredictor
 from focusvit.predict.predictor import Predictor
 from focusvit.predict.record import KEY, read_record
+from focusvit.runs.checkpoint_record import record_at
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import open_dataset
-from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
 
 
@@ -185,8 +186,7 @@ def test_files_of_another_version_or_kind_are_named(road, tmp_path, capsys):
 
 def test_a_checkpoint_of_another_width_is_named(road, tmp_path, capsys):
     checkpoint, _, images = road
-    wide = make_checkpoint(tmp_path / "wide", width=48)
-    shutil.copy(f"{wide}/model.safetensors", shutil.copytree(checkpoint, tmp_path / "mixed"))
+    edit_checkpoint(make_checkpoint(tmp_path / "mixed", width=48), model=record_at(checkpoint).model)
     for argv in (["predict", str(images)], ["export", "--out", str(tmp_path / "x.onnx")]):
         assert cli.main([*argv, "--checkpoint", str(tmp_path / "mixed")]) == 1
         assert "48) there and" in capsys.readouterr().err

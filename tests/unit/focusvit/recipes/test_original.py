@@ -58,7 +58,7 @@ def batch_of(config: TrainConfig) -> Batch:
 def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) -> None:
     config = small_recipe(name, tmp_path)
     learner = Learner(config, torch.device("cpu"))
-    learner.start(RunDir(str(tmp_path / "run")))
+    learner.start(RunDir(str(tmp_path / "run")), None)
     row, model = original_models()[name], learner.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
     if row.pretrained:

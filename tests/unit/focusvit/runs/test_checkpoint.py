@@ -12,15 +12,13 @@ from focusvit.model.model import FocusViT
 from focusvit.recipes.small import RECIPES, debug, recipe
 from focusvit.runs.checkpoint import (
     Checkpoint,
-    fill_optimizer,
-    find_checkpoint,
     load_checkpoint,
     load_model,
     load_weights,
-    optimizer_tensors,
     save_checkpoint,
 )
 from focusvit.runs.config_json import difference, from_json, to_json
+from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig, build_optimizer
@@ -54,12 +52,14 @@ def test_a_run_directory_means_its_best_checkpoint(tmp_path: Path) -> None:
     for samples, score in ((10, 0.2), (20, 0.5), (30, 0.4)):
         write(run.checkpoint_uri(samples), samples_seen=samples, metrics={"val/top1": score})
     write(run.checkpoint_uri(40), samples_seen=40)  # not scored
+    write(run.checkpoint_uri(50), samples_seen=50)
     assert load_checkpoint(str(tmp_path)).samples_seen == 20
     (tmp_path / "checkpoints" / "000000000010" / "checkpoint.json").unlink()  # killed while it was removed or written
     (tmp_path / "checkpoints" / "000000000030" / ".model.safetensors.ab12.tmp").touch()
     run.prune()
-    assert run.checkpoints() == [20, 40]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000000000020", "000000000040"]
+    assert run.checkpoints() == [20, 40, 50]  # the best, and two to go on from
+    kept = ["000000000020", "000000000040", "000000000050"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == kept
 
 
 def test_a_half_written_checkpoint_does_not_exist(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_half_written_checkpoint_does_not_exist(tmp_path: Path) -> None:
 
 def test_no_checkpoint_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No checkpoint at"):
-        find_checkpoint(str(tmp_path))
+        load_checkpoint(str(tmp_path))
 
 
 def test_a_checkpoint_of_another_shape_lists_what_does_not_fit(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_damage_is_a_data_error(tmp_path: Path) -> None:
     write(str(tmp_path))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"model\.safetensors is missing or damaged"):
+    with pytest.raises(DataError, match=r"model\.safetensors is not what was written"):
         load_model(str(tmp_path))
     (tmp_path / "checkpoint.json").write_text("{")
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match=r"checkpoint\.json is damaged: it is no JSON"):
         load_model(str(tmp_path))
 
 
