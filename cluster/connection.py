@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -116,7 +116,6 @@ def _missing_extra(what: str) -> UsageError:
 
 
 def _not_a_job_server(url: str, error: Exception) -> UsageError:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "CLI & SDK require" in str(error):  # Ray's words about this machine, not about the head
         return _missing_extra("this machine has Ray without its default extra")
     if "ray[default]" in str(error):
@@ -125,6 +124,6 @@ def _not_a_job_server(url: str, error: Exception) -> UsageError:
             "ray[default,train] there and start the head again."
         )
     return UsageError(
-        f"{url} answers, but not as a Ray job server ({text[:200]}). Name the dashboard of the head, usually port "
-        "8265, not the port of the cluster (6379), of Ray Client (10001) or of MLflow (5000)."
+        f"{url} answers, but not as a Ray job server ({first_line(error)}). Name the dashboard of the head, "
+        "usually port 8265, not the port of the cluster (6379), of Ray Client (10001) or of MLflow (5000)."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line
 
 from .connection import TOKEN_HELP
 
@@ -72,9 +72,8 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
         except ray.exceptions.AuthenticationError:
             raise UsageError(f"The Ray cluster at '{address}' takes no one without its token. {TOKEN_HELP}.") from None
         except (ConnectionError, RuntimeError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UsageError(
-                f"No Ray cluster answers at '{address}' ({said}). Correct --ray-address, "
+                f"No Ray cluster answers at '{address}' ({first_line(error)}). Correct --ray-address, "
                 "or leave it out to run on this machine."
             ) from None
     try:

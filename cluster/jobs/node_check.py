@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.doctor.fast_slic_check import check_fast_slic, cpu_flags
 from cluster.doctor.finding import Finding, broken, ok, warning
+from pipeline.errors import last_line
 from pipeline.io import storage
 
 from .package import PACKAGES, checkout_root, fingerprint
@@ -181,8 +182,7 @@ def _ask_others(tried: list[tuple[Place, str]]) -> tuple[list[Facts], list[Findi
             gone = "none needed: work runs on the nodes that are there, and on those that come"
             silent.append(warning(f"node {asked[ref]}", "left the cluster while it was asked", gone))
         except Exception as error:  # a node with other packages fails in ways that nobody can list
-            text = str(error).strip().splitlines()[-1][:300]
-            silent.append(broken(f"node {asked[ref]}", f"cannot run our code: {text}", fix))
+            silent.append(broken(f"node {asked[ref]}", f"cannot run our code: {last_line(error)}", fix))
     return facts, silent
 
 

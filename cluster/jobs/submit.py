@@ -15,7 +15,7 @@ from typing import Any
 from cluster.connection import connect, jobs_url
 from focusvit.cli import VERBS
 from pipeline.commandline import parse
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, last_line
 
 from .environment import JOB_VARIABLE, SECRETS_FILE, SETUP_HOOK, job_variables
 from .follow import follow
@@ -156,7 +156,7 @@ def _send(client: Any, job: Job, folder: str) -> None:
             entrypoint_num_cpus=job.num_cpus or None,
         )
     except (RuntimeError, OSError) as error:  # an answer that refuses, a head that went away during the upload
-        text = str(error).strip() or type(error).__name__
+        text = str(error)
         if "already" in text:
             raise UsageError(
                 f"a job named {job.name} is known to the cluster already: choose another --name."
@@ -165,7 +165,7 @@ def _send(client: Any, job: Job, folder: str) -> None:
             raise UsageError(
                 "the head refuses the code as too large: `focusvit submit --dry-run` names its size."
             ) from None
-        raise DataError(f"the head did not accept the job: {text.splitlines()[-1][:300]}") from None
+        raise DataError(f"the head did not accept the job: {last_line(error)}") from None
 
 
 def _describe(job: Job, url: str, root: Path) -> str:

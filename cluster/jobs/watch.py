@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.connection import connect, jobs_url
 from pipeline.commandline import parse
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, first_line
 
 from .follow import follow
 from .progress_lines import SHARD_RETRIED, last_bar, worker_failures
@@ -45,8 +45,7 @@ def main(argv: list[str]) -> int:
             _check_known(client, job)
         told = "" if config.follow else _told(client, action, job, config.json)
     except (RuntimeError, OSError) as error:  # a head that goes away, a node that took the log of its job along
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"the head did not answer `jobs {action}`: {said[:300]}.") from None
+        raise DataError(f"the head did not answer `jobs {action}`: {first_line(error)}.") from None
     if config.follow:
         return follow(client, job, jobs_url(config.jobs_address))
     sys.stdout.write(told)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from focusvit.runs.run_dir import MetricsLog, RunDir
+from pipeline.errors import last_line
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
 from transfer.checkpoint_score import ScoreSpec, score_checkpoint
@@ -66,7 +67,7 @@ class _Scorer:
             try:
                 self._find()
             except Exception as error:  # a store that does not answer now may answer next time
-                self._say(f"cannot look for checkpoints ({_first_line(error)})")
+                self._say(f"cannot look for checkpoints ({last_line(error)})")
             self._advance()
             if last and not self._waiting and not self._running:
                 self._log.flush()
@@ -100,7 +101,7 @@ class _Scorer:
                 spec = ScoreSpec(checkpoint=place, task=self._task)
                 self._running = (samples, place, ray.remote(num_cpus=1, max_retries=1)(score_checkpoint).remote(spec))
         except Exception as error:  # the training must not notice
-            self._say(f"the checkpoint at {samples} samples was not scored ({_first_line(error)})")
+            self._say(f"the checkpoint at {samples} samples was not scored ({last_line(error)})")
 
     def _copy(self, samples: int) -> str | None:
         """A copy of the checkpoint's weights; None when the training deleted it in this moment."""
@@ -119,8 +120,3 @@ class _Scorer:
 
     def _say(self, text: str) -> None:
         sys.stderr.write(f"scoring on {self._task.name}: {text}\n")
-
-
-def _first_line(error: Any) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -22,7 +22,7 @@ from focusvit.train.config import TrainConfig
 from focusvit.train.loop import facts_of, for_dataset
 from focusvit.train.watch import DivergedError
 from pipeline.commandline import Positional, parse, parse_known
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, last_line
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
 
@@ -220,15 +220,13 @@ def _stopped(launch: LaunchConfig, error: Exception) -> DataError:
 
     place = RunDir(launch.run_dir).path("failure.txt")
     storage.put(place, str(error).encode())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1][:300] if lines else type(error).__name__
     done = RunDir(launch.run_dir).latest() or 0
     # Other kinds are no deaths of workers: no place for them in the cluster, a controller that was lost.
     failed = f"the training workers failed more than {launch.max_failures} times"
     what = failed if isinstance(error, WorkerGroupError) else "Ray Train could not go on"
     return DataError(
-        f"{what}; the last words were '{last}' (all of them: {place}). {done} samples are done; the same command goes "
-        "on from there once the cause is gone."
+        f"{what}; the last words were '{last_line(error)}' (all of them: {place}). {done} samples are done; the same "
+        "command goes on from there once the cause is gone."
     )
 
 

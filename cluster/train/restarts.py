@@ -16,6 +16,7 @@ from ray.train import UserCallback
 
 from cluster.jobs.progress_lines import WORKERS_FAILED
 from focusvit.runs.run_dir import RunDir
+from pipeline.errors import last_line
 from pipeline.io import storage
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class NoteFailures(UserCallback):
         rank, error = _cause(worker_exceptions)
         try:
             place = self._run.path(_FOLDER, f"{time.time_ns():020d}.json")
-            storage.put_json(place, {"rank": rank, "reason": _last_line(error)})
+            storage.put_json(place, {"rank": rank, "reason": last_line(error)})
         except Exception:  # an error here would end the training
             log.exception("a failure of the workers could not be written down")
 
@@ -43,11 +44,6 @@ def _cause(errors: dict[int, Exception]) -> tuple[int, Exception]:
     died = [rank for rank, error in errors.items() if hasattr(error, "health_check_failure")]
     rank = min(died or errors)
     return rank, errors[rank]
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
 
 
 @contextmanager

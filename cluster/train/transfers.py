@@ -11,7 +11,7 @@ from typing import Any
 from cluster.ray_session import cpus_each, node_cpus, node_gpus, ray_session
 from focusvit.train.config import TrainConfig
 from pipeline.commandline import parse
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line, last_line
 from pipeline.io import storage
 from transfer.finetune import Train, train_here
 from transfer.suite import TransferConfig, run
@@ -70,9 +70,10 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
                 try:
                     yield ray.get(ready)
                 except ray.exceptions.RayError as error:
-                    lines = str(error).strip().splitlines() or [type(error).__name__]
                     said = isinstance(error, ray.exceptions.RayTaskError)  # an error of the work, its text comes last
-                    reason = f"failed on Ray: {lines[-1]}" if said else f"its Ray worker died ({lines[0]})"
+                    reason = (
+                        f"failed on Ray: {last_line(error)}" if said else f"its Ray worker died ({first_line(error)})"
+                    )
                     yield Outcome(task=spec.task, failures=[f"{spec.task.name}: {reason}"])
 
     return map_tasks

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from focusvit.data.augment import View
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, first_line
 from pipeline.io import storage
 
 from .record import KEY, read_record
@@ -27,8 +27,9 @@ def inference_session(model: bytes, place: str, threads: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds share no other base
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{place} cannot be loaded by onnxruntime: {reason}. Export the checkpoint again.") from None
+        raise DataError(
+            f"{place} cannot be loaded by onnxruntime: {first_line(error)}. Export the checkpoint again."
+        ) from None
 
 
 def model_inputs(views: Sequence[View]) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from focusvit.model.latents import LatentRead
 from focusvit.model.model import FocusViT
+from pipeline.errors import first_line
 from pipeline.io import storage
 
 from .weight_names import to_timm_names
@@ -57,8 +58,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         content = _unpacked(place, data)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{place} cannot be read as weights ({reason}); copy it again, or save it anew") from None
+        raise ValueError(
+            f"{place} cannot be read as weights ({first_line(error)}); copy it again, or save it anew"
+        ) from None
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

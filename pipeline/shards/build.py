@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import signal
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -167,13 +166,3 @@ def prove_machine(golden: str) -> None:
             f"the driver's is {golden[:12]}), so its shards would differ. Give it the driver's versions "
             f"(constraints.txt, the same CPU family for fast-slic), or take it out of the cluster."
         )
-
-
-def signal_name(exit_code: int | None) -> str:
-    """'SIGFPE' for -8, 'exit code 3' for 3."""
-    if exit_code is not None and exit_code < 0:
-        try:
-            return signal.Signals(-exit_code).name
-        except ValueError:
-            return f"signal {-exit_code}"
-    return f"exit code {exit_code}"

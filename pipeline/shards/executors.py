@@ -5,19 +5,19 @@ An OSError (a disk, a store) or a MemoryError is tried again a few times. Any ot
 """
 
 import logging
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, first_line, last_line
 
 from . import sample
-from .build import ShardSpec, signal_name
+from .build import ShardSpec
+from .child import Child, ChildEndedError
 from .worker import run_shard
 
 Work = Callable[[ShardSpec], dict[str, Any]]
@@ -62,88 +62,35 @@ def run_local(
             yield work(spec)
         return
     waiting, attempts = deque(specs), _Attempts()
-    pool = [_LocalWorker(work) for _ in range(min(workers, len(specs)))]
+    idle = [Child(work) for _ in range(min(workers, len(specs)))]
+    busy: dict[Any, tuple[Child, ShardSpec]] = {}
     try:
-        while waiting or any(worker.spec for worker in pool):
-            for worker in pool:
-                if waiting and worker.spec is None:
-                    worker.give(waiting.popleft())
-            busy = {worker.pipe: worker for worker in pool if worker.spec}
+        while waiting or busy:
+            while waiting and idle:
+                child, spec = idle.pop(), waiting.popleft()
+                try:
+                    child.give(spec)
+                except ChildEndedError:  # killed while it waited: no shard's fault, so it costs no try
+                    child.stop()
+                    child = Child(work)
+                    child.give(spec)
+                busy[child.pipe] = child, spec
             for pipe in wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
-                spec, outcome, crashed = worker.take()
-                if crashed or isinstance(outcome, _PASSING):
-                    reason = f"its worker ended with {outcome}" if crashed else _said(outcome)
-                    waiting.append(attempts.after(spec, reason, crashed=crashed))
-                elif isinstance(outcome, Exception):
-                    raise outcome
+                child, spec = busy.pop(pipe)
+                idle.append(child)
+                try:
+                    result = child.take()
+                except ChildEndedError as end:
+                    child.stop()
+                    idle[-1] = Child(work)
+                    waiting.append(attempts.after(spec, f"its worker ended with {end}", crashed=True))
+                except _PASSING as error:
+                    waiting.append(attempts.after(spec, first_line(error), crashed=False))
                 else:
-                    yield outcome
+                    yield result
     finally:
-        for worker in pool:
-            worker.stop()
-
-
-def _said(error: BaseException) -> str:
-    """The first line of the error without its full stop: our sentence goes on behind it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-class _LocalWorker:
-    """One process that builds one shard at a time; a new one takes the place of a dead one."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self.spec: ShardSpec | None = None
-        self._start()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks
-        self.pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far, self._work), daemon=False)
-        self._process.start()
-        far.close()
-
-    def give(self, spec: ShardSpec) -> None:
-        self.spec = spec
-        try:
-            self.pipe.send(spec)
-        except ConnectionError:  # killed while it waited: no shard's fault, so it costs no try
-            self.stop()
-            self._start()
-            self.pipe.send(spec)
-
-    def take(self) -> tuple[ShardSpec, Any, bool]:
-        """(task, its result or exception or how the process ended, did the process end)."""
-        assert self.spec is not None
-        spec, self.spec = self.spec, None
-        try:
-            return spec, self.pipe.recv(), False
-        except (EOFError, ConnectionError):
-            self._process.join(10)
-            end = signal_name(self._process.exitcode)
-            self.stop()
-            self._start()
-            return spec, end, True
-
-    def stop(self) -> None:
-        self.pipe.close()
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(pipe: Connection, work: Work) -> None:
-    while True:
-        try:
-            spec = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            pipe.send(work(spec))
-        except Exception as error:  # the driver decides
-            pipe.send(error)
-        except KeyboardInterrupt:
-            return
+        for child in [*idle, *(child for child, _ in busy.values())]:
+            child.stop()
 
 
 def run_ray(
@@ -186,15 +133,15 @@ def _drive_ray(specs: Sequence[ShardSpec], workers: int | None, work: Work) -> I
         try:
             yield ray.get(done[0])
         except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
-            reason = f"its Ray worker died ({_said(error)})"
+            reason = f"its Ray worker died ({first_line(error)})"
             waiting.append(attempts.after(spec, reason, crashed=True))
         except RayTaskError as error:
             cause = error.cause
             if not isinstance(cause, _PASSING):
                 raise (cause if isinstance(cause, DataError | UsageError) else error) from None
-            waiting.append(attempts.after(spec, _said(cause), crashed=False))
+            waiting.append(attempts.after(spec, first_line(cause), crashed=False))
         except RayError as error:  # a result lost with its node, a task that found no place: many kinds, none ours
-            waiting.append(attempts.after(spec, _said(error), crashed=False))
+            waiting.append(attempts.after(spec, first_line(error), crashed=False))
 
 
 def object_store_used() -> float:
@@ -213,10 +160,9 @@ def _start_ray(address: str | None, workers: int | None) -> None:
         try:
             ray.init(address=address, **quiet)
         except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"cannot join the Ray cluster at '{address}': {text}. Check the address and that the cluster runs "
-                f"this Python and Ray; leave out --ray-address to run on this machine."
+                f"cannot join the Ray cluster at '{address}': {first_line(error)}. Check the address and that the "
+                f"cluster runs this Python and Ray; leave out --ray-address to run on this machine."
             ) from None
         return
     # "local": never join a cluster that happens to run on this machine.
@@ -237,7 +183,7 @@ def _check_workers() -> None:
         found, version = ray.get(ray.remote(num_cpus=1)(_identity).remote())
     except Exception as error:
         raise UsageError(
-            f"Ray workers cannot import this code ({str(error).strip().splitlines()[-1]}). Install the checkout on "
+            f"Ray workers cannot import this code ({last_line(error)}). Install the checkout on "
             f"every node, or send it with the job: `focusvit submit` does."
         ) from None
     if version != sample.FORMAT_VERSION or Path(found).parts[-3:] != Path(sample.__file__).parts[-3:]:

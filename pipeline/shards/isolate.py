@@ -1,8 +1,7 @@
 """Samples made in a child process, so that one which kills its process costs only itself."""
 
-import multiprocessing
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any
 
 from pipeline.image.image import BadImage, ImageConfig
@@ -10,14 +9,15 @@ from pipeline.plan.columns import PlanRow
 from pipeline.sources import Reader
 from pipeline.superpixels.segment import SuperpixelConfig
 
-from .build import Members, make_sample, prove_machine, signal_name
+from .build import Members, make_sample, prove_machine
+from .child import Child, ChildEndedError
 
 _START_S = 120.0
 _TIMEOUT_S = 300.0  # a photo takes 0.02 s; what takes this long never ends
 
 
 class IsolatedMaker:
-    """`make_sample` behind a pipe. A context manager; call it with a row.
+    """`make_sample` in a child process. A context manager; call it with a row.
 
     Only a death that repeats in a fresh child counts as the sample's own: then it is a BadImage that names the signal.
     """
@@ -30,10 +30,9 @@ class IsolatedMaker:
         make: Callable[..., Members] = make_sample,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
-        self._make = (make, source, image, superpixels)
+        self._work = partial(_made, make, source, image, superpixels)
         self._timeout_s = timeout_s
-        self._child: Any = None
-        self._pipe: Connection | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> "IsolatedMaker":
         return self
@@ -42,65 +41,35 @@ class IsolatedMaker:
         self._stop()
 
     def __call__(self, row: PlanRow) -> Members:
-        ends = []
+        ends = set()
         for _ in range(2):
-            end, value = self._ask(row)
-            if end is None:
-                if isinstance(value, Exception):
-                    raise value
-                return value
-            ends.append(end)
-        raise BadImage(f"ends the process that prepares it ({' and '.join(sorted(set(ends)))}, twice)")
-
-    def _ask(self, row: PlanRow) -> tuple[str | None, Any]:
-        """(None, members or the exception of `make`), or (how the child ended, None)."""
-        if self._child is None:
-            self._start()
-        assert self._pipe is not None
-        try:
-            self._pipe.send(row)
-            if not self._pipe.poll(self._timeout_s):
+            child = self._child or self._start()
+            try:
+                child.give(row)
+                return child.take(self._timeout_s)
+            except ChildEndedError as end:
+                ends.add(str(end))
                 self._stop()
-                return f"no answer in {self._timeout_s:.0f} s", None
-            return None, self._pipe.recv()
-        except (EOFError, ConnectionError):
-            self._child.join(10)
-            end = signal_name(self._child.exitcode)
-            self._stop()
-            return end, None
+        raise BadImage(f"ends the process that prepares it ({' and '.join(sorted(ends))}, twice)")
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of Ray
-        self._pipe, far = context.Pipe()
-        self._child = context.Process(target=_serve, args=(far, *self._make), daemon=True)
-        self._child.start()
-        far.close()
+    def _start(self) -> Child:
+        self._child = Child(self._work)
         try:  # the time of a sample is counted from here: starting may be slow on a busy machine
-            if not self._pipe.poll(_START_S):
-                raise EOFError
-            self._pipe.recv()
-        except (EOFError, ConnectionError):
+            self._child.give(None)
+            self._child.take(_START_S)
+        except ChildEndedError:
             self._stop()
             raise OSError("a child process for single samples could not be started (memory?)") from None
+        return self._child
 
     def _stop(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
         if self._child is not None:
-            self._child.kill()
-            self._child.join()
-        self._pipe = self._child = None
+            self._child.stop()
+        self._child = None
 
 
-def _serve(pipe: Connection, make: Callable[..., Members], *arguments: Any) -> None:
-    prove_machine("")
-    pipe.send("ready")
-    while True:
-        try:
-            row = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(make(row, *arguments))
-        except Exception as error:  # whatever it is, the parent decides
-            pipe.send(error)
+def _made(
+    make: Callable[..., Members], source: Reader, image: ImageConfig, superpixels: SuperpixelConfig, row: Any
+) -> Any:
+    """The members of a row; for None, which comes first, the process is made ready."""
+    return prove_machine("") if row is None else make(row, source, image, superpixels)
