@@ -13,6 +13,8 @@ _HOME = {
     "load_checkpoint": "runs.checkpoint",
     "patch": "drop_in.patch",
     "unpatch": "drop_in.patch",
+    "superpixel_readout": "drop_in.readout",
+    "unpool": "drop_in.readout",
 }
 __all__ = sorted(_HOME)
 

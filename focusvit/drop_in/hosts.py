@@ -1,140 +1,137 @@
-"""Where pixels enter, blocks lie and keys are made in the ViTs of Hugging Face, timm and torchvision.
+"""Where pixels enter, blocks lie and keys are made in a vision transformer of another library.
 
-Found by structure, not by class, so that subclasses and forks work too and no library is imported.
+Found by structure, not by class, so that subclasses and forks work too and no library is imported: a convolution whose
+stride is its kernel makes the patches, and one list of blocks holds one attention each. Models whose blocks count on
+the patch grid (relative positions, windows, dropped patches) are refused here, before any work.
 """
 
-from collections.abc import Callable, Iterable
+import inspect
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-Pool = Callable[[Tensor], Tensor]
+Mask = Literal["attention_mask", "attn_mask", "key_padding_mask"]
+"""the argument through which an attention takes what is added to its logits: Hugging Face, timm, torchvision"""
 
 
 @dataclass(frozen=True)
-class Parts:
-    embedding: nn.Module
-    """its first argument is the batch of pixels"""
-    blocks: Any
-    patch_px: tuple[int, int]
-    num_patches: int
+class Host:
+    """The parts of a model that pooling touches."""
+
+    patches: nn.Conv2d
+    """its input is the batch of pixels, as the model uses them (timm may have padded them)"""
+    blocks: list[nn.Module]
+    attentions: list[nn.Module]
+    """of each block"""
 
 
-def find_parts(model: nn.Module) -> Parts:
-    """Raises TypeError for a class that has none of the three structures."""
-    host: Any = getattr(model, "vit", model)
-    embeddings: Any = getattr(host, "embeddings", None)
-    if hasattr(embeddings, "patch_embeddings") and not hasattr(embeddings, "distillation_token"):
-        layers = getattr(host, "layers", None)  # transformers 5; before: encoder.layer
-        layers = getattr(getattr(host, "encoder", None), "layer", None) if layers is None else layers
-        patches = embeddings.patch_embeddings
-        if layers is not None and hasattr(patches, "patch_size") and hasattr(patches, "num_patches"):
-            return Parts(embeddings, layers, _pair(patches.patch_size), patches.num_patches)
-    if hasattr(host, "patch_embed") and hasattr(host, "blocks") and hasattr(host.patch_embed, "grid_size"):
-        patches = host.patch_embed
-        return Parts(patches, host.blocks, _pair(patches.patch_size), patches.num_patches)
-    if hasattr(host, "conv_proj") and hasattr(getattr(host, "encoder", None), "layers"):
-        side = host.patch_size
-        return Parts(host.conv_proj, host.encoder.layers, (side, side), (host.image_size // side) ** 2)
+def find_host(model: nn.Module) -> Host:
+    """Raises TypeError, in one sentence with what to use instead, for a model that cannot be patched."""
+    name = f"{type(model).__module__}.{type(model).__name__}"
+    if hasattr(model, "text_model") and hasattr(model, "vision_model"):
+        raise TypeError(f"{name} has a tower for text and one for images: patch its `vision_model`")
+    lists = list(_block_lists(model))
+    patches = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == m.stride and m.stride[0] > 1]
+    if not lists or not patches:
+        raise TypeError(
+            f"{name} cannot be patched: it has no list of blocks with one attention each behind a convolution that "
+            f"makes patches. Patch the vision transformer inside it, or load its weights (focusvit.runs.pretrained)"
+        )
+    if len(lists) > 1:
+        raise TypeError(
+            f"{name} cannot be patched: its blocks come in {len(lists)} stages of other sizes (windows, pyramids). "
+            f"Use a ViT with one row of blocks, such as DINOv2, DeiT or CLIP"
+        )
+    _refuse_what_counts_patches(model, name)
+    return Host(patches[0], lists[0], [next(_attentions(block)) for block in lists[0]])
+
+
+def mask_of(attention: nn.Module) -> Mask:
+    """The argument that takes what is added to the logits of this attention. Raises TypeError where there is none."""
+    known = arguments(attention)
+    for name in ("attention_mask", "key_padding_mask", "attn_mask"):
+        if name in known:
+            return name  # type: ignore[return-value]
     raise TypeError(
-        f"{type(model).__module__}.{type(model).__name__} cannot be patched: it has neither the parts of Hugging "
-        f"Face's ViTModel (embeddings, layers), nor of timm's VisionTransformer (patch_embed, blocks), nor of "
-        f"torchvision's (conv_proj, encoder.layers). Patch the ViT in it, or load its weights "
-        f"(focusvit.runs.pretrained)."
+        f"the attention {type(attention).__name__} takes no mask, so its keys cannot carry the size of a superpixel: "
+        f"use a newer version of its library"
     )
 
 
-def pool_keys(block: nn.Module, pool: Pool) -> list[RemovableHandle]:
-    """Make the attention of `block` take keys and values from `pool(x)`, with its own weights; the hooks it took.
-
-    Raises TypeError for an attention that is none of the three.
-    """
-    attention: Any = _attention(block)
-    if isinstance(attention, nn.MultiheadAttention):
-        return [attention.register_forward_pre_hook(_PoolArguments(pool), with_kwargs=True)]
-    if hasattr(attention, "qkv") and hasattr(attention, "attn_drop"):
-        attention.forward = _TimmAttention(attention, pool)
-    elif all(hasattr(attention, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")):
-        attention.forward = _HuggingFaceAttention(attention, pool)
-    else:
-        raise TypeError(f"latents cannot be put into the attention {type(attention).__name__}; patch without latents")
-    return []
+def arguments(attention: nn.Module) -> tuple[str, ...]:
+    """Names of what its forward takes, in order."""
+    return tuple(inspect.signature(attention.forward).parameters)
 
 
 def first_norm(block: nn.Module) -> nn.Module:
     """The norm that the input of a pre-norm block meets first; the block itself when it has none."""
-    return next((module for module in block.modules() if isinstance(module, nn.LayerNorm)), block)
+    return next((m for m in block.modules() if isinstance(m, nn.LayerNorm) or type(m).__name__ == "RMSNorm"), block)
 
 
-def restore_keys(block: nn.Module) -> None:
-    """Undo what `pool_keys` did outside of hooks."""
-    _attention(block).__dict__.pop("forward", None)
+def pixel_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(mean, std) of the normalisation that the model's own record states; None where nothing states it.
+
+    timm keeps them in `pretrained_cfg`; Hugging Face in `preprocessor_config.json` of the folder that the model came
+    from.
+    """
+    record = getattr(model, "pretrained_cfg", None) or {}
+    if "mean" in record and "std" in record:
+        return tuple(record["mean"]), tuple(record["std"])
+    folder = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    file = Path(folder, "preprocessor_config.json") if folder else None
+    if file and file.is_file():
+        told = json.loads(file.read_text())
+        if "image_mean" in told and "image_std" in told:
+            return tuple(told["image_mean"]), tuple(told["image_std"])
+    return None
 
 
-def _attention(block: Any) -> nn.Module:
-    names: Iterable[str] = ("attention", "attn", "self_attention", "self_attn")
-    return next((getattr(block, name) for name in names if hasattr(block, name)), nn.Identity())
+def _block_lists(model: nn.Module) -> Iterator[list[nn.Module]]:
+    for module in model.modules():
+        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
+            blocks = list(module.values()) if isinstance(module, nn.ModuleDict) else list(module)
+            if blocks and all(len(list(_attentions(block))) == 1 and block is not module for block in blocks):
+                if not any(next(_attentions(block)) is block for block in blocks):
+                    yield blocks
 
 
-def _pair(side: Any) -> tuple[int, int]:
-    return (side, side) if isinstance(side, int) else (side[0], side[1])
+def _attentions(module: nn.Module) -> Iterator[nn.Module]:
+    for part in module.modules():
+        names = {name for name, _ in part.named_children()}
+        if isinstance(part, nn.MultiheadAttention) or {"q_proj", "k_proj", "v_proj"} <= names:
+            yield part
+        elif ({"query", "key", "value"} <= names or "qkv" in names) and hasattr(part, "forward"):
+            yield part
 
 
-@dataclass
-class _PoolArguments:
-    """torchvision's block calls its attention with (x, x, x)."""
-
-    pool: Pool
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        pooled = self.pool(args[0])
-        return (args[0], pooled, pooled, *args[3:]), kwargs
-
-
-@dataclass
-class _TimmAttention:
-    host: Any
-    pool: Pool
-
-    def __call__(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        host, (batch, count, _width) = self.host, x.shape
-        pooled, inner = self.pool(x), host.qkv.out_features // 3
-        weight, bias = host.qkv.weight, host.qkv.bias
-        q = functional.linear(x, weight[:inner], None if bias is None else bias[:inner])
-        kv = functional.linear(pooled, weight[inner:], None if bias is None else bias[inner:])
-        q = q.view(batch, count, host.num_heads, -1).transpose(1, 2)
-        k, v = kv.view(batch, pooled.shape[1], 2, host.num_heads, -1).permute(2, 0, 3, 1, 4)
-        rate = host.attn_drop.p if host.training else 0.0
-        out = functional.scaled_dot_product_attention(host.q_norm(q), host.k_norm(k), v, dropout_p=rate)
-        out = out.transpose(1, 2).flatten(2)
-        out = host.norm(out) if hasattr(host, "norm") else out
-        if getattr(host, "gate", None) is not None:
-            out = out * host.gate(x).sigmoid()
-        return host.proj_drop(host.proj(out))
+def _refuse_what_counts_patches(model: nn.Module, name: str) -> None:
+    why = ""
+    for part in model.modules():
+        told = {*vars(part), *part._parameters, *part._buffers, *part._modules}
+        found = {key for key in told if getattr(part, key, None) is not None}
+        if any(key.startswith(("relative_position", "rel_pos", "shared_rel_pos")) for key in found):
+            why = "its attention adds a bias for each pair of patches"
+        elif getattr(part, "window_size", 0) not in (0, None, (0, 0)):
+            why = "its blocks attend in windows of patches"
+        elif hasattr(part, "random_masking") or not _passes(getattr(part, "patch_drop", None)):
+            why = "it drops patches"
+        elif getattr(part, "rope_mixed", False):
+            why = "its rotary positions differ between blocks and heads"
+    if why:
+        raise TypeError(
+            f"{name} cannot be patched: {why}, which has no meaning after patches are pooled. Use a ViT with learned "
+            f"or rotary positions, such as DINOv2, DINOv3, DeiT, CLIP or SigLIP"
+        )
 
 
-@dataclass
-class _HuggingFaceAttention:
-    host: Any
-    pool: Pool
-
-    def __call__(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor | None]:
-        host, pooled = self.host, self.pool(hidden_states)
-        q = _heads(host.q_proj(hidden_states), host.head_dim)
-        k, v = _heads(host.k_proj(pooled), host.head_dim), _heads(host.v_proj(pooled), host.head_dim)
-        rate = host.attention_dropout if host.training else 0.0
-        if host.config._attn_implementation == "eager":  # the one that can show its weights
-            shares = torch.softmax(q @ k.transpose(-1, -2) * host.scaling, -1)
-            out = functional.dropout(shares, rate) @ v
-        else:
-            shares, out = None, functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, scale=host.scaling)
-        return host.o_proj(out.transpose(1, 2).flatten(2)), shares
+def _passes(module: nn.Module | None) -> bool:
+    return module is None or isinstance(module, nn.Identity)
 
 
-def _heads(x: Tensor, width: int) -> Tensor:
-    """(B, n, heads d) -> (B, heads, n, d)."""
-    return x.view(*x.shape[:2], -1, width).transpose(1, 2)
+def implementation(attention: Any) -> str:
+    """The attention implementation that a Hugging Face module is set to; '' elsewhere."""
+    return str(getattr(getattr(attention, "config", None), "_attn_implementation", "") or "")

@@ -1,66 +1,83 @@
-"""`focusvit.patch`: superpixel pooling in a ViT of Hugging Face, timm or torchvision, undone by `focusvit.unpatch`.
+"""`focusvit.patch`: superpixels inside a vision transformer of Hugging Face, timm or torchvision; `focusvit.unpatch`
+undoes it.
 
-Nothing of the model is replaced: hooks pool the patches into tokens before block `grid_depth`. Weights, their names,
-the library's trainer and its saving stay as they are. Position embeddings are pooled with the patches that carry them.
+Nothing of the model is replaced: hooks pool patches into tokens before a block, tell the attention how large each token
+is, and give every patch its token back behind the last block. So weights, their names, the library's trainer, its
+saving and every head stay as they are, and outputs have the host's own shapes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from focusvit.model.regions import overlap_matrix
-from focusvit.segment.torch_slic import slic, to_unit_range
+from focusvit.segment.torch_slic import to_unit_range
+from focusvit.segment.ward import slic_levels
 
-from .hosts import Parts, find_parts, first_norm, pool_keys, restore_keys
-from .latents import latent_weights
+from .attention import Told, keys_of, restore, use_latents
+from .hosts import Host, arguments, find_host, first_norm, implementation, mask_of, pixel_statistics
+from .pooling import Level, from_features, from_maps, grid_cells
 
-Segmenter = Callable[[Tensor, int], Tensor]
+Segmenter = Callable[[Tensor, tuple[int, ...]], Sequence[Tensor]]
+"""(pixels, budgets) -> one map (B, Hm, Wm) for each of the falling budgets, ids 0..budget-1"""
+Budget = int | float
 _ATTRIBUTE = "_focusvit_patch"
-_CALL = "_focusvit_call"
+_CALL, _TOKENS = "_focusvit_call", "_focusvit_tokens"
 
 
 def patch(
-    model: nn.Module, tokens: int = 64, grid_depth: int = 2, *, latents: int | None = None,
-    segmenter: Segmenter | None = None,
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5), std: tuple[float, ...] = (0.5, 0.5, 0.5),
+    model: nn.Module, tokens: Budget | Mapping[int, Budget] = 0.5, depth: int | None = None, *,
+    merge: Literal["colour", "keys"] = "colour", latents: int | None = None, feature_maps: bool = False,
+    segmenter: Segmenter | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> nn.Module:  # fmt: skip
-    """Pool the patches of `model` into `tokens` superpixels before block `grid_depth`, in place; returns `model`.
+    """Pool the patches of `model` into superpixels before block `depth`, in place; returns `model`.
 
-    Superpixel maps come from the keyword `maps` of a call, integer (B, Hm, Wm) with ids 0..tokens-1 and sides that are
-    multiples of the patch grid (`model(pixels, maps=maps)`), else from `segmenter(pixels, tokens)`, by default
-    `focusvit.segment.torch_slic.slic` on the pixels, whose normalisation `mean` and `std` undo. A head that averages
-    tokens gives every superpixel the same weight.
+    Args:
+        tokens: how many superpixels: a number, or a share of the patches (0.5 = half of them). Several levels of one
+            hierarchy are {depth: tokens}, such as {2: 196, 5: 100, 8: 64}: each is a union of the one before.
+        depth: the block before which patches are pooled; None = after two thirds of the blocks.
+        merge: "colour" follows the image: maps come from the keyword `maps` of a call, `model(pixels, maps=maps)`,
+            integers (B, Hm, Wm) whose sides are multiples of the patch grid (a sequence of them for several levels),
+            else from `segmenter(pixels, budgets)`, by default SLIC on the pixels' own device. "keys" needs no map:
+            neighbours merge by the likeness of the model's own keys (token merging, held to regions that touch).
+        latents: the blocks after pooling attend lightly (LLA): every token asks, keys and values come from the class
+            token and so many cells of a uniform grid, each the mean of the tokens painted on its pixels.
+        feature_maps: every block after pooling returns features of all patches, for backbones and heads that read
+            intermediate layers; else only the last one does.
+        mean, std: of the pixels' normalisation, which the default segmenter undoes; taken from the model's own record
+            (timm's pretrained_cfg, Hugging Face's preprocessor_config.json) unless given.
 
-    With `latents`, the blocks after pooling attend lightly (LLA's kv_pool): every token asks, and keys and values come
-    from the class token and `latents` cells of a uniform grid, each the mean of the tokens painted on its pixels.
+    Keys of a token carry the log of its area, so a mean of n equal patches draws the attention of n patches. Exact: one
+    region a patch gives the model's own output, and without positions so does any pooling of equal patches. Rotary
+    positions stand at a region's centre.
 
     A copy of a patched model is patched on its own. The hooks keep state during a call, so one model serves one call at
     a time: DistributedDataParallel, not DataParallel.
 
     Raises:
-        TypeError: a class that cannot be patched.
-        ValueError: a model that is patched already, a `grid_depth` that leaves no block after pooling, or no room for
-            that many latents.
+        TypeError: a model that cannot be patched (windows, relative positions, dropped patches), or not with latents.
+        ValueError: a model that is patched already, levels that grow, or a depth without a block.
     """
     if hasattr(model, _ATTRIBUTE):
         raise ValueError(f"this {type(model).__name__} is patched already; call focusvit.unpatch(model) first")
-    parts = find_parts(model)
-    if not 0 <= grid_depth < len(parts.blocks) or tokens < 1:
-        raise ValueError(
-            f"grid_depth is {grid_depth} and tokens {tokens}; this model has {len(parts.blocks)} blocks: use "
-            f"grid_depth 0..{len(parts.blocks) - 1} and at least 1 token"
-        )
-    if latents is not None and not 1 <= latents <= parts.num_patches:
-        raise ValueError(f"latents is {latents}; this model has {parts.num_patches} patches: use 1..that, or None")
-    state = Patch(tokens, latents, parts.patch_px, segmenter or DefaultSegmenter(tuple(mean), tuple(std)))
+    host = find_host(model)
+    levels = _levels(tokens, depth, len(host.blocks))
+    if latents is not None and latents < 1:
+        raise ValueError(f"latents is {latents}: use at least 1, or None")
+    if merge not in ("colour", "keys"):
+        raise ValueError(f"merge is '{merge}': use 'colour' or 'keys'")
+    known = (tuple(mean), tuple(std)) if mean is not None and std is not None else pixel_statistics(model)
+    state = Patch(
+        levels, latents, merge == "keys", feature_maps, _pair(host.patches.stride), segmenter or DefaultSegmenter(known)
+    )
     try:
-        state.attach(model, parts, grid_depth)
-    except TypeError:  # latents in an attention that is not known: all or nothing
-        state.detach(model)
+        state.attach(model, host)
+    except TypeError:  # an attention that is not known: all or nothing
+        state.detach(host)
         raise
     setattr(model, _ATTRIBUTE, state)
     return model
@@ -70,39 +87,48 @@ def unpatch(model: nn.Module) -> nn.Module:
     """Undo `patch`; a model that is not patched stays as it is. Returns `model`."""
     state = getattr(model, _ATTRIBUTE, None)
     if state is not None:
-        state.detach(model)
+        state.detach(find_host(model))
         delattr(model, _ATTRIBUTE)
     return model
 
 
 @dataclass(frozen=True)
 class DefaultSegmenter:
-    """`slic` on the pixels that the model gets, their normalisation undone. A class, so that patched models pickle."""
+    """SLIC on the pixels that the model gets, their normalisation undone. A class, so that patched models pickle."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 
-    def __call__(self, pixels: Tensor, tokens: int) -> Tensor:
-        return slic(to_unit_range(pixels, self.mean, self.std), tokens)
+    def __call__(self, pixels: Tensor, budgets: tuple[int, ...]) -> list[Tensor]:
+        if self.statistics is None:
+            raise ValueError(
+                "superpixels are made from the pixels, and nothing states how these are normalised: give `mean` and "
+                "`std` to focusvit.patch, or maps to the call"
+            )
+        return slic_levels(to_unit_range(pixels, *self.statistics), budgets)
 
 
 @dataclass
 class Call:
-    """What one forward knows: `weights` (B, K, N) make tokens of patches, `pool` (B, M, K) latents of tokens."""
+    """What one forward knows."""
 
-    weights: Tensor
-    pool: Tensor | None = None
+    grid: tuple[int, int]
+    budgets: tuple[int, ...]
+    levels: list[Level]
+    tokens: Tensor | None = None
+    """the tokens behind the latest block, where that returned features of patches"""
 
 
 @dataclass
 class Patch:
     """The hooks of one model and the state that they share."""
 
-    tokens: int
+    levels: tuple[tuple[int, Budget], ...]
     latents: int | None
+    by_keys: bool
+    feature_maps: bool
     patch_px: tuple[int, int]
     segmenter: Segmenter
-    maps: Tensor | None = None
+    maps: Any = None
     """maps of the coming call, when the caller gave them"""
     call: Call | None = None
     handles: list[RemovableHandle] = field(default_factory=list)
@@ -110,84 +136,164 @@ class Patch:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"maps": None, "call": None}  # a copy or a file carries no batch
 
-    def attach(self, model: nn.Module, parts: Parts, grid_depth: int) -> None:
-        later = list(parts.blocks)[grid_depth:]
+    def attach(self, model: nn.Module, host: Host) -> None:
         self.handles = [
             model.register_forward_pre_hook(self.take_maps, with_kwargs=True),
-            parts.embedding.register_forward_pre_hook(self.segment, with_kwargs=True),
-            later[0].register_forward_pre_hook(self.pool_patches, with_kwargs=True),
+            host.patches.register_forward_pre_hook(self.segment),
         ]
-        if self.latents is not None:
-            for block in later:
-                self.handles.append(first_norm(block).register_forward_pre_hook(self.recall))
-                self.handles += pool_keys(block, self.pool_latents)
+        first, last = self.levels[0][0], len(host.blocks) - 1
+        for number in range(first, len(host.blocks)):
+            block, attention = host.blocks[number], host.attentions[number]
+            stage = Stage(self, number, self.level_at(number), attention)
+            told = Told(
+                stage.now, arguments(attention), mask_of(attention), implementation(attention), self.latents is not None
+            )
+            self.handles += [
+                block.register_forward_pre_hook(stage.enter, with_kwargs=True),
+                first_norm(block).register_forward_pre_hook(self.recall),
+                attention.register_forward_pre_hook(told, with_kwargs=True),
+            ]
+            if self.feature_maps or number == last:
+                self.handles.append(block.register_forward_hook(stage.leave))
+            if self.latents is not None:
+                use_latents(attention, stage.now)
 
-    def detach(self, model: nn.Module) -> None:
+    def detach(self, host: Host) -> None:
         for handle in self.handles:
             handle.remove()
-        for block in find_parts(model).blocks:
-            restore_keys(block)
+        for attention in host.attentions:
+            restore(attention)
 
-    # Hooks, in the order of a forward.
+    def level_at(self, number: int) -> int:
+        """Which level the tokens of block `number` belong to."""
+        return sum(depth <= number for depth, _ in self.levels) - 1
 
     def take_maps(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         rest = dict(kwargs)
         self.maps = rest.pop("maps", None)
         return args, rest
 
-    def segment(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pixels = args[0] if args else kwargs["pixel_values"]
-        rows, columns = (side // px for side, px in zip(pixels.shape[-2:], self.patch_px))
+    def segment(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        pixels = args[0]
+        rows, columns = grid = pixels.shape[-2] // self.patch_px[0], pixels.shape[-1] // self.patch_px[1]
+        budgets = tuple(n if isinstance(n, int) else max(1, round(n * rows * columns)) for _, n in self.levels)
         maps, self.maps = self.maps, None
+        self.call = Call(grid, budgets, [])
+        if self.by_keys:
+            return
         if maps is None:
-            maps = self.segmenter(pixels, self.tokens)
-        good = maps.ndim == 3 and maps.shape[0] == pixels.shape[0] and not maps.is_floating_point()
-        if not good or maps.shape[1] % rows or maps.shape[2] % columns:
-            raise ValueError(
-                f"maps are {maps.dtype} {tuple(maps.shape)}; {pixels.shape[0]} images need integers (B, Hm, Wm), Hm a "
-                f"multiple of {rows} and Wm of {columns} (the patch grid)"
-            )
-        overlap = overlap_matrix(maps, (rows, columns), self.tokens)
-        weights = overlap / overlap.sum(2, keepdim=True).clamp(min=1e-6)
-        self.call = Call(weights, latent_weights(overlap, (rows, columns), self.latents) if self.latents else None)
+            maps = self.segmenter(pixels[..., : rows * self.patch_px[0], : columns * self.patch_px[1]], budgets)
+        maps = [maps] if isinstance(maps, Tensor) else list(maps)
+        _check_maps(maps, budgets, len(pixels))
+        self.call.levels = [self.with_latents(level, grid) for level in from_maps(maps, budgets, grid)]
+
+    def with_latents(self, level: Level, grid: tuple[int, int]) -> Level:
+        if self.latents is None:
+            return level
+        if self.latents > grid[0] * grid[1]:
+            raise ValueError(f"latents is {self.latents}, and this image has {grid[0] * grid[1]} patches: use fewer")
+        return Level(level.weights, level.overlap, *grid_cells(level.overlap, grid, self.latents))
 
     def recall(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A block that is computed again in the backward pass gets the call of its own forward, not the latest: the
         checkpoint hands it the very tensor that it had then. Some libraries checkpoint a block without its hooks, so
         this stands on its first norm too.
         """
-        x = args[0]
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not args or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
-        known = getattr(x, _CALL, None)
+        known = getattr(args[0], _CALL, None)
         if known is None:
-            setattr(x, _CALL, self.call)
+            setattr(args[0], _CALL, self.call)
         else:
             self.call = known
 
-    def pool_patches(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self.recall(module, args)
-        assert self.call is not None
-        x, weights = args[0], self.call.weights
-        first = x.shape[1] - weights.shape[2]
-        if first < 0:
-            raise ValueError(
-                f"the block got {x.shape[1]} tokens and the grid has {weights.shape[2]} patches: a model that drops "
-                f"patches cannot be patched"
-            )
-        beside = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, Tensor)]
-        if any(x.shape[1] in value.shape or weights.shape[2] in value.shape for value in beside):
-            raise ValueError(
-                f"{type(module).__name__} got a tensor beside its tokens (an attention mask, rotary positions): it "
-                f"counts patches, and a patched model pools them. Call the model without it, or unpatch the model"
-            )
-        return (torch.cat([x[:, :first], weights.to(x.dtype) @ x[:, first:]], 1), *args[1:]), kwargs
 
-    def pool_latents(self, x: Tensor) -> Tensor:
-        """(B, n, D) -> (B, n - K + M, D): what keys and values are made of."""
-        assert self.call is not None and self.call.pool is not None
-        pool = self.call.pool.to(x.dtype)
-        first = x.shape[1] - pool.shape[2]
-        return torch.cat([x[:, :first], pool @ x[:, first:]], 1)
+@dataclass
+class Stage:
+    """The hooks of one block."""
+
+    patch: Patch
+    number: int
+    level: int
+    attention: nn.Module
+
+    def now(self) -> tuple[Level, tuple[int, int]]:
+        assert self.patch.call is not None
+        return self.patch.call.levels[self.level], self.patch.call.grid
+
+    def enter(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Pool where a level begins; go on with the tokens where the block before gave patches back."""
+        rest = dict(kwargs)
+        x = args[0] if args else rest.pop("hidden_states")
+        self.patch.recall(block, (x,))
+        call = self.patch.call
+        assert call is not None
+        depths = [depth for depth, _ in self.patch.levels]
+        if self.number != depths[0] and self.patch.feature_maps:
+            x = call.tokens if torch.compiler.is_compiling() else getattr(x, _TOKENS, call.tokens)
+        if self.number in depths:
+            before = call.levels[self.level - 1] if self.level else None
+            count = before.overlap.shape[1] if before else call.grid[0] * call.grid[1]
+            if x.shape[1] < count:
+                raise ValueError(
+                    f"block {self.number} got {x.shape[1]} tokens and expected at least {count}: a model that drops "
+                    f"patches cannot be patched"
+                )
+            if self.patch.by_keys and len(call.levels) == self.level:
+                keys = keys_of(first_norm(block), self.attention, x)[:, x.shape[1] - count :]
+                found = from_features(keys, before, call.grid, call.budgets[self.level])
+                call.levels.append(self.patch.with_latents(found, call.grid))
+            x = call.levels[self.level].pool(x)
+            self.patch.recall(block, (x,))
+        return (x, *args[1:]), rest
+
+    def leave(self, block: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+        """Features of patches for whoever reads this block's output; the next block goes on with the tokens."""
+        tokens = out[0] if isinstance(out, tuple) else out
+        level, _ = self.now()
+        whole = level.unpool(tokens)
+        assert self.patch.call is not None
+        self.patch.call.tokens = tokens
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            setattr(whole, _TOKENS, tokens)
+        return (whole, *out[1:]) if isinstance(out, tuple) else whole
+
+
+def _levels(tokens: Budget | Mapping[int, Budget], depth: int | None, blocks: int) -> tuple[tuple[int, Budget], ...]:
+    if isinstance(tokens, Mapping):
+        if depth is not None:
+            raise ValueError("tokens already says the depth of each level: leave `depth` out")
+        found = tuple(sorted(tokens.items()))
+    else:
+        found = ((2 * blocks // 3 if depth is None else depth, tokens),)
+    if not found or not all(0 <= at < blocks for at, _ in found):
+        raise ValueError(
+            f"depth is {', '.join(str(at) for at, _ in found)}; this model has {blocks} blocks: use 0..{blocks - 1}"
+        )
+    counts = [count for _, count in found]
+    if not all(0 < count < 1 if isinstance(count, float) else count >= 1 for count in counts):
+        raise ValueError(f"tokens is {counts}: use numbers from 1, or shares of the patches between 0 and 1")
+    if len({type(count) for count in counts}) > 1 or any(b >= a for a, b in pairwise(counts)):
+        raise ValueError(
+            f"tokens of the levels are {counts}: they must fall from level to level, all numbers or all shares"
+        )
+    return found
+
+
+def _check_maps(maps: list[Tensor], budgets: tuple[int, ...], batch: int) -> None:
+    if len(maps) != len(budgets) or any(len(labels) != batch for labels in maps):
+        raise ValueError(
+            f"{len(maps)} maps for {[len(labels) for labels in maps]} images; {batch} images at {len(budgets)} levels "
+            f"need one map (B, Hm, Wm) for each level"
+        )
+    for labels, tokens in zip(maps, budgets):
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
+            most = int(labels.max())  # on a GPU this would make the host wait
+            if most >= tokens:
+                raise ValueError(
+                    f"a map holds region {most}, and the model is patched for {tokens} tokens (ids from 0)"
+                )
+
+
+def _pair(side: Any) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else (side[0], side[1])

@@ -43,14 +43,25 @@ def slic(images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: 
         raise ValueError(f"images are {tuple(images.shape)}; slic takes (B, 3, H, W), H and W multiples of {reduce}")
     if not 1 <= tokens <= height * width or iterations < 1:
         raise ValueError(f"tokens is {tokens}, iterations {iterations}: use 1..{height * width} and 1 or more")
-    unit = images.float() if images.is_floating_point() else images.float() / 255
-    small = functional.avg_pool2d(unit, reduce)
+    small = _reduced(images, reduce)
     features = _features(_smooth(small), compactness / (height * width / tokens) ** 0.5)
     layout = _layout_on(images.device, tokens, height, width)
     at_once = _AT_ONCE.get(images.device.type, _AT_ONCE_ELSEWHERE)
     with full_precision(images):  # squares of distances in Lab reach 10,000
         parts = [_assign(part, layout, iterations) for part in features.split(at_once)]
     return torch.cat(parts).view(-1, height, width)
+
+
+def lab_of(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """CIE Lab (B, 3, h, w) of images as `slic` takes them, averaged to the size of their map."""
+    small = _reduced(images, images.shape[-1] // size[1])
+    with full_precision(images):
+        return _lab(small)
+
+
+def _reduced(images: Tensor, reduce: int) -> Tensor:
+    unit = images.float() if images.is_floating_point() else images.float() / 255
+    return functional.avg_pool2d(unit, reduce)
 
 
 def _smooth(small: Tensor) -> Tensor:
