@@ -154,7 +154,7 @@ class Patch:
                 attention.register_forward_pre_hook(told, with_kwargs=True),
             ]
             if self.feature_maps or number == last:
-                self.handles.append(block.register_forward_hook(stage.leave))
+                self.handles.append(block.register_forward_hook(stage.leave, prepend=True))
             if self.latents is not None:
                 use_latents(attention, stage.now)
 

@@ -29,7 +29,14 @@ def test_the_trainer_of_the_library_trains_a_patched_vit(samples, latents, with_
         hidden_size=64, num_hidden_layers=4, num_attention_heads=2, intermediate_size=256, image_size=224, num_labels=4
     )
     transformers.set_seed(0)
-    model = focusvit.patch(transformers.ViTForImageClassification(config), tokens=49, grid_depth=1, latents=latents)
+    model = focusvit.patch(
+        transformers.ViTForImageClassification(config),
+        tokens=49,
+        depth=1,
+        latents=latents,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
     losses, _ = train_with_trainer(model, samples, with_maps=with_maps, batch_size=16, steps=40, lr=1e-3)
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
     assert len(losses) == 40

@@ -60,7 +60,7 @@ def test_the_python_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict = {}
     exec(code, names)
-    assert names["logits"].shape == (1, 40) and names["features"].shape == (1, 65, 768)
+    assert names["logits"].shape == (1, 40) and names["features"].shape == (1, 197, 768)
 
 
 def test_documents_stay_short():

@@ -67,7 +67,16 @@ def variants(config: BenchDropInConfig, labels: int) -> dict[str, tuple[nn.Modul
     """Models of the same weights by name, and whether a call gets maps."""
 
     def make(latents: int | None = None, segmenter: Segmenter | None = None) -> nn.Module:
-        return patch(_vit(config, labels), config.tokens, config.grid_depth, latents=latents, segmenter=segmenter)
+        half = (0.5, 0.5, 0.5)
+        return patch(
+            _vit(config, labels),
+            config.tokens,
+            config.grid_depth,
+            latents=latents,
+            segmenter=segmenter,
+            mean=half,
+            std=half,
+        )
 
     return {
         PLAIN: (_vit(config, labels), False),
@@ -78,10 +87,10 @@ def variants(config: BenchDropInConfig, labels: int) -> dict[str, tuple[nn.Modul
     }
 
 
-def _fast_slic(pixels: Tensor, tokens: int) -> Tensor:
+def _fast_slic(pixels: Tensor, budgets: tuple[int, ...]) -> list[Tensor]:
     """The segmenter of the shards, an image at a time on the host."""
     images = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return torch.from_numpy(np.stack([superpixels(image, tokens) for image in images]))
+    return [torch.from_numpy(np.stack([superpixels(image, tokens) for image in images])) for tokens in budgets]
 
 
 def _vit(config: BenchDropInConfig, labels: int) -> nn.Module:

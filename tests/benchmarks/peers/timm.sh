@@ -1,5 +1,5 @@
 #!/bin/bash
-# timm beside the packages that are here, for its row of `python -m tests.benchmarks model`. About 20 MB.
+# timm and torchvision next to the packages that are here, without what needs CUDA. About 20 MB.
 #
 #   tests/benchmarks/peers/timm.sh FOLDER
 #   PYTHONPATH=FOLDER python -m tests.benchmarks model
