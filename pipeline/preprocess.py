@@ -13,19 +13,21 @@ from tqdm import tqdm
 from pipeline.image.image import ImageConfig
 from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
+from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split
+from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split, known_classes
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.sources.ilsvrc import diagnosis
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .commandline import parse
 from .dry_run import estimate
-from .errors import DataError
+from .errors import DataError, UsageError
 from .io import storage
-from .sources import Source, detect, resolve_source
+from .sources import Source, resolve_source
+from .sources.detect import Reading, look
+from .sources.splits import meaning, wanted_split
 
 Say = Callable[[str], None]
 
@@ -40,6 +42,9 @@ class PreprocessConfig:
     """The data set to make or to add a split to; a path or a URI."""
     split: str = "train"
     """The split to read and to write."""
+    val_share: float | None = None
+    """Make --split train and --split val from one source without a val split of its own: this share of each class is
+    val, for example 0.2. Give both commands the same share."""
     max_samples: int | None = None
     """Take at most this many samples, the same number of each class as far as possible."""
     samples_per_shard: int | None = None
@@ -70,6 +75,11 @@ class PreprocessConfig:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
         if not self.split or not self.split.replace("_", "").isalnum() or not self.split.isascii():
             raise ValueError(f"--split is '{self.split}'; use letters, digits and _ (it begins the names of shards)")
+        if self.val_share is not None and not (0 < self.val_share < 1 and meaning(self.split) in ("train", "val")):
+            raise ValueError(
+                f"--val-share is {self.val_share:g} with --split {self.split}; it is a share between 0 and 1 for "
+                f"--split train and --split val"
+            )
         if self.local and self.ray_address:
             raise ValueError("--local and --ray-address exclude each other: the first means no Ray at all")
         if self.workers == 0 and not self.local:
@@ -108,23 +118,26 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     their list). Whatever stops it, a later run with the same config keeps the finished shards.
     """
     out = storage.resolve(config.out)
-    source = detect(config.source, config.split)
+    reading = _read(config, out)
+    source = reading.source
     plan = make_plan(
         source,
         config.split,
         samples_per_shard=config.samples_per_shard,
         max_samples=config.max_samples,
         checksums=read_checksums(storage.resolve(config.checksums)) if config.checksums else None,
+        val_share=config.val_share,
+        known_classes=known_classes(out, config.split),
     )
     origin = {"kind": source.kind, "uri": resolve_source(config.source)}
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:
-        _say_plan(say, config, source, plan, out, finished=0)
+        _say_plan(say, config, reading, plan, out, finished=0)
         return estimate(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
     specs = list(_specs(config, source, plan, out, description))
     finished = _finished(specs, out)
-    _say_plan(say, config, source, plan, out, len(finished))
+    _say_plan(say, config, reading, plan, out, len(finished))
     if not plan_is_stored:
         save_plan(plan_uri(out, plan.split), plan, description)
     clear_leftovers(out, plan.split)
@@ -149,6 +162,19 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         identity=info.identity,
         root_hash=info.root_hash,
     )
+
+
+def _read(config: PreprocessConfig, out: str) -> Reading:
+    """The source; with a share, its training split or the whole."""
+    if config.val_share is None:
+        return look(config.source, config.split, out)
+    reading = look(config.source, config.split if meaning(config.split) == "train" else "train", out)
+    if own := wanted_split(reading.splits, "val"):
+        raise UsageError(
+            f"the source {config.source} has the validation split '{own}' of its own, so --val-share would hold out a "
+            f"second one. Leave --val-share out, or point --source at the folder of the split to be shared."
+        )
+    return reading
 
 
 def _num_workers(config: PreprocessConfig) -> int:
@@ -181,14 +207,10 @@ def _finished(specs: list[ShardSpec], out: str) -> dict[int, list[dict[str, Any]
     return {spec.shard: sidecar["skipped"] for spec, sidecar in zip(known, sidecars) if sidecar}
 
 
-def _say_plan(say: Say, config: PreprocessConfig, source: Source, plan: Plan, out: str, finished: int) -> None:
+def _say_plan(say: Say, config: PreprocessConfig, reading: Reading, plan: Plan, out: str, finished: int) -> None:
     num_shards = plan.num_shards
-    counts = plan.class_counts()
-    of_each = f" ({min(counts.values())} to {max(counts.values())} of each)" if any(counts.values()) else ""
-    say(f"source   {source.kind} at {source.root}: {plan.num_samples} images of {len(plan.classes)} classes{of_each}")
-    note = diagnosis(plan.split, counts) if config.max_samples is None else None
-    for text in filter(None, (note, *source.notes())):
-        say(f"note     {text}")
+    for line in source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None):
+        say(line)
     say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(
         f"images   short side at most {config.image.target_px} px (JPEG quality {config.image.quality} when reduced); "

@@ -3,16 +3,22 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import DataError
+
+from .passed import PassedOver
 
 
 class NotAFileError(DataError, FileNotFoundError):
     """Something of this name is there, and it is no regular file: a pipe, a socket, a device, a loop of links."""
 
 
+# What systems put beside or between images: recovered files, macOS's second halves, thumbnails, caches.
+SYSTEM_FOLDERS = frozenset(
+    {"lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "__pycache__"}
+)
 _KINDS = {
     stat.S_IFIFO: "a pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -65,12 +71,15 @@ def size_local(path: str) -> int:
         raise
 
 
-def find_local(folder: str) -> Iterator[str]:
+def find_local(folder: str, leave_out: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
     """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'.
 
     Whatever is no folder counts, also a pipe: reading says what is wrong with it. Each folder is listed once: under
-    its own name, else under that of the first link to it, so loops of links end.
+    its own name, else under that of the first link to it, so loops of links end. `leave_out` are folders, relative
+    too, that are not entered. These, second links and folders of the system are counted in `passed`. Raises DataError
+    for a folder that may not be read.
     """
+    passed = passed or PassedOver()
     waiting, links, seen = [""], list[str](), set[tuple[int, int]]()
     while waiting or links:
         if not waiting:  # the first of the links by name: which of two links to a folder counts is no accident
@@ -80,15 +89,29 @@ def find_local(folder: str) -> Iterator[str]:
         with _listing(place) as entries:
             status = os.stat(place)  # noqa: PTH116
             if (status.st_dev, status.st_ino) in seen:
+                passed.add("links to folders that are listed already", prefix)
                 continue
             seen.add((status.st_dev, status.st_ino))
             for entry in entries:
+                path = f"{prefix}{entry.name}"
                 if entry.name.startswith("."):
                     continue
-                if _is_folder(entry):
-                    (links if entry.is_symlink() else waiting).append(f"{prefix}{entry.name}/")
+                if not _is_folder(entry):
+                    yield path
+                elif entry.name in SYSTEM_FOLDERS:
+                    passed.add("folders of the system", path)
+                elif path in leave_out:
+                    passed.add("folders that focusvit wrote", path)
                 else:
-                    yield f"{prefix}{entry.name}"
+                    (links if entry.is_symlink() else waiting).append(f"{path}/")
+
+
+def kinds_local(folder: str) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder) of what lies directly inside; a link counts as what it leads to."""
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return []
+    with _listing(folder) as entries:
+        return [(entry.name, _is_folder(entry)) for entry in entries]
 
 
 def _listing(folder: str) -> Any:

@@ -7,11 +7,12 @@ between two headers come faster than the next answer would.
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from . import storage
+from .passed import PassedOver
 from .regular import open_regular
 
 Item = TypeVar("Item")
@@ -84,18 +85,18 @@ class ObjectFile(io.RawIOBase):
         return data
 
 
-def find_in_parallel(uri: str) -> Iterator[str]:
-    """As `storage.find_files`; folders of a store are listed side by side, and one at a time is held for each
-    thread.
-    """
+def find_in_parallel(uri: str, leave_out: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
+    """As `storage.find_files`; folders of a store are listed side by side, one at a time is held for each thread."""
     if storage.is_local(uri):
-        yield from storage.find_files(uri)
+        yield from storage.find_files(uri, leave_out, passed)
         return
-    names = [name for name in storage.list_names(uri) if not name.startswith(".")]
+    names = [name for name in storage.list_names(uri) if not name.startswith(".") and name not in leave_out]
     listings = in_parallel(lambda name: list(storage.find_files(storage.join(uri, name))), names)
+    away = tuple(f"{folder}/" for folder in leave_out)
     for name, found in zip(names, listings):
-        for path in found:
-            yield f"{name}/{path}" if path else name  # looking below a file gives the file itself
+        for path in (f"{name}/{path}" if path else name for path in found):  # below a file is the file itself
+            if not path.startswith(away):
+                yield path
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:

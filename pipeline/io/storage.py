@@ -12,7 +12,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -21,7 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 from pipeline.errors import DataError, UsageError
 
 from .json_text import json_text
-from .regular import find_local, is_regular_local, open_regular, size_local
+from .passed import PassedOver
+from .regular import SYSTEM_FOLDERS, find_local, is_regular_local, kinds_local, open_regular, size_local
 
 Result = TypeVar("Result")
 
@@ -156,18 +157,36 @@ def list_sizes(uri: str) -> dict[str, int]:
     return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
 
 
-def find_files(uri: str) -> Iterator[str]:
-    """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.'.
-
-    On a disk as `find_local`.
+def list_inside(uri: str) -> tuple[list[str], list[str]]:
+    """Sorted names of (folders, files) directly inside, without hidden ones and folders of the system; a link counts as
+    what it leads to. One listing, also of a store. Empty when the folder does not exist; DataError as `find_local`.
     """
     if is_local(uri):
-        yield from find_local(uri)
+        kinds = kinds_local(uri)
+    else:
+        store, path = _open_store(uri)
+        try:
+            found = _retry(lambda: store.ls(path, detail=True), uri)
+        except FileNotFoundError:
+            return [], []
+        kinds = [(name_of(entry["name"]), entry["type"] == "directory") for entry in found]
+    shown = sorted((name, is_folder) for name, is_folder in kinds if name and not name.startswith("."))
+    folders = [name for name, is_folder in shown if is_folder and name not in SYSTEM_FOLDERS]
+    return folders, [name for name, is_folder in shown if not is_folder]
+
+
+def find_files(uri: str, leave_out: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
+    """Paths of all files below a folder, relative to it, in no promised order, without names that begin with '.' and
+    without the folders `leave_out`. On a disk as `find_local`.
+    """
+    if is_local(uri):
+        yield from find_local(uri, leave_out, passed)
         return
     store, path = _open_store(uri)
+    away = tuple(f"{folder}/" for folder in leave_out)
     for entry in _retry(lambda: store.find(path), uri):
         relative = entry[len(path) :].lstrip("/")
-        if not any(part.startswith(".") for part in relative.split("/")):
+        if not any(part.startswith(".") for part in relative.split("/")) and not relative.startswith(away):
             yield relative
 
 

@@ -36,7 +36,10 @@ class _Text:
         self.data, self.ends = bytearray(), array("i", [0])
 
     def add(self, text: str) -> None:
-        self.data += text.encode()
+        self.add_bytes(text.encode())
+
+    def add_bytes(self, data: bytes) -> None:
+        self.data += data
         self.ends.append(len(self.data))
 
     def packed(self) -> pa.Array:
@@ -59,15 +62,17 @@ class Columns:
     def add(self, image: SourceImage) -> None:
         try:
             hashed = hash_id(f"{self.split}/{image.source}")
+            label_file = image.label_file.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"the source holds a file whose name is not valid UTF-8: {image.source!r}. Rename it."
+                f"the source holds a file whose name is not valid UTF-8: "
+                f"{(image.source + ' ' + image.label_file).strip()!r}. Rename it."
             ) from None
         text = self._text
         text["source"].add(image.source)
         text["file"].add(image.file)
         text["key"].add(_key(image.source, hashed[: _KEY_HEX // 2].hex()))
-        text["label_file"].add(image.label_file)
+        text["label_file"].add_bytes(label_file)
         text["sha256"].add(self.checksums.get(image.source, ""))
         self._offset.append(image.offset)
         self._length.append(image.length)
@@ -80,26 +85,22 @@ class Columns:
         self.num_unchecked += bool(self.checksums) and image.source not in self.checksums
         self.num_rows += 1
 
-    def classes(self, stated: tuple[str, ...] | None, place: str) -> tuple[str, ...]:
-        """The class list. Raises UsageError when the rows and the `stated` list do not fit each other."""
-        seen = sorted(name for name in self.class_number if name is not None)
+    def classes(self, stated: tuple[str, ...] | None, place: str, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The class list: `known` (of the data set's other splits) where it holds all that is here, so that a split may
+        lack a class; else the `stated` one, else the sorted names. Raises UsageError when rows and list do not fit.
+        """
         if not self.num_rows:
             raise UsageError(f"the source {place} holds no image.")
-        if stated is None:
-            return tuple(seen)
-        unknown = sorted(set(seen) - set(stated))
-        if unknown:
+        seen = {name for name in self.class_number if name is not None}
+        if unknown := sorted(seen - set(stated or seen)):
             raise UsageError(
-                f"the source {place} holds {len(unknown)} classes that its class list of {len(stated)} does not name: "
-                f"{shorten(unknown)}. Correct the list (wnids.txt, or the features of the parquet files)."
+                f"the source {place} holds {len(unknown)} classes that its class list of {len(stated or ())} does not "
+                f"name: {shorten(unknown)}. Correct the list (wnids.txt, or the features of the parquet files)."
             )
-        absent = sorted(set(stated) - set(seen))
-        if absent and seen:
-            raise UsageError(
-                f"the source {place} lists {len(stated)} classes, but {len(absent)} have no image: {shorten(absent)}. "
-                f"Was the download cut short? Complete it, or correct the list."
-            )
-        return stated
+        seen |= {stated[number] for number in set(self._labels)} if stated else set()
+        if seen and seen <= set(known):
+            return known
+        return tuple(sorted(seen)) if stated is None else stated
 
     def hashes(self) -> tuple[np.ndarray, ...]:
         """Sort keys, uint64 (rows,), the most significant last as `np.lexsort` wants them: id, then group."""
@@ -109,8 +110,10 @@ class Columns:
         groups = np.frombuffer(self._groups, ">u8").astype(np.uint64).reshape(-1, 2)
         return ids[:, 1], ids[:, 0], groups[:, 1], groups[:, 0]
 
-    def table(self, classes: tuple[str, ...]) -> pa.Table:
-        """All rows as listed, of SCHEMA. Shares memory with these columns: nothing may be added afterwards."""
+    def table(self, classes: tuple[str, ...], stated: tuple[str, ...] | None = None) -> pa.Table:
+        """All rows as listed, of SCHEMA. Shares memory with these columns: nothing may be added afterwards. `labels`
+        of rows are numbers in the list that the source `stated`.
+        """
         rank = {name: number for number, name in enumerate(classes)}
         of_number = np.array([-1 if name is None else rank[name] for name in self.class_number], np.int32)
         columns = {name: text.packed() for name, text in self._text.items()}
@@ -118,6 +121,8 @@ class Columns:
         columns["length"] = pa.array(np.frombuffer(self._length, np.int64))
         columns["class_id"] = pa.array(of_number[np.frombuffer(self._class, np.int32)])
         ends, labels = (np.frombuffer(a, np.int32) for a in (self._label_ends, self._labels or array("i", [0])))
+        if stated and stated != classes and self._labels:
+            labels = np.array([rank.get(name, -1) for name in stated], np.int32)[labels]
         columns["labels"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(labels[: len(self._labels)]))
         return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 

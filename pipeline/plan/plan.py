@@ -22,8 +22,10 @@ from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 from pipeline.sources.folder import shorten
 from pipeline.sources.source import Source
+from pipeline.sources.splits import meaning
 
 from .columns import SCHEMA, Columns, PlanRow
+from .share import in_val
 
 # What Arrow and this file raise for flipped bytes: text that is no UTF-8, names that are gone, sizes beyond all sense.
 _DAMAGE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, AttributeError)
@@ -61,11 +63,15 @@ def make_plan(
     samples_per_shard: int | None = None,
     max_samples: int | None = None,
     checksums: dict[str, str] | None = None,
+    val_share: float | None = None,
+    known_classes: tuple[str, ...] = (),
 ) -> Plan:
     """List the source and decide everything. Raises UsageError or DataError that says what is off with the source.
 
     `checksums` are the sha256 (hex) that the bytes of each source id must have. `max_samples` takes an equal share of
-    every class, always the same one. About 10 s and 400 MB for 1.28 million rows.
+    every class, always the same one. `val_share` takes that share of the images for a split that means val, and the
+    others for another. `known_classes` are those of the data set that the split enters. About 10 s and 400 MB for 1.28
+    million rows.
     """
     columns = Columns(split, checksums or {})
     for image in source.images():
@@ -75,12 +81,16 @@ def make_plan(
             f"{columns.num_unchecked} of the {columns.num_rows} images in {source.root} have no line in the checksums. "
             f"Names there must be those of the source, for example 'n01440764/n01440764_10026.JPEG'."
         )
-    classes = columns.classes(source.class_names(), source.root)
+    stated = source.class_names()
+    classes = columns.classes(stated, source.root, known_classes)
     hashes = columns.hashes()
-    table = columns.table(classes)
+    table = columns.table(classes, stated)
     _check_unique(table, hashes[1])
     order = np.lexsort(hashes)
     del columns, hashes
+    if val_share is not None:
+        val = in_val(table.column("source").to_pylist(), table.column("class_id").to_numpy(), classes, val_share)
+        order = order[val[order] == (meaning(split) == "val")]
     if max_samples is not None:
         order = order[_balanced(table.column("class_id").to_numpy()[order], max_samples)]
     parts = table.columns
@@ -195,6 +205,18 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
     if not sound:
         raise DataError(f"the stored plan {uri} is damaged: its rows do not have the digest that it states.")
     return plan, description
+
+
+def read_head(uri: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """(classes, description) of a stored plan, without its rows. Raises as `load_plan`."""
+    try:
+        schema = pq.read_schema(uri if storage.is_local(uri) else ObjectFile(uri))
+        content = json.loads(schema.metadata[b"focusvit"])
+        return tuple(content["classes"]), dict(content["description"])
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
 
 
 def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:

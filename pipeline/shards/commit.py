@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
-from pipeline.plan.plan import Plan, load_plan
+from pipeline.plan.plan import Plan, load_plan, read_head
 from pipeline.sources.folder import shorten
 from pipeline.superpixels.segment import SuperpixelConfig
 
@@ -117,19 +117,29 @@ def _check_shards(out: str, split: str, fingerprint: str, place: str) -> None:
     )
 
 
-def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:
+def known_classes(out: str, split: str) -> tuple[str, ...]:
+    """The class list of the splits that a data set has besides `split`; () when there is none. Raises DataError."""
+    return next((classes for _, classes, _ in _other_splits(out, split) if classes), ())
+
+
+def _other_splits(out: str, split: str) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """(name, classes, description) of each planned split but this one."""
     for name in storage.list_names(storage.join(out, STATE_FOLDER)):
         other = name.removeprefix("plan-").removesuffix(".parquet")
-        if not name.startswith("plan-") or other == plan.split:
-            continue
-        stored, before = load_plan(storage.join(out, STATE_FOLDER, name))
-        if stored.classes and plan.classes and stored.classes != plan.classes:
-            here, there = set(plan.classes), set(stored.classes)
+        if name.startswith("plan-") and other != split:
+            yield other, *read_head(plan_uri(out, other))
+
+
+def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:
+    for other, classes, before in _other_splits(out, plan.split):
+        if classes and plan.classes and classes != plan.classes:
+            here, there = set(plan.classes), set(classes)
+            order = " Make the split with all classes first." if there < here else ""
             raise UsageError(
                 f"the {len(here)} classes of split '{plan.split}' differ from the {len(there)} of split '{other}' in "
                 f"{out}: only in '{plan.split}': {shorten(sorted(here - there))}; only in '{other}': "
-                f"{shorten(sorted(there - here))}. One data set has one class list: complete the source, or use "
-                f"another --out."
+                f"{shorten(sorted(there - here))}. One data set has one class list; a split may lack classes, not "
+                f"add any.{order} Complete the source, or use another --out."
             )
         keys = ("format_version", "image", "superpixels")
         differing = _differences({k: before.get(k) for k in keys}, {k: description[k] for k in keys})

@@ -1,57 +1,237 @@
-"""From a place and a split to the layout that is there. Looks at names only, so it costs a listing or two."""
+"""From a place and a split to the layout that is there. Looks at names only, so it costs a listing or two.
+
+**Splits.** A source has the splits that its folders, archives, lists or columns name (`splits.py`: without case, with
+aliases). `--split val` takes the source's own validation split whatever it is called, and never another one: a source
+whose splits lack it is refused, a source without splits is one split of any name.
+
+**Layouts**, in this order. A folder that holds one folder and nothing else to read (`mydata/train/a`, `train/images/a`)
+is that folder.
+
+1. our own shards (`dataset.json`), parquet files, archives named after a split
+2. images with label maps (`dense.py`): folders side by side (CamVid's `train`, `trainannot`), or `images/` and
+   `labels/` (masks, annotations, ...) with splits as folders inside (ADE20k, Cityscapes) or as lists (VOC, Oxford Pets)
+3. split folders: all folders are named after splits, or at least two of them, or one that holds folders itself. Else a
+   folder `train` beside `bus` is a class
+4. what one split can be: a list of labels, `images/` and `labels/`, WebDataset tars, ILSVRC2012's flat val, class
+   folders, and at last images without classes
+
+**Nothing is passed over in silence.** What is not read is counted by the source's `notes` or named by `Reading.notes`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
 
-from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, shorten
+from .dense import LabelMaps, PairFolders, dense_splits
+from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, read_text
 from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
-from .lists import LABEL_LIST, DenseFolders, LabelList, dense_folders
+from .lists import LABEL_LIST, LabelList
+from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
 from .parquet import open_parquet
 from .source import Source, is_image_name
-from .splits import ALIASES
+from .splits import ALIASES, aliases, meaning, no_such_split, split_in, wanted_split
 from .tars import TarArchive, first_names
 from .wds import WebDatasetTars, choose_split, is_webdataset, read_class_names
 
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
+_IMAGE_LEVEL = ("images", "image", "img", "imgs", "jpegimages", "jpegs")
+_DEEPEST = 6  # wrapping folders that are looked into
+_Open = Callable[[], Source]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a place was recognised as."""
+
+    source: Source
+    splits: tuple[str, ...] = ()  # all that the place has, as it calls them; () where it has none
+    chosen: str | None = None  # the one that is read
+    beside: tuple[str, ...] = ()  # folders beside the splits that are not read
+
+    def notes(self) -> list[str]:
+        """Lines for people, after `source.images`: splits, columns, masks, and everything passed over."""
+        lines = [f"splits   {', '.join(self.splits)}; read: {self.chosen}"] if self.splits else []
+        lines += self.source.notes()
+        return lines + ([f"left out: folders beside the splits: {', '.join(self.beside)}"] if self.beside else [])
 
 
 def detect(uri: str, split: str) -> Source:
     """The source at `uri`: a file, a folder of one split, or a folder that holds several. Raises UsageError."""
+    return look(uri, split).source
+
+
+def look(uri: str, split: str, out: str = "") -> Reading:
+    """As `detect`, with what else is there. `out` is the data set to write: where it lies below the source, it is no
+    part of it. Raises UsageError, also when both are the same folder.
+    """
     uri = resolve_source(uri)
     if uri.startswith(PREFIX):
-        return open_hub(uri, split, ALIASES.get(split, (split,)))
+        return Reading(source=open_hub(uri, split, aliases(split)))
+    if uri == out:
+        raise UsageError(f"--out {out} is the source itself. Name another folder for the shards; it may lie inside it.")
     if not storage.exists(uri):
         raise UsageError(f"the source {uri} does not exist. --source takes a folder, a .tar or a .parquet file.")
-    folder, name = uri.rsplit("/", 1)
     if not storage.is_folder(uri):
-        return _file(folder, name)
-    if storage.is_folder(storage.join(uri, _KAGGLE)):
-        uri = storage.join(uri, _KAGGLE)
-    names = storage.list_names(uri)
-    parquet = sorted(path for path in _candidates(uri, names) if path.endswith(".parquet"))
-    if parquet:
-        return _parquet(uri, parquet, split)
-    for alias in ALIASES.get(split, (split,)):
-        for archive in (f"{alias}.tar", f"ILSVRC2012_img_{alias}.tar"):
-            if archive in names:
-                return _archive(uri, archive)
-        if alias in names and _is_split_folder(storage.join(uri, alias)):
-            return _folder(storage.join(uri, alias), split, stated=_wnids(uri, names))
-    others = [name for name in names if name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") in _KNOWN]
-    others = [name for name in others if name.endswith(".tar") or _is_split_folder(storage.join(uri, name))]
-    if others:
-        raise UsageError(
-            f"the source {uri} has no split '{split}'; it holds {', '.join(others)}. "
-            f"Name one of these with --split, or point --source at the folder or file of this split."
-        )
-    return _folder(uri, split, stated=None)
+        folder, name = uri.rsplit("/", 1)
+        return Reading(source=_file(folder, name))
+    return _Folder(uri, split, out).look()
 
 
 def resolve_source(uri: str) -> str:
     """As `storage.resolve`; the name of a data set on the Hugging Face hub stays."""
     return uri if uri.startswith(PREFIX) else storage.resolve(uri)
+
+
+class _Folder:
+    """A folder to be recognised, below the wrapping folders around it."""
+
+    def __init__(self, uri: str, split: str, out: str, wrapped: bool = True) -> None:
+        self.split, self.out = split, out
+        self.uri, self.folders, self.files = self._unwrapped(uri, wrapped)
+
+    def look(self) -> Reading:
+        if DATASET_FILE in self.files and (ours := read_dataset_file(self.uri)):
+            return self._own_shards(ours)
+        if parquet := self._parquet_files():
+            splits = self._parquet_splits(parquet)
+            return self._choose(splits) if splits else Reading(source=open_parquet(self.uri, parquet))
+        if LABEL_LIST in self.files:
+            return Reading(source=self.one_split())
+        if dense := dense_splits(self.uri, self.folders, self.files):
+            opened: dict[str, _Open] = {name: partial(self._label_maps, found) for name, found in dense.items()}
+            return Reading(source=opened[""]()) if "" in opened else self._choose(opened)
+        splits = self._archives() | self._split_folders()
+        if splits:
+            beside = [name for name in self.folders if name not in splits and not self._is_out(name)]
+            return self._choose(splits, beside)
+        return Reading(source=self.one_split())
+
+    def _choose(self, splits: dict[str, _Open], beside: list[str] | None = None) -> Reading:
+        chosen = wanted_split(splits, self.split)
+        if chosen is None:
+            raise no_such_split(self.uri, splits, self.split)
+        return Reading(source=splits[chosen](), splits=tuple(sorted(splits)), chosen=chosen, beside=tuple(beside or ()))
+
+    def _unwrapped(self, uri: str, wrapped: bool) -> tuple[str, list[str], list[str]]:
+        """(uri, folders, files) of the first folder on the way down that holds more than one folder. Below a split
+        folder only `images/` is no class.
+        """
+        if storage.is_folder(storage.join(uri, _KAGGLE)):
+            uri = storage.join(uri, _KAGGLE)
+        folders, files = storage.list_inside(uri)
+        for _ in range(_DEEPEST):
+            inner = [name for name in folders if storage.join(uri, name) != self.out]
+            if len(inner) != 1 or meaning(inner[0]) or any(map(_is_content, files)):
+                break
+            below = storage.join(uri, inner[0])
+            found = storage.list_inside(below)
+            if inner[0].lower() not in _IMAGE_LEVEL and (not wrapped or any(map(is_image_name, found[1]))):
+                break  # a class
+            if not any(found):
+                break
+            uri, (folders, files) = below, found
+        return uri, folders, files
+
+    def _is_out(self, name: str) -> bool:
+        place = storage.join(self.uri, name)
+        return self.out == place or self.out.startswith(f"{place}/")
+
+    def _own_shards(self, content: dict[str, Any]) -> Reading:
+        def open_split(name: str) -> Source:
+            shards = content["splits"][name]["num_shards"]
+            return OwnShards(root=self.uri, split=name, num_shards=shards, stated_classes=content["classes"])
+
+        return self._choose({name: partial(open_split, name) for name in content["splits"]})
+
+    def _parquet_files(self) -> list[str]:
+        found = list(self.files)
+        if "data" in self.folders:
+            found += [f"data/{name}" for name in storage.list_inside(storage.join(self.uri, "data"))[1]]
+        return sorted(name for name in found if name.endswith(".parquet"))
+
+    def _parquet_splits(self, files: list[str]) -> dict[str, _Open]:
+        named: dict[str, list[str]] = {}
+        for file in files:
+            stem = file.removeprefix("data/").removesuffix(".parquet")
+            named.setdefault(split_in(stem) or stem.split("-")[0], []).append(file)
+        if not any(map(meaning, named)) and wanted_split(named, self.split) is None:
+            return {}
+        return {name: partial(open_parquet, self.uri, found) for name, found in named.items()}
+
+    def _archives(self) -> dict[str, _Open]:
+        stems = {name: name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") for name in self.files}
+        return {
+            stem: partial(_archive, self.uri, name)
+            for name, stem in stems.items()
+            if name.endswith(".tar") and stem.lower() in _KNOWN
+        }
+
+    def _split_folders(self) -> dict[str, _Open]:
+        mine = [name for name in self.folders if not self._is_out(name)]
+        named = [name for name in mine if meaning(name) or name == self.split]
+        if len(named) < len(mine) and len({meaning(name) for name in named}) < 2:
+            named = [name for name in named if self._holds_no_images(name)]
+        if not any(map(meaning, named)):
+            return {}
+        stated = self._wnids()
+        return {name: partial(self._split_folder, name, stated) for name in named}
+
+    def _holds_no_images(self, name: str) -> bool:
+        """False for a class that happens to be called `train`."""
+        files = storage.list_inside(storage.join(self.uri, name))[1]
+        return LABEL_LIST in files or not any(is_image_name(file) and not is_val_name(file) for file in files)
+
+    def _split_folder(self, name: str, stated: tuple[str, ...] | None) -> Source:
+        inner = _Folder(storage.join(self.uri, name), self.split, self.out, wrapped=False)
+        if len(inner.folders) == 1 and not inner.files and meaning(inner.folders[0]) == meaning(name):
+            inner = _Folder(storage.join(inner.uri, inner.folders[0]), self.split, self.out, wrapped=False)
+        return inner.one_split(stated)
+
+    def _wnids(self) -> tuple[str, ...] | None:
+        return _wnids(self.uri, self.files)
+
+    def one_split(self, stated: tuple[str, ...] | None = None) -> Source:
+        """The folder as one split."""
+        uri, files = self.uri, self.files
+        parquet = [name for name in files if name.endswith(".parquet")]
+        tars = [name for name in files if name.endswith(".tar")]
+        images = [name for name in files if is_image_name(name)]
+        if parquet:
+            return open_parquet(uri, parquet)
+        if ANNOTATIONS in files:
+            return AnnotatedFolder(root=uri, stated_classes=stated)
+        if LABEL_LIST in files:
+            return LabelList(root=uri)
+        if dense := dense_splits(uri, self.folders, files):
+            chosen = next(iter(dense)) if len(dense) == 1 else wanted_split(dense, self.split)
+            if chosen is None:
+                raise no_such_split(uri, dense, self.split)
+            return self._label_maps(dense[chosen])
+        if tars and is_webdataset(first_names(storage.join(uri, tars[0]))):
+            chosen_tars = choose_split(tars, self.split, aliases(self.split), _KNOWN)
+            return WebDatasetTars(root=uri, files=tuple(chosen_tars), stated_classes=read_class_names(uri))
+        if images and all(map(is_val_name, images)):
+            return IlsvrcVal(root=uri)
+        return ClassFolders(
+            root=uri,
+            stated_classes=stated,
+            leave_out=(self.out.removeprefix(f"{uri}/"),) if self.out.startswith(f"{uri}/") else (),
+            may_lack_classes=meaning(self.split) != "train",
+        )
+
+    def _label_maps(self, found: PairFolders) -> Source:
+        return LabelMaps(root=self.uri, split=found)
+
+
+def _is_content(name: str) -> bool:
+    """Files that say what a folder is; a README or a licence beside a folder says nothing."""
+    return is_image_name(name) or name.endswith((".parquet", ".tar")) or name in (DATASET_FILE, LABEL_LIST, ANNOTATIONS)
 
 
 def _file(folder: str, name: str) -> Source:
@@ -70,62 +250,11 @@ def _file(folder: str, name: str) -> Source:
 def _archive(folder: str, name: str) -> Source:
     if is_webdataset(first_names(storage.join(folder, name))):
         return WebDatasetTars(root=folder, files=(name,), stated_classes=read_class_names(folder))
-    return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_names(folder)))
+    return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_inside(folder)[1]))
 
 
-def _folder(uri: str, split: str, stated: tuple[str, ...] | None) -> Source:
-    """A folder that holds one split."""
-    names = storage.list_names(uri)
-    parquet = [name for name in names if name.endswith(".parquet")]
-    tars = [name for name in names if name.endswith(".tar")]
-    dense = dense_folders(names)
-    if parquet:
-        return open_parquet(uri, parquet)
-    if ANNOTATIONS in names:
-        return AnnotatedFolder(root=uri, stated_classes=stated)
-    if LABEL_LIST in names:
-        return LabelList(root=uri)
-    if dense:
-        return DenseFolders(root=uri, image_folder=dense[0], label_folder=dense[1])
-    if tars and is_webdataset(first_names(storage.join(uri, tars[0]))):
-        files = choose_split(tars, split, ALIASES.get(split, (split,)), _KNOWN)
-        return WebDatasetTars(root=uri, files=tuple(files), stated_classes=read_class_names(uri))
-    if names and all(is_val_name(name) for name in names if is_image_name(name)) and any(map(is_val_name, names)):
-        return IlsvrcVal(root=uri)
-    return ClassFolders(root=uri, stated_classes=stated)
-
-
-def _is_split_folder(uri: str) -> bool:
-    """True for a folder of class folders, and False for a class that happens to be called `train`."""
-    if not storage.is_folder(uri):
-        return False
-    names = storage.list_names(uri)
-    if LABEL_LIST in names:
-        return True
-    return not any(is_image_name(name) and not is_val_name(name) for name in names)
-
-
-def _candidates(uri: str, names: list[str]) -> list[str]:
-    inner = storage.list_names(storage.join(uri, "data")) if "data" in names else []
-    return names + [f"data/{name}" for name in inner]
-
-
-def _parquet(uri: str, files: list[str], split: str) -> Source:
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        stem = file.removeprefix("data/").removesuffix(".parquet")
-        splits.setdefault(stem.split("-")[0], []).append(file)
-    for alias in ALIASES.get(split, (split,)):
-        if alias in splits:
-            return open_parquet(uri, splits[alias])
-    raise UsageError(
-        f"the parquet files in {uri} have no split '{split}'; their names say {shorten(sorted(splits))}. "
-        f"Name one of these with --split, or point --source at one file."
-    )
-
-
-def _wnids(uri: str, names: list[str]) -> tuple[str, ...] | None:
+def _wnids(uri: str, files: list[str]) -> tuple[str, ...] | None:
     """Tiny ImageNet states its classes in `wnids.txt`; the class id is the rank of the sorted name."""
-    if "wnids.txt" not in names:
+    if "wnids.txt" not in files:
         return None
-    return tuple(sorted(storage.read_bytes(storage.join(uri, "wnids.txt")).decode().split())) or None
+    return tuple(sorted(read_text(storage.join(uri, "wnids.txt")).split())) or None

@@ -6,53 +6,76 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
 
 from .readers import FileReader
 from .source import SourceImage, is_image_name
 
 ANNOTATIONS = "val_annotations.txt"
+_STATE_FOLDER = ".focusvit"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolders:
-    """`root/<class>/**/<image>`: the first folder below the root is the class."""
+    """`root/<class>/**/<image>`: the first folder below the root is the class. Images that all lie directly in the root
+    have no class.
+    """
 
     root: str
     stated_classes: tuple[str, ...] | None = None
+    leave_out: tuple[str, ...] = ()  # folders below the root that are not the source's (the output)
+    may_lack_classes: bool = False  # a val or test split: an empty class folder is said, not refused
     kind: str = "image folder"
-    _left_out: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    _passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False, compare=False)
+    _found: Counter[str | None] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     def images(self) -> Iterator[SourceImage]:
-        found: Counter[str] = Counter()
-        flat, other = 0, 0
-        self._left_out.clear()
-        for path in find_in_parallel(self.root):
+        found, passed, flat = self._found, self._passed, []
+        found.clear()
+        passed.clear()
+        folders, _ = storage.list_inside(self.root)
+        own = [name for name in folders if _is_own(storage.join(self.root, name))]
+        for path in find_in_parallel(self.root, (*self.leave_out, *own), passed):
             class_name, _, rest = path.partition("/")
             if not is_image_name(path):
-                other += 1
+                passed.add("files of unknown ending", path)
             elif not rest:
-                flat += 1
+                flat.append(path)
             else:
                 found[class_name] += 1
                 yield SourceImage(source=path, file=path, class_name=class_name)
-        if not found:
-            raise UsageError(_nothing(self.root, flat, other))
-        self._left_out.update(flat=flat, other=other)
-        if storage.is_local(self.root):
-            folders = [name for name in storage.list_names(self.root) if storage.is_folder(f"{self.root}/{name}")]
-            empty = [name for name in folders if not name.startswith(".") and name not in found]
-            if empty:
-                raise UsageError(
-                    f"{len(empty)} of {len(folders)} class folders in {self.root} hold no image: {shorten(empty)}. "
-                    f"Was the download cut short? Fill these folders, or remove them to go without these classes."
-                )
+        if found:
+            for name in flat:
+                passed.add(f"images directly in {self.root}, in no class folder", name)
+            self._look_at_empty([name for name in folders if name not in found and name not in own], len(folders))
+        elif flat:
+            found[None] = len(flat)
+            yield from (SourceImage(source=name, file=name) for name in flat)
+        else:
+            raise UsageError(
+                f"{self.root} holds no image{_said(passed)}. Expected {self.root}/<class>/<image>, a folder or file of "
+                f"Hugging Face parquet, or an ILSVRC2012 or Tiny ImageNet tar; --source names the place."
+            )
+
+    def _look_at_empty(self, empty: list[str], num_folders: int) -> None:
+        empty = [name for name in empty if not any(f"{place}/".startswith(f"{name}/") for place in self.leave_out)]
+        if empty and not self.may_lack_classes:
+            raise UsageError(
+                f"{len(empty)} of {num_folders} class folders in {self.root} hold no image: {shorten(empty)}. "
+                f"Was the download cut short? Fill these folders, or remove them to go without these classes."
+            )
+        for name in empty:
+            self._passed.add("class folders without an image", name)
 
     def notes(self) -> list[str]:
-        flat, other = self._left_out["flat"], self._left_out["other"]
-        if not flat and not other:
-            return []
-        return [f"left out: {flat} images directly in {self.root}, in no class folder; {other} files of unknown ending"]
+        lines = []
+        if None in self._found:
+            lines = [
+                f"no classes: all {self._found[None]} images lie directly in {self.root}, so samples get none. "
+                f"Training needs {self.root}/<class>/<image>, or {self.root}/labels.csv with the columns file,labels"
+            ]
+        return lines + self._passed.lines()
 
     def class_names(self) -> tuple[str, ...] | None:
         return self.stated_classes
@@ -70,9 +93,9 @@ class AnnotatedFolder:
     kind: str = "Tiny ImageNet val folder"
 
     def images(self) -> Iterator[SourceImage]:
-        text = storage.read_bytes(storage.join(self.root, ANNOTATIONS)).decode()
+        place = storage.join(self.root, ANNOTATIONS)
         images = {name for name in storage.list_names(storage.join(self.root, "images")) if is_image_name(name)}
-        classes = match_annotations(text, images, storage.join(self.root, ANNOTATIONS))
+        classes = match_annotations(read_text(place), images, place)
         for name in images:
             yield SourceImage(source=f"images/{name}", file=f"images/{name}", class_name=classes[name])
 
@@ -101,19 +124,26 @@ def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]
     return classes
 
 
+def read_text(place: str) -> str:
+    """A list that lies beside images. Raises UsageError when it may not be read or is no UTF-8."""
+    try:
+        return storage.read_bytes(place).decode("utf-8-sig")  # spreadsheets put a byte order mark first
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{place} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+    except PermissionError:
+        raise UsageError(f"{place} may not be read by this user. Allow it (chmod u+r).") from None
+
+
 def shorten(names: list[str], limit: int = 5) -> str:
     """The first names of a list, for an error message."""
     text = ", ".join(names[:limit]) or "none"
     return f"{text}, ... ({len(names)} in all)" if len(names) > limit else text
 
 
-def _nothing(root: str, flat: int, other: int) -> str:
-    if flat:
-        return (
-            f"{root} has no class folders: its {flat} images lie directly in it. "
-            f"Put each image in a folder named after its class: {root}/<class>/<image>."
-        )
-    return (
-        f"{root} holds no image ({other} other files). Expected {root}/<class>/<image>, a folder or file of Hugging "
-        f"Face parquet, or an ILSVRC2012 or Tiny ImageNet tar; --source names the place."
-    )
+def _is_own(folder: str) -> bool:
+    """Whether a folder is a data set that this project wrote, finished or not."""
+    return storage.is_local(folder) and storage.exists(storage.join(folder, _STATE_FOLDER))
+
+
+def _said(passed: PassedOver) -> str:
+    return "".join(f" ({line})" for line in passed.lines())

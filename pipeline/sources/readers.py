@@ -5,9 +5,12 @@ the second (a node without the mount, an archive cut meanwhile, expired credenti
 """
 
 import os
+import re
 from dataclasses import dataclass
 
 from pipeline.io import storage
+
+_SPAN = re.compile(r"(.+)@(\d+)\+(\d+)")
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class FileReader:
 
 @dataclass(frozen=True)
 class SpanReader:
-    """Images are spans of archives in the folder `root`."""
+    """Images are spans of archives in the folder `root`; a file named by `span` is one too."""
 
     root: str
 
     def read(self, file: str, offset: int, length: int) -> bytes:
+        if length < 0 and (found := _SPAN.fullmatch(file)):
+            file, offset, length = found[1], int(found[2]), int(found[3])
         place = storage.join(self.root, file)
         try:
             data = storage.read_bytes(place, offset, length)
@@ -49,6 +54,11 @@ class SpanReader:
                 f"Fetch it again."
             )
         return data
+
+
+def span(file: str, offset: int, length: int) -> str:
+    """The name of a part of an archive where only a name fits: the label map of a row."""
+    return f"{file}@{offset}+{length}"
 
 
 def _is_the_files_own(place: str, error: OSError) -> bool:

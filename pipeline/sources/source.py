@@ -54,8 +54,8 @@ class Source(Protocol):
         ...
 
     def notes(self) -> list[str]:
-        """What people should see of the last listing by `rows`, one line each: `columns ...` that are read and those
-        that are not, `masks ...` and where they come from, `left out ...` with the number of everything passed over.
+        """Lines of the plan about the last listing by `images`: `columns  ...` that are read and not read, `masks ...`
+        and where they come from, `left out: ...` with the number of everything passed over.
         """
         ...
 

@@ -69,3 +69,22 @@ def no_such_split(place: str, names: Iterable[str], asked: str) -> UsageError:
         f"the source {place} has no split '{asked}'; it holds {', '.join(sorted(set(names)))}. "
         f"Name one of these with --split, or point --source at the folder or file of this split."
     )
+
+
+def without_split(name: str) -> tuple[str | None, str]:
+    """(split, the rest) of a name that begins or ends with a split: ('train', 'annot') of trainannot. A name without
+    one is (None, name).
+    """
+    plain = name.strip()
+    for alias in sorted(_MEANING, key=len, reverse=True):
+        if plain.lower().startswith(alias):
+            return _MEANING[alias], plain[len(alias) :]
+        if re.search(rf"[^a-z]{alias}$", plain.lower()):
+            return _MEANING[alias], plain[: -len(alias)]
+    return None, name
+
+
+def split_in(name: str) -> str | None:
+    """The split word in the name of a file, such as 'validation' in 'imagenet-validation-00000-of-00014'."""
+    words = [word for word in re.split("[^a-z]+", name.lower()) if word in _MEANING]
+    return words[0] if words else None

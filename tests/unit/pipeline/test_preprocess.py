@@ -64,7 +64,8 @@ def test_files_that_a_folder_source_passes_over_are_counted(source: Path, tmp_pa
         (source / name).write_bytes(b"x")
     preprocess(config, lines.append)
     [note] = [line for line in lines if line.startswith("note")]
-    assert f"2 images directly in {source}, in no class folder; 3 files of unknown ending" in note
+    assert "files of unknown ending: 3 (n00000001/raw.heic, n00000002/raw.avif, notes.txt)" in note
+    assert f"images directly in {source}, in no class folder: 2 (lone.jpg, lone.png)" in note
 
 
 def test_layouts_of_the_same_images_give_the_same_shards(source: Path, tmp_path: Path) -> None:

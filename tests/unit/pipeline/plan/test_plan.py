@@ -109,14 +109,47 @@ def test_class_lists() -> None:
     assert make_plan(Listing(_rows()), "t").classes == tuple(f"c{i}" for i in range(7))
     assert make_plan(Listing(_rows(), tuple(f"c{i}" for i in range(6, -1, -1))), "t").classes[0] == "c6"
     assert make_plan(Listing([SourceImage("a", "a")]), "t").table.column("class_id").to_pylist() == [-1]
-    with pytest.raises(UsageError, match="1 have no image: extra"):
-        make_plan(Listing(_rows(), (*(f"c{i}" for i in range(7)), "extra")), "t")
+    stated = (*(f"c{i}" for i in range(7)), "extra")
+    assert make_plan(Listing(_rows(), stated), "t").classes == stated, "a split may lack a class of its list"
     with pytest.raises(UsageError, match="does not name: c6"):
         make_plan(Listing(_rows(), tuple(f"c{i}" for i in range(6))), "t")
     with pytest.raises(UsageError, match="holds no image"):
         make_plan(Listing([]), "t")
     with pytest.raises(UsageError, match="not valid UTF-8"):
         make_plan(Listing([SourceImage("a\udcff.jpg", "x", class_name="a")]), "t")
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        make_plan(Listing([SourceImage("a.jpg", "a.jpg", label_file="a\udcff.png")]), "t")
+
+
+def test_a_split_takes_the_class_list_of_the_data_set() -> None:
+    known = ("c", "a", "b")
+    plan = make_plan(Listing([SourceImage("x", "x", class_name="a")], ("a", "b")), "val", known_classes=known)
+    assert plan.classes == known and plan.table.column("class_id").to_pylist() == [1]
+    several = Listing([SourceImage("x", "x", labels=(0, 1))], ("a", "b"))
+    plan = make_plan(several, "val", known_classes=known)
+    assert plan.classes == known and plan.table.column("labels").to_pylist() == [[1, 2]]
+    assert make_plan(Listing([SourceImage("x", "x", class_name="new")]), "val", known_classes=known).classes == ("new",)
+    assert make_plan(Listing([SourceImage("x", "x")]), "test", known_classes=known).classes == ()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.9])
+def test_a_share_is_disjoint_complete_balanced_and_stable(share: float) -> None:
+    rows = _rows(700, 7) + [SourceImage(f"rare/{i}", f"rare/{i}", class_name="rare") for i in range(2)]
+    train, val = (make_plan(Listing(rows), split, val_share=share) for split in ("train", "val"))
+    sources = [set(plan.table.column("source").to_pylist()) for plan in (train, val)]
+    assert not sources[0] & sources[1] and len(sources[0] | sources[1]) == 702
+    assert [val.class_counts()[f"c{i}"] for i in range(7)] == [round(100 * share)] * 7
+    assert train.class_counts()["rare"] >= 1 and train.classes == val.classes
+    more = [*rows[::-1], SourceImage("c0/new", "c0/new", class_name="c0")]
+    again = set(make_plan(Listing(more), "validation", val_share=share).table.column("source").to_pylist())
+    assert len(again ^ sources[1]) <= 2 and all(name.startswith("c0/") for name in again ^ sources[1])
+
+
+def test_small_classes_add_up_to_the_share() -> None:
+    rows = [SourceImage(f"c{i}/{j}", "x", class_name=f"c{i}") for i in range(400) for j in range(2)]
+    assert 130 < make_plan(Listing(rows), "val", val_share=0.2).num_samples < 190
+    with pytest.raises(UsageError, match=r"--val-share 0\.1 of 1 images in 1 classes leaves none for val"):
+        make_plan(Listing(rows[:1]), "val", val_share=0.1)
 
 
 def test_a_stored_plan_comes_back_and_damage_is_found(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""A data set that this project wrote, as a source: ids, class names, labels and label maps of before."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.io import storage, tar
+from pipeline.io.scan import Scan, in_parallel
+
+from .readers import SpanReader, span
+from .source import SourceImage
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnShards:
+    """The shards of one split. Images are those stored: reduced ones stay reduced."""
+
+    root: str
+    split: str  # as dataset.json names it
+    num_shards: int
+    stated_classes: tuple[str, ...]
+    kind: str = "shards of focusvit"
+
+    def images(self) -> Iterator[SourceImage]:
+        names = [f"{self.split}-{number:06d}.tar" for number in range(self.num_shards)]
+        for rows in in_parallel(self._of_one, names):
+            yield from rows
+
+    def _of_one(self, file: str) -> list[SourceImage]:
+        place = storage.join(self.root, file)
+        with Scan(place) as scan:
+            samples: dict[str, dict[str, tar.Member]] = {}
+            for member in tar.members(scan, 0, scan.size, place):
+                key, _, suffix = member.name.partition(".")
+                samples.setdefault(key, {})[suffix] = member
+            return [self._row(scan, file, key, members) for key, members in samples.items()]
+
+    def _row(self, read: Scan, file: str, key: str, members: dict[str, tar.Member]) -> SourceImage:
+        try:
+            meta = json.loads(read(members["json"].offset, members["json"].size))
+            image = members["jpg" if "jpg" in members else "png"]
+            number = int(read(members["cls"].offset, members["cls"].size)) if "cls" in members else None
+            class_name = None if number is None else self.stated_classes[number]
+            maps = members.get("seg.png")
+            return SourceImage(
+                source=meta["source"],
+                file=file,
+                offset=image.offset,
+                length=image.size,
+                class_name=class_name,
+                group=file,  # neighbours in a tar are read together
+                label_file=span(file, maps.offset, maps.size) if maps else "",
+                labels=tuple(meta.get("labels", ())),
+            )
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise DataError(
+                f"sample {key} of {storage.join(self.root, file)} is damaged ({type(error).__name__}: {error}). "
+                f"`focusvit verify {self.root}` finds what is wrong, `--repair` rebuilds it."
+            ) from None
+
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.stated_classes or None
+
+    def notes(self) -> list[str]:
+        return []
+
+    def reader(self) -> SpanReader:
+        return SpanReader(self.root)
+
+
+def read_dataset_file(root: str) -> dict[str, Any] | None:
+    """`classes` and `splits` of a data set of ours; None when the `dataset.json` there is of somebody else."""
+    try:
+        content = json.loads(storage.read_bytes(storage.join(root, DATASET_FILE)))
+        if content["format"] != "focusvit shards":
+            return None
+        return {"classes": tuple(content["classes"]), "splits": dict(content["splits"])}
+    except (ValueError, KeyError, TypeError):
+        return None
