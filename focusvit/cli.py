@@ -1,10 +1,14 @@
 """The one console command. Each verb names its target as a string, so that `focusvit --help` loads nothing heavy."""
 
+import contextlib
 import importlib
 import os
 import select
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 Verbs = dict[str, tuple[str, str]]  # verb -> (module:function, what it does)
 VERBS: Verbs = {
@@ -67,6 +71,19 @@ def main(argv: list[str] | None = None, program: str = "focusvit", verbs: Verbs 
         return 141
 
 
+@contextlib.contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Whatever a verb shows goes through the one function that masks: addresses come from people, as they are."""
+    from pipeline.secrets import MaskedStream
+
+    def show_bug(*error: Any) -> None:
+        MaskedStream(sys.stderr).write("".join(traceback.format_exception(*error)))
+
+    sys.excepthook = show_bug
+    with contextlib.redirect_stdout(MaskedStream(sys.stdout)), contextlib.redirect_stderr(MaskedStream(sys.stderr)):
+        yield
+
+
 def _silence_unread() -> bool:
     """Whether stdout or stderr has lost its reader; what is written there from now on goes nowhere.
 
@@ -94,29 +111,27 @@ def _run(arguments: list[str], program: str, verbs: Verbs) -> int:
     if verb == "--version":
         sys.stdout.write(f"focusvit {importlib.import_module('focusvit').__version__}\n")
         return 0
+    _check_identity()
+    from pipeline.errors import DataError, UsageError, did_you_mean
+
     if verb not in verbs:
-        sys.stderr.write(f"{program}: unknown verb '{verb}'.\n{_usage(program, verbs)}\n")
+        sys.stderr.write(f"{program}: unknown verb '{verb}'.{did_you_mean(verb, verbs)}\n{_usage(program, verbs)}\n")
         return 2
     # Before torch or OpenCV load: idle threads must sleep, and albumentations must not ask the network for a version.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    _check_identity()
-    from pipeline.errors import DataError, UsageError
-
     module, function = verbs[verb][0].split(":")
-    try:
-        return getattr(importlib.import_module(module), function)(rest)
-    except UsageError as error:
-        sys.stderr.write(f"{program} {verb}: {error}\n")
-        return 2
-    except DataError as error:
-        sys.stderr.write(f"{program} {verb}: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{program} {verb}: interrupted; run the same command again to go on\n")
-        return 130
+    with _without_secrets():
+        try:
+            return getattr(importlib.import_module(module), function)(rest)
+        except (UsageError, DataError) as error:
+            sys.stderr.write(f"{program} {verb}: {error}\n")
+            return 2 if isinstance(error, UsageError) else 1
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{program} {verb}: interrupted; run the same command again to go on\n")
+            return 130
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
 from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
+from pipeline.secrets import masked
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split, known_classes
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
@@ -129,7 +130,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         val_share=config.val_share,
         known_classes=known_classes(out, config.split),
     )
-    origin = {"kind": source.kind, "uri": resolve_source(config.source)}
+    origin = {"kind": source.kind, "uri": masked(resolve_source(config.source))}
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from focusvit.predict.evaluate import pick_device, token_budgets
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
-from focusvit.runs.tracker import default_tracking_uri
+from focusvit.runs.store import default_tracking_uri
 from pipeline.commandline import Repeatable, parse
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.io import storage
+from pipeline.secrets import masked
 from transfer.report.logbook import Logbook
 from transfer.report.table import csv_table, markdown_table, text_table
 from transfer.tasks.known_tasks import parse_task
@@ -74,7 +75,8 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
-            raise ValueError(f"--suite is '{self.suite}': choose one of {', '.join(SUITES)}.")
+            near = did_you_mean(self.suite, SUITES)
+            raise ValueError(f"--suite is '{self.suite}'.{near} Choose one of {', '.join(SUITES)}.")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
         if self.max_samples is not None and self.max_samples < 2:
@@ -100,7 +102,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     say(
         f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(specs)} "
         f"tasks: {', '.join(task.name for task in tasks)}\n"
-        f"results to {storage.resolve(config.out)}, runs to {storage.without_password(tracking_uri)}, "
+        f"results to {storage.resolve(config.out)}, runs to {masked(tracking_uri)}, "
         f"device {specs[0].device}\n"
     )
     for line in missing:
@@ -215,7 +217,7 @@ def _write_tables(config: TransferConfig, checkpoint: str, outcomes: list[Outcom
     rows = [row for outcome in outcomes for row in outcome.rows]
     out = storage.resolve(config.out)
     listed = [line for outcome in outcomes for line in outcome.failures + outcome.notes]
-    heading = f"# Transfer suite '{config.suite}' of `{checkpoint}`\n\n"
+    heading = f"# Transfer suite '{config.suite}' of `{masked(checkpoint)}`\n\n"
     footer = "".join(f"\n- {line}" for line in listed) + ("\n" if listed else "")
     storage.put(storage.join(out, "results.md"), (heading + markdown_table(rows) + footer).encode())
     storage.put(storage.join(out, "results.csv"), csv_table(rows).encode())

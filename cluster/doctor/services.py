@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from cluster.connection import connect, jobs_url
 from pipeline.errors import UsageError
 from pipeline.io import storage
-from pipeline.io.storage import without_password
+from pipeline.secrets import masked
 
 from .finding import Finding, broken, ok, warning
 
@@ -31,7 +31,7 @@ def check_tracking(uri: str, num_nodes: int = 1) -> list[Finding]:
             "`mlflow migrate-filestore --source mlruns --target sqlite:////absolute/path/mlflow.db`"
         )
         return [broken("tracking", f"{uri} is a file store, which MLflow 3 refuses", fix)]
-    return [ok("tracking", f"{without_password(uri)}: not checked (only sqlite and http are)")]
+    return [ok("tracking", f"{masked(uri)}: not checked (only sqlite and http are)")]
 
 
 def check_sqlite(uri: str, num_nodes: int = 1) -> list[Finding]:
@@ -66,7 +66,7 @@ def check_tracking_server(uri: str) -> list[Finding]:
     """Ask an MLflow server what a run would: read an experiment, then write a tag."""
     import requests
 
-    shown, base = without_password(uri), uri.rstrip("/")
+    shown, base = masked(uri), uri.rstrip("/")
     host = urlsplit(uri).netloc.rsplit("@", 1)[-1]
     auth: Any = None
     if "MLFLOW_TRACKING_USERNAME" in os.environ:

@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.secrets import has_secret
 
 SECRETS_FILE = "focusvit-secrets.json"
 SETUP_HOOK = "cluster.jobs.worker_log.start_worker"  # Ray calls it in every worker process before any task
@@ -33,13 +33,8 @@ DEFAULTS = {
 
 
 def is_secret(name: str, value: str) -> bool:
-    """By its name, or because it is a URI with a password inside."""
-    if _SECRET_NAME.search(name):
-        return True
-    try:
-        return "://" in value and urlsplit(value).password is not None
-    except ValueError:
-        return False
+    """By its name, or because a secret stands in it, such as an address with a password."""
+    return bool(_SECRET_NAME.search(name)) or has_secret(value)
 
 
 def job_variables(environment: Mapping[str, str], extra: Iterable[str] = ()) -> tuple[dict[str, str], dict[str, str]]:

@@ -7,6 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
+from pipeline.secrets import has_secret
 
 READ = {
     "--source",
@@ -70,7 +71,7 @@ def check_for_job(argv: Sequence[str], tracking_uri: str | None) -> None:
     if argv[0] in NEEDS_OUT and not any(option == "--out" for option, _ in _options(argv)):
         raise UsageError(f"{argv[0]} without --out would write into the folder of the job. Name an absolute --out.")
     for value in argv[1:]:
-        if "://" in value and _password(value):
+        if has_secret(value):
             raise UsageError(
                 "an argument holds a password, and the dashboard shows the command of a job. Use variables instead: "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or those of the store; submit passes them on."
@@ -112,13 +113,6 @@ def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
         elif option:
             pairs.append((option, token))
     return pairs
-
-
-def _password(uri: str) -> bool:
-    try:
-        return urlsplit(uri.split("=", 1)[-1] if uri.startswith("--") else uri).password is not None
-    except ValueError:
-        return False
 
 
 def _is_local_file(value: str) -> bool:

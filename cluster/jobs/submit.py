@@ -15,7 +15,8 @@ from typing import Any
 from cluster.connection import connect, jobs_url
 from focusvit.cli import VERBS
 from pipeline.commandline import parse
-from pipeline.errors import DataError, UsageError, last_line
+from pipeline.errors import DataError, UsageError, did_you_mean, last_line
+from pipeline.secrets import masked
 
 from .environment import JOB_VARIABLE, SECRETS_FILE, SETUP_HOOK, job_variables
 from .follow import follow
@@ -141,7 +142,8 @@ def _check_verb(command: list[str]) -> None:
     if not command:
         raise UsageError(f"no command after --. {USAGE}")
     if command[0] not in VERBS:
-        raise UsageError(f"unknown verb '{command[0]}' after --. The verbs are: {', '.join(VERBS)}.")
+        near = did_you_mean(command[0], VERBS)
+        raise UsageError(f"unknown verb '{command[0]}' after --.{near} The verbs are: {', '.join(VERBS)}.")
     if command[0] in LOCAL_VERBS:
         raise UsageError(f"'{command[0]}' serves the machine on which it is typed: run it without submit.")
 
@@ -190,11 +192,5 @@ def _shown(job: Job) -> dict[str, Any]:
         "entrypoint_num_cpus": job.num_cpus,
         "runtime_env": job.runtime_env("(a copy of the code)"),
         "secrets": dict.fromkeys(job.secret, "***"),
-        "spec": {**dataclasses.asdict(job.spec), "tracking_uri": _masked(job.spec.tracking_uri)},
+        "spec": {**dataclasses.asdict(job.spec), "tracking_uri": masked(job.spec.tracking_uri or "")},
     }
-
-
-def _masked(uri: str | None) -> str | None:
-    from pipeline.io.storage import without_password
-
-    return without_password(uri) if uri else uri

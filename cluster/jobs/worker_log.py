@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.secrets import masked
+
 from .environment import JOB_VARIABLE, load_secrets
 from .package import PACKAGES
 
@@ -59,7 +61,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+        return masked(json.dumps(told))
 
 
 class RayMetrics(logging.Handler):
@@ -100,7 +102,7 @@ class BesideBars(logging.Handler):
     """Text on a line of its own, although a progress bar may stand on the last one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(masked(self.format(record)), file=sys.stderr)
 
 
 def start_driver() -> None:

@@ -17,12 +17,12 @@ from focusvit.recipes.small import finetune, recipe
 from focusvit.runs.checkpoint import load_checkpoint, starting_weights
 from focusvit.runs.config_json import flatten, to_json
 from focusvit.runs.run_dir import RunDir
-from focusvit.runs.tracker import default_tracking_uri
+from focusvit.runs.store import default_tracking_uri
 from focusvit.train.config import TrainConfig
 from focusvit.train.loop import facts_of, for_dataset
 from focusvit.train.watch import DivergedError
 from pipeline.commandline import Positional, parse, parse_known
-from pipeline.errors import DataError, UsageError, last_line
+from pipeline.errors import DataError, UsageError, did_you_mean, last_line
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
 
@@ -70,7 +70,8 @@ def _overridden(config: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
         plain = f"{group}.{last.removeprefix('no_')}".lstrip(".")
         if option.startswith("--") and key != "help" and plain not in known and key not in known:
             beside = sorted(name for name in known if name.rpartition(".")[0] == group) or sorted(known)
-            raise UsageError(f"there is no key '{key}'. Keys there: {', '.join(beside)}.")
+            near = did_you_mean(key, [*known, *(field.name for field in dataclasses.fields(LaunchConfig))])
+            raise UsageError(f"there is no key '{key}'.{near} Keys there: {', '.join(beside)}.")
     return parse(TrainConfig, argv, prog=prog, default=config)
 
 

@@ -20,6 +20,7 @@ from focusvit.runs.shipper import Shipper
 from focusvit.runs.tracker import Tracker
 from focusvit.train.config import TrainConfig
 from pipeline.io import storage
+from pipeline.secrets import masked
 from pipeline.shards.dataset import Dataset
 
 from .checkpoint_scores import POINTS
@@ -50,7 +51,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
         run.set_info(
             {
                 "run_id": tracker.run_id,
-                "tracking_uri": storage.without_password(tracker.uri),
+                "tracking_uri": masked(tracker.uri),
                 "experiment": known.get("experiment", launch.experiment),
                 "starts": known.get("starts", 0) + 1,
             }
@@ -154,7 +155,7 @@ def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsen
         "num_classes": len(data.classes),
         "seconds": round(seconds, 1),
         "run_id": tracker.run_id,
-        "tracking_uri": storage.without_password(tracker.uri),
+        "tracking_uri": masked(tracker.uri),
         "points_not_sent": unsent,
     }
 

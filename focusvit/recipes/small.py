@@ -14,7 +14,7 @@ from focusvit.runs.checkpoint import Checkpoint
 from focusvit.runs.config_json import from_json
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
 from . import imagenet as recipes_imagenet
 from . import original as recipes_original
@@ -169,5 +169,5 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 def recipe(name: str) -> TrainConfig:
     """The recipe called `name`. Raises `UsageError` that lists those there are."""
     if name not in RECIPES:
-        raise UsageError(f"There is no recipe '{name}'. Recipes: {', '.join(RECIPES)}.")
+        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)} Recipes: {', '.join(RECIPES)}.")
     return RECIPES[name]()

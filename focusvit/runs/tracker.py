@@ -1,84 +1,51 @@
-"""Runs in MLflow. This is the one module that knows it; everything is sent with an explicit run id.
+"""Runs in MLflow; everything is sent with an explicit run id, and without secrets.
 
 The truth of a training is its run directory (`metrics.jsonl`); the server gets a copy through `shipper`.
 """
 
 import contextlib
+import functools
 import json
-import logging
-import os
-import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.io.storage import without_password
+from pipeline.secrets import masked
+
+from .landing import experiment_tags
+from .store import artifact_root, check_reachable, open_client, refused
 
 Point = tuple[str, int, float, int]
 """name, samples seen, value, time in ms since 1970"""
 _WATCHDOG_S = 5.0  # to leave after its last word
-_MIN_FREE_BYTES = 8 * 2**20  # MLflow makes a fresh database of 1 MB and writes it twice on the way; pictures follow
 
 
-def default_tracking_uri(option: str | None = None) -> str:
-    """The store to use: `option`, else MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` of the current folder.
+class _PoliteClient:
+    """MLflow's client; what its store refuses, at whatever call, is a `UsageError` in one paragraph."""
 
-    A relative sqlite path is made absolute, since other processes have other current folders. Raises `UsageError` for
-    a plain folder: MLflow 3 no longer writes to those.
-    """
-    uri = option or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise UsageError(
-            f"The tracking URI '{uri}' is a folder, and MLflow no longer writes runs to folders. "
-            f"Use a database file (sqlite:///{uri.removeprefix('file:').rstrip('/')}/mlflow.db) or a server (http://host:5000)."
-        )
-    return uri
+    def __init__(self, client: Any, uri: str) -> None:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
 
+        self._client, self._uri = client, uri
+        self._kinds = (MlflowException, SQLAlchemyError, RequestException)
 
-def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
-    """Raise `UsageError` unless the tracking store can be used right now."""
-    if not uri.startswith(("http://", "https://")):
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        if uri.startswith("sqlite:///") and not os.access(folder, os.W_OK):
-            raise UsageError(f"The tracking store {uri} cannot be written: {folder} is missing or read-only. Make it.")
-        if uri.startswith("sqlite:///") and (free := shutil.disk_usage(folder).free) < _MIN_FREE_BYTES:
-            raise UsageError(
-                f"The tracking store {uri} cannot grow: {free / 1e6:.1f} MB are free on the disk of {folder}. Make "
-                "room there, or name another store with --tracking-uri (or MLFLOW_TRACKING_URI)."
-            )
-        return
-    shown = without_password(uri)
-    try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s).close()
-    except urllib.error.HTTPError as error:
-        if error.code >= 500:
-            raise UsageError(f"The tracking server {shown} answers with error {error.code}. Look at its log.") from None
-    except OSError as error:
-        raise UsageError(
-            f"The tracking server {shown} does not answer ({getattr(error, 'reason', error)}). Start it, correct "
-            "--tracking-uri (or MLFLOW_TRACKING_URI), or leave both out to write to a local database file."
-        ) from None
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
 
+        @functools.wraps(call)
+        def politely(*given: Any, **named: Any) -> Any:
+            try:
+                return call(*given, **named)
+            except self._kinds as error:
+                raise refused(self._uri, error, "refuses a part of the run") from error
 
-def _client(uri: str) -> Any:
-    # A dead server must be given up in seconds, not minutes: the shipper tries again by itself.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # table set-up and the like is no news
-    return mlflow.MlflowClient(tracking_uri=uri)
+        return politely
 
 
 class Tracker:
@@ -86,7 +53,8 @@ class Tracker:
 
     def __init__(self, uri: str, client: Any, run_id: str, experiment_id: str) -> None:
         self.uri, self.run_id, self.experiment_id = uri, run_id, experiment_id
-        self._client = client
+        self.client = client  # MLflow's own
+        self._client = _PoliteClient(client, uri)
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._finished = False
 
@@ -103,26 +71,22 @@ class Tracker:
     ) -> "Tracker":
         """Start a run, or go on with `run_id`. Raises `UsageError` when the store does not answer or lacks the run."""
         check_reachable(uri)
-        client = _client(uri)
-        from mlflow.exceptions import MlflowException
-
+        what = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
         try:
+            client = open_client(uri)
             if run_id is not None:
                 experiment_id = client.get_run(run_id).info.experiment_id
                 client.update_run(run_id, status="RUNNING")
             else:
-                experiment_id = _experiment(client, uri, experiment)
-                all_tags = dict(tags or {})
+                experiment_id = _experiment(client, uri, experiment, (tags or {}).get("focusvit.kind", ""))
+                all_tags = {key: masked(value) for key, value in (tags or {}).items()}
                 if parent_run_id:
                     all_tags["mlflow.parentRunId"] = parent_run_id
                 run_id = client.create_run(experiment_id, run_name=run_name, tags=all_tags).info.run_id
-        except MlflowException as error:
-            refused = "takes no new run" if run_id is None else f"has no run {run_id} to go on with"
-            shown = without_password(uri)
-            raise UsageError(
-                f"The tracking store {shown} {refused} ({_first_line(error)}). Check your access to it, or name "
-                "another with --tracking-uri: the one that a run was started with, to go on with that run."
-            ) from None
+        except UsageError:
+            raise
+        except Exception as error:  # of MLflow, of its database library, of a driver: each has kinds of its own
+            raise refused(uri, error, what) from error
         return cls(uri, client, run_id, experiment_id)
 
     def __enter__(self) -> "Tracker":
@@ -154,13 +118,13 @@ class Tracker:
         from mlflow.entities import Param
 
         known = set(self._client.get_run(self.run_id).data.params)
-        fresh = [Param(key, str(value)[:6000]) for key, value in values.items() if key not in known]
+        fresh = [Param(key, masked(str(value))[:6000]) for key, value in values.items() if key not in known]
         for start in range(0, len(fresh), 100):
             self._client.log_batch(self.run_id, params=fresh[start : start + 100])
 
     def tags(self, values: dict[str, Any]) -> None:
         for key, value in values.items():
-            self._client.set_tag(self.run_id, key, str(value)[:5000])
+            self._client.set_tag(self.run_id, key, masked(str(value))[:5000])
 
     def metrics(self, points: list[Point]) -> None:
         """Send points, 1000 at a time."""
@@ -195,7 +159,7 @@ class Tracker:
         self._client.log_figure(self.run_id, figure, f"images/{name}.png")
 
     def text(self, text: str, name: str) -> None:
-        self._client.log_text(self.run_id, text, name)
+        self._client.log_text(self.run_id, masked(text), name)
 
     def artifact(self, path: str, folder: str | None = None) -> None:
         self._client.log_artifact(self.run_id, path, folder)
@@ -204,13 +168,8 @@ class Tracker:
         """Name the data set as an input of the run, with its identity as digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(name=name, digest=identity[:36], source_type="local", source=json.dumps({"uri": uri}))
+        entity = Dataset(name=name, digest=identity[:36], source_type="local", source=json.dumps({"uri": masked(uri)}))
         self._client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
-
-    @property
-    def client(self) -> Any:
-        """MLflow's own client of this store."""
-        return self._client
 
     def running(self) -> None:
         """Set the run back to RUNNING after MLflow's fluent API has closed it."""
@@ -230,28 +189,18 @@ class Tracker:
                 self._watchdog = None
 
 
-def _experiment(client: Any, uri: str, name: str) -> str:
+def _experiment(client: Any, uri: str, name: str, kind: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage == "deleted":
-            shown = without_password(uri)
-            raise UsageError(
-                f"The experiment '{name}' of {shown} is deleted. Restore it, or take another --experiment."
-            )
+            raise UsageError(f"The experiment '{name}' of {uri} is deleted. Restore it, or take another --experiment.")
         return found.experiment_id
     from mlflow.exceptions import MlflowException
 
-    location = None
-    if uri.startswith("sqlite:///"):  # beside the database, wherever the command was started
-        location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
     try:
-        return client.create_experiment(name, artifact_location=location)
+        return client.create_experiment(name, artifact_location=artifact_root(uri), tags=experiment_tags(kind))
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:  # else another process made it in this moment
             raise
         return found.experiment_id
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

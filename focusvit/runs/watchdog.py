@@ -12,12 +12,12 @@ def main(run_id: str) -> None:
     uri = sys.stdin.readline().strip()
     if sys.stdin.readline().strip() == "done":
         return
-    from .tracker import _client
+    from .store import open_client
 
     for delay_s in (0, 2, 10, 60, 300):  # the server may be down in the same moment
         time.sleep(delay_s)
         try:
-            client = _client(uri)
+            client = open_client(uri)
             if client.get_run(run_id).info.status == "RUNNING":
                 client.set_tag(run_id, "focusvit.end", "the driver process died; run the same command again to go on")
                 client.set_terminated(run_id, status="KILLED")

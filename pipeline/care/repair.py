@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.plan.plan import Plan, relocate, save_plan
+from pipeline.secrets import HIDDEN, masked
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import finish_split, root_hash
 from pipeline.shards.dataset import DATASET_FILE, open_dataset, plan_uri, sidecar_uri
@@ -88,6 +89,10 @@ def _with_source(
 ) -> tuple[Plan, dict[str, Any], list[ShardSpec]]:
     """Tasks that read the images where they are now; a source that moved or is listed again enters the stored plan."""
     wanted = resolve_source(place) if place else description["origin"]["uri"]
+    if HIDDEN in wanted:
+        raise UsageError(
+            f"the data set keeps no secrets, so its source {wanted} cannot be opened: name it with --source."
+        )
     try:
         source = detect(wanted, plan.split)
     except UsageError as error:
@@ -96,7 +101,7 @@ def _with_source(
         ) from None
     if place or list_again:
         plan = relocate(plan, source)
-        description = {**description, "origin": {"kind": source.kind, "uri": wanted}}
+        description = {**description, "origin": {"kind": source.kind, "uri": masked(wanted)}}
         save_plan(plan_uri(uri, plan.split), plan, description)
     return plan, description, [replace(spec, source=source.reader()) for spec in specs]
 

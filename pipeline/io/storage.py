@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import DataError, UsageError
+from pipeline.secrets import masked
 
 from .json_text import json_text
 from .passed import PassedOver
@@ -34,15 +34,6 @@ _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryE
 
 def is_local(uri: str) -> bool:
     return "://" not in uri
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown: a password inside it becomes ***."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    where = f"{parts.username}:***@{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    return urlunsplit(parts._replace(netloc=where))
 
 
 def resolve(uri: str) -> str:
@@ -282,7 +273,8 @@ def read_json(uri: str) -> Any:
 
 
 def put_json(uri: str, value: Any) -> None:
-    put(uri, json_bytes(value))
+    """Write a document; secrets in its addresses are left out."""
+    put(uri, masked(json_bytes(value).decode()).encode())
 
 
 def json_bytes(value: Any) -> bytes:

@@ -21,7 +21,7 @@ LABORATORY = "tests/benchmarks"
 # Third-party roots with one home each (a prefix of the path below the root).
 HOMES = {
     "ray": ("pipeline/shards/executors.py", "cluster/"),
-    "mlflow": ("focusvit/runs/tracker.py", "focusvit/runs/pyfunc.py"),
+    "mlflow": ("focusvit/runs/store.py", "focusvit/runs/tracker.py", "focusvit/runs/pyfunc.py"),
     "torch": ("focusvit/", "transfer/", "cluster/"),
     "albumentations": ("focusvit/data/augment.py", "focusvit/data/transforms.py"),
     "fast_slic": ("pipeline/superpixels/slic.py",),

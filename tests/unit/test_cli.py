@@ -8,6 +8,7 @@ import pytest
 
 from focusvit.cli import VERBS, main
 from pipeline.errors import DataError, UsageError
+from tests.benchmarks.__main__ import BENCHES
 
 
 def test_help_names_every_verb(capsys):
@@ -16,9 +17,21 @@ def test_help_names_every_verb(capsys):
     assert all(verb in shown for verb in VERBS)
 
 
-def test_unknown_verb_is_wrong_usage(capsys):
-    assert main(["pretrian"]) == 2
-    assert "unknown verb 'pretrian'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "verbs", "meant"),
+    [
+        (["pretrian"], VERBS, "pretrain"),
+        (["loadr"], BENCHES, "loader"),
+        (["pretrain", "dmo", "--data", "d", "--run-dir", "r"], VERBS, "demo"),
+        (["pretrain", "demo", "--data", "d", "--run-dir", "r", "--optim.lrr", "1"], VERBS, "optim.lr"),
+        (["pretrain", "demo", "--data", "d", "--run-dir", "r", "--trackin-uri", "x"], VERBS, "tracking_uri"),
+        (["submit", "--jobs-address", "http://h:1", "--", "transfr"], VERBS, "transfer"),
+    ],
+)
+def test_a_word_that_is_not_known_brings_the_one_that_was_meant(capsys, argv, verbs, meant):
+    assert main(argv, verbs=verbs) == 2
+    said = capsys.readouterr().err
+    assert f"Did you mean '{meant}'?" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (DataError, 1)])

@@ -13,6 +13,7 @@ from focusvit.runs.provenance import evidence
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.secrets import masked
 
 from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
@@ -95,7 +96,7 @@ def write_report(
     if facts:
         parts.append("## Made by\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items()))
     text = "\n".join(parts)
-    storage.put(storage.join(out, "report.md"), text.encode())
+    storage.put(storage.join(out, "report.md"), masked(text).encode())
     return text
 
 

@@ -13,7 +13,7 @@ from cluster.doctor import machine as doctor_machine
 from cluster.doctor.fast_slic_check import check_fast_slic
 from cluster.doctor.finding import as_json, as_text, broken, num_broken, ok, warning
 from cluster.doctor.services import check_path, check_sqlite, check_tracking
-from pipeline.io.storage import without_password
+from pipeline.secrets import masked
 from testkit.web import scripted_server
 
 
@@ -147,7 +147,7 @@ def test_a_dead_mlflow_server_is_named():
 
 
 def test_passwords_are_never_shown():
-    assert without_password("postgresql://me:secret@db:5432/x") == "postgresql://me:***@db:5432/x"
+    assert masked("postgresql://me:secret@db:5432/x") == "postgresql://me:***@db:5432/x"
     assert "secret" not in check_tracking("postgresql://me:secret@db/x")[0].found
 
 

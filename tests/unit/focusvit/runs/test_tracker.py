@@ -14,7 +14,8 @@ import pytest
 
 from focusvit.runs.run_dir import MetricsLog, RunDir
 from focusvit.runs.shipper import Shipper
-from focusvit.runs.tracker import Point, Tracker, check_reachable, default_tracking_uri
+from focusvit.runs.store import check_reachable, default_tracking_uri
+from focusvit.runs.tracker import Point, Tracker
 from pipeline.errors import UsageError
 
 

@@ -1,0 +1,67 @@
+"""What a reviewer meets first in MLflow: how to read an experiment, a view of its runs, and the address that opens it.
+
+MLflow keeps a shared view (columns, order of runs and of charts) as a tag of the experiment; the address names the tag.
+"""
+
+import json
+from typing import Any
+
+_VIEW = "focusvit"
+_TAG = f"mlflow.sharedViewState.{_VIEW}"
+_TRAINING = """\
+**Trainings of FocusViT.** A run is one training; started again on its run directory, it goes on as the same run.
+
+- `val/top1` is the share of validation images whose first answer is right. The x axis of every chart counts the
+  samples seen. The description of a run compares its score with chance.
+- `train/...` is measured on augmented images, so accuracy there may lie below `val/top1`.
+- `work/...` says how the machine worked: images a second, the share of the time that it waited for data, memory.
+- Artifacts of a run: `superpixels` as the model saw them, `scores` (confusion matrix, recall of each class),
+  `attention` block by block, `token_budgets` from few superpixels to many.
+- The model of a run (tab Models) carries its scores, and predicts from the bytes of an image.
+"""
+_TRANSFER = """\
+**Suites of downstream tasks.** A run is one suite on one checkpoint; each task and protocol is a child of it.
+
+- `mean/GROUP/PROTOCOL` is the mean over a group of tasks, `TASK/PROTOCOL` the score of one. Read them relative to
+  `chance` and to the baselines in `tables/results.json`: an untrained network, and raw pixels.
+- A child has its score with the 95 % interval (`_low`, `_high`); `num_test` says over how many images.
+- Artifacts of a suite: `tables/results.json` is the whole table, `charts/results.png` its bars. Of a child: `scores`
+  (confusion matrix, each class), and `masks` where label maps are painted.
+"""
+_SECTIONS = ("val", "train", "work")
+
+
+def _columns(kind: str, *names: str) -> list[str]:
+    return [f"{kind}.`{name}`" for name in names]
+
+
+_TRAINING_COLUMNS = [
+    *_columns("metrics", "val/top1", "val/top5", "val/loss", "train/loss", "work/img_per_s"),
+    *_columns("params", "epochs", "model.tokens", "optim.lr"),
+    *_columns("attributes", "Dataset"),
+]
+_TRANSFER_COLUMNS = [
+    *_columns("tags", "task", "protocol", "features"),
+    *_columns("metrics", "top1", "top1_low", "top1_high", "miou", "chance"),
+    *_columns("params", "num_train", "num_test"),
+]
+
+
+def experiment_tags(kind: str) -> dict[str, str]:
+    """Tags of a new experiment for runs of a kind (their tag focusvit.kind: pretrain, finetune, transfer)."""
+    transfer = kind.startswith("transfer")
+    view = {"selectedColumns": _TRANSFER_COLUMNS if transfer else _TRAINING_COLUMNS}
+    return {
+        "mlflow.note.content": _TRANSFER if transfer else _TRAINING,
+        "mlflow.experimentKind": "custom_model_development",  # else MLflow opens the pages of language models
+        "mlflow.experiment.primaryMetric.name": "top1" if transfer else "val/top1",
+        "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+        _TAG: json.dumps(view),
+    }
+
+
+def landing_page(url: str, experiment: dict[str, Any]) -> str:
+    """The address of an experiment's runs (as MLflow's REST interface describes it), with our view if it has that."""
+    page = f"{url}/#/experiments/{experiment['experiment_id']}/runs?workflowType=machine_learning"
+    has_view = any(tag["key"] == _TAG for tag in experiment.get("tags", ()))
+    return f"{page}&viewStateShareKey={_VIEW}" if has_view else page
