@@ -33,6 +33,15 @@ def masked(text: str) -> str:
     return text
 
 
+def masked_values(value: Any) -> Any:
+    """The same for all texts in a document of dicts and lists."""
+    if isinstance(value, dict):
+        return {key: masked_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked_values(item) for item in value]
+    return masked(value) if isinstance(value, str) else value
+
+
 def has_secret(text: str) -> bool:
     return masked(text) != text
 

@@ -6,7 +6,7 @@ import typing
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.secrets import masked
+from pipeline.secrets import masked_values
 
 Config = TypeVar("Config")
 
@@ -60,9 +60,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def difference(old: dict[str, Any], new: dict[str, Any], ignore: frozenset[str] = frozenset()) -> list[str]:
     """The keys whose values differ, as 'optim.lr: 0.001 -> 0.002' lines, in the order of the keys."""
-    before, after = (
-        {key: masked(value) if isinstance(value, str) else value for key, value in flatten(values).items()}
-        for values in (old, new)  # files keep no secrets
-    )
+    before, after = masked_values(flatten(old)), masked_values(flatten(new))  # files keep no secrets
     keys = sorted((set(before) | set(after)) - ignore)
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)]

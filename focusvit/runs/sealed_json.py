@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
+from pipeline.secrets import masked_values
 
 SEAL = "sha256_of_the_rest"
 MAX_DEPTH = 32
@@ -18,7 +19,7 @@ MAX_DEPTH = 32
 
 def put_sealed(uri: str, values: dict[str, Any]) -> None:
     """Write an object with its seal; what is no finite number becomes null."""
-    plain = json.loads(json_text(values))  # as a reader gets it: tuples are lists, keys are text
+    plain = masked_values(json.loads(json_text(values)))  # as a reader gets it: tuples are lists, keys are text
     storage.put_json(uri, {**plain, SEAL: _seal(plain)})
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import DataError, UsageError
-from pipeline.secrets import masked
+from pipeline.secrets import masked_values
 
 from .json_text import json_text
 from .passed import PassedOver
@@ -274,7 +274,7 @@ def read_json(uri: str) -> Any:
 
 def put_json(uri: str, value: Any) -> None:
     """Write a document; secrets in its addresses are left out."""
-    put(uri, masked(json_bytes(value).decode()).encode())
+    put(uri, json_bytes(masked_values(value)))
 
 
 def json_bytes(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from focusvit.cli import main
+from focusvit.runs.run_dir import RunDir
 from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.io import storage
 from pipeline.secrets import masked
@@ -64,6 +65,18 @@ def test_a_refusal_never_holds_a_secret(kind):
 def test_a_document_is_stored_without_secrets(tmp_path):
     storage.put_json(str(tmp_path / "a.json"), {"from": f"http://me:{SECRET}@host/x", "n": [1, "b"]})
     assert storage.read_json(str(tmp_path / "a.json")) == {"from": "http://me:***@host/x", "n": [1, "b"]}
+
+
+def test_a_run_goes_on_from_an_address_whose_password_no_file_holds(tmp_path):
+    run, facts = RunDir(str(tmp_path)), {"classes": ["a"]}
+    config = {"init_from": f'ftp://me:{SECRET}@host/x\nand "http://{SECRET}@h"', "lr": (1, 2)}
+    run.prepare(config, facts)
+    run.prepare(config, facts)
+    run.set_info({"tracking_uri": f"mysql://me:{SECRET}@db/m"})
+    assert run.info()["tracking_uri"] == "mysql://me:***@db/m"
+    assert not [path for path in tmp_path.rglob("*.json") if SECRET in path.read_text()]
+    with pytest.raises(UsageError, match="another config: init_from"):
+        run.prepare({**config, "init_from": "ftp://me@host/y"}, facts)
 
 
 @pytest.fixture
