@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from focusvit.model.inputs import check_maps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -71,21 +73,10 @@ class Batch:
                 if value is not None and int(value.max()) >= num_classes:
                     raise ValueError(f"{name} holds {int(value.max())}, but the model has {num_classes} classes")
         if self.maps is not None:
-            self._check_maps(size)
+            if self.num_tokens is None or len(self.maps) != size:
+                raise ValueError(
+                    f"maps have shape {tuple(self.maps.shape)} and num_tokens is {self.num_tokens}; a batch of {size} "
+                    "images with maps has one map for each and says how many regions they hold"
+                )
+            check_maps(self.maps, self.num_tokens)
         return self
-
-    def _check_maps(self, size: int) -> None:
-        maps, tokens = self.maps, self.num_tokens
-        assert maps is not None
-        if maps.ndim != 3 or maps.shape[0] != size:
-            raise ValueError(f"maps must be (B, Hm, Wm) with B = {size}, not {tuple(maps.shape)}")
-        if tokens is None:
-            raise ValueError("a batch with maps must say num_tokens")
-        counts = torch.zeros(size, tokens, dtype=torch.int32)
-        flat = maps.reshape(size, -1).long().cpu()
-        if size and (int(flat.min()) < 0 or int(flat.max()) >= tokens):
-            raise ValueError(f"maps hold ids {int(flat.min())}..{int(flat.max())}, outside 0..{tokens - 1}")
-        counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.int32))
-        if bool((counts == 0).any()):
-            row = int((counts == 0).any(1).nonzero()[0])
-            raise ValueError(f"image {row} has {int((counts[row] > 0).sum())} regions instead of {tokens}")

@@ -53,15 +53,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
         self.drop = nn.Dropout(config.dropout)
-        if config.trunk == "window" and config.window_projection:
-            head_width = config.width // config.heads
-            self.key_projection = nn.Linear(head_width, head_width, bias=False)
-            self.value_projection = nn.Linear(head_width, head_width, bias=False)
+        width, projects = config.width // config.heads, config.window_projection
+        self.key_projection = nn.Linear(width, width, bias=False) if projects else None
+        self.value_projection = nn.Linear(width, width, bias=False) if projects else None
 
     def reset_start(self) -> None:
-        if hasattr(self, "key_projection"):
-            nn.init.eye_(self.key_projection.weight)
-            nn.init.eye_(self.value_projection.weight)
+        for projection in (self.key_projection, self.value_projection):
+            if projection is not None:
+                nn.init.eye_(projection.weight)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, n, c D) -> c tensors (B, heads, n, d)."""
@@ -78,7 +77,7 @@ class Attention(nn.Module):
         context = context or AttentionContext()
         if context.pool is None:
             q, k, v = self.split(self.qkv(x))
-            if hasattr(self, "key_projection"):
+            if self.key_projection is not None and self.value_projection is not None:
                 k, v = self.key_projection(k), self.value_projection(v)
             return self.merge(attend(q, k, v, context.key_bias, trace))
         if self.trunk == "kv_pool":

@@ -1,7 +1,7 @@
 """FocusViTConfig: every variant of the family, its controls and the plain ViT, as one set of values."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 Stem = Literal["linear", "conv"]
 Partition = Literal["superpixel", "grid", "random", "merge"]
@@ -9,7 +9,7 @@ Overlap = Literal["soft", "hard"]
 Pooling = Literal["mean", "max", "mean_std", "attention"]
 Position = Literal["descriptor", "pooled", "both"]
 Trunk = Literal["full", "latent", "hybrid", "kv_pool", "gather", "window"]
-LatentStart = Literal["seeds", "learned", "coarse"]
+LatentStart = Literal["seeds", "learned"]
 Readout = Literal["cls", "mean"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -49,7 +49,7 @@ class FocusViTConfig:
     num_latents: int = 32
     """M, the number of latents of the trunks latent, hybrid, kv_pool and gather."""
     latent_start: LatentStart = "seeds"
-    """What pools tokens into latents: a grid of seed positions, learned queries, or a coarser cut of the hierarchy."""
+    """What pools tokens into latents: a grid of seed positions, or learned queries."""
     token_depth: int | None = None
     """Token blocks before the latents take over in trunk hybrid; None is a third of the blocks after pooling."""
     num_reads: int = 2
@@ -73,10 +73,11 @@ class FocusViTConfig:
     """Accept maps with fewer regions than tokens: empty slots are masked. Costs a mask in every attention."""
 
     # What changes only speed and memory.
-    micro_batches: int = 4
-    """At inference, stem and grid blocks run on this many slices of the batch, so that the peak stays at the tokens."""
     checkpoint_blocks: bool = False
     """In training, recompute each block in the backward pass instead of keeping its activations."""
+
+    RETIRED: ClassVar[frozenset[str]] = frozenset({"micro_batches"})
+    """fields of older checkpoints that say nothing about the model any more"""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -108,6 +109,16 @@ class FocusViTConfig:
         return self.tokens is not None and self.partition == "superpixel"
 
     @property
+    def pools(self) -> bool:
+        """Whether patches are pooled into tokens by regions."""
+        return self.tokens is not None and self.partition != "merge"
+
+    @property
+    def merges(self) -> bool:
+        """Whether tokens are merged inside the blocks (the control without regions)."""
+        return self.tokens is not None and self.partition == "merge"
+
+    @property
     def has_latents(self) -> bool:
         return self.trunk in ("latent", "hybrid", "kv_pool", "gather")
 
@@ -135,7 +146,7 @@ def _check_choices(config: FocusViTConfig) -> None:
 
 
 def _check_numbers(config: FocusViTConfig) -> None:
-    for name in ("patch_px", "width", "depth", "heads", "num_classes", "num_latents", "window", "micro_batches"):
+    for name in ("patch_px", "width", "depth", "heads", "num_classes", "num_latents", "window"):
         if getattr(config, name) < 1:
             raise ValueError(f"model.{name} is {getattr(config, name)}; it must be at least 1")
     if config.width % config.heads:
@@ -163,13 +174,13 @@ def _check_numbers(config: FocusViTConfig) -> None:
 
 
 def _check_combinations(config: FocusViTConfig) -> None:
-    if config.partition == "merge" and config.tokens is not None:
+    if config.merges:
         if config.trunk != "full" or config.grid_depth == config.depth:
             raise ValueError(
                 f"model.partition merge works inside full attention blocks; model.trunk is '{config.trunk}' and "
                 f"{config.depth - config.grid_depth} blocks follow the grid: use trunk full and a smaller grid_depth"
             )
-        if config.tokens > config.num_patches:
+        if (config.tokens or 0) > config.num_patches:
             raise ValueError(
                 f"model.tokens {config.tokens} exceeds the {config.num_patches} patches; merging only lowers it"
             )
@@ -184,12 +195,7 @@ def _check_combinations(config: FocusViTConfig) -> None:
             raise ValueError(
                 f"model.num_reads is {config.num_reads}; the {on_latents} latent blocks allow 1..{on_latents}"
             )
-    if config.latent_start == "coarse" and config.has_latents and not config.needs_maps:
-        raise ValueError(
-            "model.latent_start coarse needs superpixel maps; use latent_start seeds, or partition superpixel"
-        )
-    pooled = config.tokens is not None and config.partition != "merge"
-    if config.area_bias and not (pooled and config.trunk in ("full", "hybrid")):
+    if config.area_bias and not (config.pools and config.trunk in ("full", "hybrid")):
         raise ValueError(
             f"model.area_bias acts on full attention of tokens; model.trunk is '{config.trunk}', partition "
             f"'{config.partition}' and tokens {config.tokens}: set it to False (latents always count areas)"

@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .groups import freeze
 from .model import FocusViT, FocusViTConfig
 from .partitions import random_cells
+from .slices import CPU_IMAGES, in_slices
 
 Inputs = tuple[Tensor, Tensor | None]
 
@@ -28,12 +30,14 @@ class ModelProfile:
     multiply_adds: int
     """of one image, counted while it runs (the "GFLOPs" of ViT papers)"""
     latency_s: float
-    """of one forward of the batch, median, synchronised"""
+    """of inference on the batch as this device runs it (on a CPU in slices), median, synchronised"""
     images_per_s: float
     inference_peak_bytes: int
-    """weights, inputs and what the forward adds at its highest"""
+    """weights, inputs and what the forward adds at its highest, with the whole batch at a time"""
+    sliced_peak_bytes: int
+    """the same in slices of `slices.CPU_IMAGES` images. Compare models whole with whole, sliced with sliced"""
     training_peak_bytes: int
-    """the same for forward, backward and AdamW"""
+    """the same for forward, backward and AdamW; the whole batch at a time"""
 
 
 def example_inputs(config: FocusViTConfig, batch: int, *, device: str = "cpu", seed: int = 0) -> Inputs:
@@ -116,16 +120,43 @@ def held_bytes(model: nn.Module, *others: Tensor | None) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-def inference_peak(model: nn.Module, *inputs: Tensor | None, device: str = "cpu") -> int:
-    """Weights, inputs and the highest use of one forward without gradients."""
+@contextmanager
+def cut_alike(model: nn.Module, images_at_once: int | None) -> Iterator[Callable[..., Tensor]]:
+    """The model as a function from inputs to logits that runs `images_at_once` images at a time; None = all of them.
+
+    A FocusViT would cut the batch as its device likes and a model of another library never does, so what is measured
+    of two models is only comparable when both are cut alike.
+    """
+    own = {part: part.images_at_once for part in model.modules() if isinstance(part, FocusViT)}
+
+    def run(*inputs: Tensor | None) -> Tensor:
+        most = images_at_once or max(len(x) for x in inputs if x is not None)
+        for part in own:
+            part.images_at_once = most
+        return in_slices(lambda *given: logits_of(model(*given)), *inputs, most=most)
+
+    try:
+        yield run
+    finally:
+        for part, before in own.items():
+            part.images_at_once = before
+
+
+def logits_of(out: object) -> Tensor:
+    """What a classifier gives, Hugging Face's too."""
+    logits = getattr(out, "logits", out)
+    assert isinstance(logits, Tensor)
+    return logits
+
+
+def inference_peak(
+    model: nn.Module, *inputs: Tensor | None, device: str = "cpu", images_at_once: int | None = None
+) -> int:
+    """Weights, inputs and the highest use of one forward without gradients, cut as `cut_alike` says."""
     model = model.eval()
-
-    def step() -> object:
-        with torch.no_grad():
-            return model(*inputs)
-
-    step()
-    return held_bytes(model, *inputs) + peak_bytes(step, device)
+    with cut_alike(model, images_at_once) as run, torch.no_grad():
+        run(*inputs)
+        return held_bytes(model, *inputs) + peak_bytes(lambda: run(*inputs), device)
 
 
 def training_peak(model: nn.Module, *inputs: Tensor | None, device: str = "cpu") -> int:
@@ -145,9 +176,8 @@ def training_peak(model: nn.Module, *inputs: Tensor | None, device: str = "cpu")
 
 
 def training_loss(model: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """A cross-entropy that any classifier gives, Hugging Face's too."""
-    out = model(*inputs)
-    logits = getattr(out, "logits", out)
+    """A cross-entropy of any classifier."""
+    logits = logits_of(model(*inputs))
     classes = torch.zeros(logits.shape[0], dtype=torch.long, device=logits.device)
     return nn.functional.cross_entropy(logits.float(), classes)
 
@@ -176,10 +206,6 @@ def profile_model(
         latency_s=latency,
         images_per_s=batch / latency,
         inference_peak_bytes=inference_peak(model, images, maps, device=device),
+        sliced_peak_bytes=inference_peak(model, images, maps, device=device, images_at_once=CPU_IMAGES),
         training_peak_bytes=training_peak(model, images, maps, device=device),
     )
-
-
-def as_row(profile: ModelProfile) -> dict[str, float]:
-    """For a table or MLflow."""
-    return {name: float(value) for name, value in asdict(profile).items()}

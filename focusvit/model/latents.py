@@ -10,7 +10,7 @@ from .attention import Trace, attend, join_heads
 from .config import FocusViTConfig
 from .partitions import static_partition
 from .position import NUM_FEATURES, RegionFeatures
-from .regions import Regions, full_precision, one_hot
+from .regions import Regions, full_precision
 
 
 def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
@@ -42,7 +42,6 @@ class LatentStart(nn.Module):
              a uniform grid of M cells; g is learned and 4 at the start: a soft local average. |.|^2 is in units of
              the image's area, the same along y and x for any shape of image
     learned  a[m, i] = q_m k(x_i, phi_i) + log area_i with M learned queries (Perceiver)
-    coarse   as learned with one shared query, inside the regions of a coarser cut: + log(share of region i in cut m)
     """
 
     seed_features: Tensor
@@ -51,51 +50,41 @@ class LatentStart(nn.Module):
 
     def __init__(self, config: FocusViTConfig) -> None:
         super().__init__()
-        self.kind, self.num_latents, self.grid = config.latent_start, config.num_latents, config.grid
+        self.num_latents = config.num_latents
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
         self.key = nn.Linear(config.width, 64)
         self.key_position = nn.Linear(NUM_FEATURES, 64, bias=False)
-        if self.kind == "seeds":
-            self.query_position = nn.Linear(NUM_FEATURES, 64)
-            self.log_sharpness = nn.Parameter(torch.tensor(4.0).log())
+        seeded = config.latent_start == "seeds"
+        self.query_position = nn.Linear(NUM_FEATURES, 64) if seeded else None
+        self.log_sharpness = nn.Parameter(torch.tensor(4.0).log()) if seeded else None
+        self.query = None if seeded else nn.Parameter(torch.zeros(1, config.num_latents, 64))
+        if seeded:
             _, seeds = static_partition("grid", config.num_latents, config.grid)
             self.register_buffer("seed_features", RegionFeatures(config)(seeds), persistent=False)
             self.register_buffer("seed_centre", seeds.centre.clone(), persistent=False)
             aspect = config.image_size[0] / config.image_size[1]
             self.register_buffer("axis_scale", torch.tensor([aspect, 1 / aspect]), persistent=False)
-        else:
-            self.query = nn.Parameter(torch.zeros(1, config.num_latents if self.kind == "learned" else 1, 64))
 
     def reset_start(self) -> None:
-        if self.kind == "learned":
+        if self.query is not None:
             nn.init.trunc_normal_(self.query, std=1.0)  # equal queries would stay equal
 
-    def forward(self, tokens: Tensor, features: Tensor, regions: Regions, coarse_share: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, features: Tensor, regions: Regions) -> Tensor:
+        """(B, K, D) tokens, (B or 1, K, F) features -> (B, M, K), rows that sum to 1."""
         key = self.key(self.norm(tokens)) + self.key_position(features.to(tokens.dtype))
-        query = self.query_position(self.seed_features.to(tokens.dtype)) if self.kind == "seeds" else self.query
+        query = self.query
+        if self.query_position is not None:
+            query = self.query_position(self.seed_features.to(tokens.dtype))
+        assert query is not None
         logits = (query.to(key.dtype) @ key.transpose(1, 2)) * 64**-0.5
         logits = logits.to(torch.promote_types(logits.dtype, regions.area.dtype))  # never in bfloat16
         logits = logits + regions.log_relative_area()[:, None, :]
-        if self.kind == "seeds":
+        if self.log_sharpness is not None:
             difference = self.seed_centre[:, :, None, :] - regions.centre[:, None, :, :]
             # A sum of products, since autocast would take a matrix product to bfloat16.
             distance = (difference.square() * self.axis_scale.to(difference.dtype)).sum(-1)
             logits = logits - self.log_sharpness.exp().to(logits.dtype) * self.num_latents / 2 * distance
-        if coarse_share is not None:
-            logits = logits + torch.log(coarse_share.clamp(min=1e-6).to(logits.dtype))
         return torch.softmax(logits, -1)
-
-    def coarse_share(self, maps: Tensor, coarse_maps: Tensor, num_tokens: int) -> Tensor:
-        """(B, M, K): the share of each region of `maps` that lies in each region of the coarser cut."""
-        if torch.compiler.is_exporting():  # without a scatter, as in `regions`
-            coarse = one_hot(coarse_maps, self.num_latents).flatten(2).float()
-            count = coarse @ one_hot(maps, num_tokens).flatten(2).float().transpose(1, 2)
-            return count / count.sum(1, keepdim=True).clamp(min=1)
-        joint = coarse_maps.long() * num_tokens + maps.long()
-        count = torch.zeros(maps.shape[0], self.num_latents * num_tokens, device=maps.device)
-        ids = joint.flatten(1)
-        count = count.scatter_add_(1, ids, count.new_ones(1).expand_as(ids)).view(-1, self.num_latents, num_tokens)
-        return count / count.sum(1, keepdim=True).clamp(min=1)
 
 
 class LatentRead(nn.Module):

@@ -27,17 +27,16 @@ class SuperpixelPooling(nn.Module):
         super().__init__()
         self.mode: Pooling = config.pooling
         self.hard = config.overlap == "hard"
-        if self.mode == "mean_std":
-            self.std_proj = nn.Linear(config.width, config.width, bias=False)
-        if self.mode == "attention":
-            self.norm = nn.LayerNorm(config.width, config.norm_eps)
-            self.saliency = nn.Linear(config.width, 1, bias=False)
+        attends = self.mode == "attention"
+        self.std_proj = nn.Linear(config.width, config.width, bias=False) if self.mode == "mean_std" else None
+        self.norm = nn.LayerNorm(config.width, config.norm_eps) if attends else None
+        self.saliency = nn.Linear(config.width, 1, bias=False) if attends else None
 
     def reset_start(self) -> None:
         """The zero weights that make every mode start as the mean."""
-        for name in ("std_proj", "saliency"):
-            if hasattr(self, name):
-                nn.init.zeros_(getattr(self, name).weight)
+        for layer in (self.std_proj, self.saliency):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
 
     def membership(self, overlap: Tensor, centre: Tensor) -> Tensor:
         """The (B, K, N) weights before normalisation: the overlap itself, or its hard form."""
@@ -48,13 +47,13 @@ class SuperpixelPooling(nn.Module):
         membership = membership.to(patches.dtype if patches.dtype == torch.float64 else torch.float32)
         if self.mode == "max":
             return _largest(patches, membership)
-        if self.mode == "attention":
+        if self.norm is not None and self.saliency is not None:
             score = self.saliency(self.norm(patches)).squeeze(-1)
             # Bounded, so that no region's weights can all underflow: exp(+-5) keeps a ratio of 22,000.
             score = 5 * torch.tanh(score.to(membership.dtype) / 5)
             membership = membership * score.exp()[:, None, :]
         weights = membership / membership.sum(2, keepdim=True).clamp(min=1e-6)
-        if self.mode != "mean_std":
+        if self.std_proj is None:
             return _weighted(weights, patches)
         # The variance is a difference of nearly equal numbers: never in bfloat16.
         with full_precision(patches):

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
@@ -41,6 +41,22 @@ class Regions(NamedTuple):
 
 EMPTY_BIAS = -1e9
 """Added to the attention logit of an empty slot: its weight is then exactly 0. Finite, so that no NaN can arise."""
+
+
+class HeldRegions(nn.Module):
+    """Regions that follow from the config alone, kept where the model is."""
+
+    area: Tensor
+    centre: Tensor
+    covariance: Tensor
+
+    def __init__(self, regions: Regions) -> None:
+        super().__init__()
+        for name, value in regions._asdict().items():
+            self.register_buffer(name, value.clone(), persistent=False)
+
+    def forward(self) -> Regions:
+        return Regions(self.area, self.centre, self.covariance)
 
 
 def overlap_matrix(maps: Tensor, grid: tuple[int, int], num_tokens: int) -> Tensor:

@@ -15,9 +15,6 @@ def initialize(model: nn.Module) -> None:
             nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for name in ("cls_token", "pos_embed"):
-        if hasattr(model, name):
-            nn.init.trunc_normal_(getattr(model, name), std=0.02)
     for module in model.modules():
         reset = getattr(module, "reset_start", None)
         if callable(reset):

@@ -64,8 +64,6 @@ def main(argv: list[str]) -> int:
     config = parse(ExportConfig, argv, prog="focusvit export")
     predictor = Predictor(storage.resolve(config.checkpoint), tokens=config.tokens or None)
     model, out = predictor.model, storage.resolve(config.out)
-    if model.config.latent_start == "coarse" and model.config.has_latents:
-        raise UsageError(f"{predictor.name} starts its latents from a second, coarser map, which no predictor makes.")
     if config.tokens and model.config.tokens is None:
         raise UsageError(f"--tokens {config.tokens}: {predictor.name} is a plain ViT, its number of tokens is fixed.")
     record = export_record(predictor, config.batch_size, "int8" if config.int8 else "fp32")

@@ -32,8 +32,8 @@ class FixedBudget(nn.Module):
         super().__init__()
         self.model, self.tokens = model, tokens
 
-    def forward(self, images: Tensor, maps: Tensor | None = None, coarse_maps: Tensor | None = None) -> Tensor:
-        return self.model(images, maps, self.tokens, coarse_maps)
+    def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
+        return self.model(images, maps, self.tokens)
 
 
 def export_program(model: nn.Module, *inputs: Tensor) -> torch.export.ExportedProgram:

@@ -23,11 +23,12 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[Config], values: dict[str, Any], place: str = "the config") -> Config:
-    """Rebuild a config; missing keys take their default.
+    """Rebuild a config; missing keys take their default, and what older versions wrote and the class has RETIRED is left.
 
     Raises `UsageError` for keys that this version does not know, and for values that no such config can have.
     """
-    hints = typing.get_type_hints(cls)
+    hints, retired = typing.get_type_hints(cls), getattr(cls, "RETIRED", ())
+    values = {name: value for name, value in values.items() if name not in retired}
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:

@@ -67,11 +67,6 @@ class TrainConfig:
             raise ValueError(
                 f"model.image_px is {self.model.image_px} and data.image_px is {self.data.image_px}; they must agree"
             )
-        if self.model.latent_start == "coarse" and self.model.has_latents:
-            raise ValueError(
-                "model.latent_start is 'coarse', which takes a second, coarser map that the loaders do not make; train "
-                "with seeds or learned, or call the model yourself with coarse_maps"
-            )
         if self.token_budgets and (not self.model.needs_maps or min(self.token_budgets) < 1):
             raise ValueError(
                 f"token_budgets {self.token_budgets} needs a model with superpixels and budgets of at least 1"

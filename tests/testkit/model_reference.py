@@ -32,12 +32,11 @@ VARIANTS: dict[str, dict[str, object]] = {
     "latent": {"trunk": "latent"},
     "latent_mean": {"trunk": "latent", "readout": "mean", "num_reads": 3},
     "latent_learned": {"trunk": "latent", "latent_start": "learned"},
-    "latent_coarse": {"trunk": "latent", "latent_start": "coarse"},
     "hybrid": {"trunk": "hybrid", "num_reads": 1},
-    "hybrid_area_bias": {"trunk": "hybrid", "num_reads": 1, "area_bias": True, "latent_start": "coarse"},
+    "hybrid_area_bias": {"trunk": "hybrid", "num_reads": 1, "area_bias": True, "latent_start": "learned"},
     "hybrid_descriptor": {"trunk": "hybrid", "num_reads": 1, "position": "descriptor", "readout": "mean"},
     "kv_pool": {"trunk": "kv_pool"},
-    "kv_pool_coarse": {"trunk": "kv_pool", "latent_start": "coarse", "position": "descriptor"},
+    "kv_pool_learned": {"trunk": "kv_pool", "latent_start": "learned", "position": "descriptor"},
     "gather": {"trunk": "gather", "readout": "mean"},
     "gather_hard": {"trunk": "gather", "overlap": "hard", "pooling": "max", "position": "pooled"},
     "window": {"trunk": "window", "window": 3},
@@ -78,13 +77,11 @@ def maps(num: int, config: FocusViTConfig, num_tokens: int, scale: int = 2, seed
 
 
 def inputs(config: FocusViTConfig, num: int = 3, num_tokens: int | None = None) -> dict[str, Tensor]:
-    """What forward takes: images, the maps and the coarser cut of variants that need them."""
+    """What forward takes: images, and the maps of variants that need them."""
     num_tokens = num_tokens or config.tokens or 0
     found = {"images": images(num, config)}
     if config.needs_maps:
         found["maps"] = maps(num, config, num_tokens)
-        if config.has_latents and config.latent_start == "coarse":
-            found["coarse_maps"] = found["maps"] // -(-num_tokens // config.num_latents)
     return found
 
 

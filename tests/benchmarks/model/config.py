@@ -27,8 +27,8 @@ class BenchConfig(TimedConfig):
     batch_sizes: tuple[int, ...] = (1, 64)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ()
     """fp32 by default, and bf16 where the processor has instructions for it: emulated, it says nothing"""
-    memory_of: tuple[Literal["inference", "training"], ...] = ("inference", "training")
-    """columns of section memory"""
+    memory_of: tuple[Literal["inference", "sliced", "training"], ...] = ("inference", "sliced", "training")
+    """columns of section memory: inference with the whole batch at a time, inference in slices, training"""
     large_px: int = 512
     """side of the images in section large"""
     rounds: int = 5
@@ -60,6 +60,6 @@ class BenchConfig(TimedConfig):
         if self.large_px < 16 or self.large_px % 16:
             raise ValueError(f"--large-px is {self.large_px}; it must be a multiple of the patch, 16")
         if not self.memory_of:
-            raise ValueError("--memory-of is empty; give inference, training or both")
+            raise ValueError("--memory-of is empty; give some of inference, sliced, training")
         if self.rounds < 1 or not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"--rounds is {self.rounds} and --batch-sizes {self.batch_sizes}; all must be at least 1")

@@ -87,7 +87,8 @@ def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> T
     )  # fmt: skip
     note = (
         f"fp32, batch {config.batch}, median of {config.rounds} synchronised forwards after one more, superpixels not "
-        "included (they come with the shards). Peaks: weights, inputs, activations; in training gradients and AdamW. "
+        "included (they come with the shards). Peaks: weights, inputs, activations of the whole batch at a time; in "
+        "training gradients and AdamW. "
         "Each row is timed by itself; `bench model` has the paired comparison."
     )
     return Table(title="Rows of the original repository", columns=columns, rows=lines, note=note)

@@ -13,11 +13,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from focusvit.model.cost import count_multiply_adds, inference_peak, time_calls, training_loss, training_peak
+from focusvit.model.cost import (
+    count_multiply_adds,
+    inference_peak,
+    logits_of,
+    time_calls,
+    training_loss,
+    training_peak,
+)
 from focusvit.model.model import FocusViT
 from focusvit.model.pooling import SuperpixelPooling
 from focusvit.model.presets import SIZES
 from focusvit.model.regions import measure_regions, overlap_matrix
+from focusvit.model.slices import CPU_IMAGES, in_slices
 from tests.benchmarks.model.config import BenchConfig
 from tests.benchmarks.model.variants import PEER, Variant, large_image_variants, main_variants, sweep_variants
 from tests.benchmarks.report import Table
@@ -40,10 +48,12 @@ def _call(
 ) -> Callable[[], object]:
     inputs = [x.to(device) for x in inputs]
     without_gradients = torch.no_grad if compiled else torch.inference_mode  # the compiler freezes weights in no_grad
+    # Every model is cut alike: on a CPU as FocusViT cuts itself, compiled and on a GPU not at all.
+    most = CPU_IMAGES if device == "cpu" and not compiled else len(inputs[0])
 
     def call() -> object:
         with without_gradients(), _autocast(device, precision):
-            return model(*inputs)
+            return in_slices(lambda *given: logits_of(model(*given)), *inputs, most=most)
 
     return call
 
@@ -212,7 +222,9 @@ def _peak(variant: Variant, size: str, batch: int, device: str, kind: str) -> in
     torch.manual_seed(0)
     model = variant.build(size, 224).to(device)
     inputs = [x.to(device) for x in variant.inputs(batch, 224)]
-    return (inference_peak if kind == "inference" else training_peak)(model, *inputs, device=device)
+    if kind == "training":
+        return training_peak(model, *inputs, device=device)
+    return inference_peak(model, *inputs, device=device, images_at_once=CPU_IMAGES if kind == "sliced" else None)
 
 
 def memory_table(config: BenchConfig) -> Table:
@@ -239,7 +251,10 @@ def memory_table(config: BenchConfig) -> Table:
         for name in measured
     ]
     how = "the profiler's record of every tensor" if config.device == "cpu" else "the allocator's peak"
-    note = f"Weights, inputs, activations, in training gradients and AdamW too. Fresh process each, {how}."
+    note = (
+        f"Weights, inputs, activations, in training gradients and AdamW too; all with the whole batch at a time, but "
+        f"for 'sliced': inference {CPU_IMAGES} images at a time, every model alike. Fresh process each, {how}."
+    )
     title = f"Peak memory, MiB (share of the first), fp32, batch {batch}, 224 px"
     return Table(title=title, columns=("model", *columns), rows=rows, note=note)
 

@@ -121,15 +121,13 @@ def norm(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
     return (x - mean) / ((x - mean).square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
 
 
-@pytest.mark.parametrize("kind", ["seeds", "learned", "coarse"])
+@pytest.mark.parametrize("kind", ["seeds", "learned"])
 def test_the_latents_start_by_their_formula(kind: str) -> None:
     torch.manual_seed(0)
     start = exact(LatentStart(reference.tiny_config(trunk="latent", latent_start=kind)))
     x, regions = tokens(K), regions_of()
     features = RegionFeatures(CONFIG)(regions)
-    maps = reference.maps(1, CONFIG, K)
-    share = start.coarse_share(maps, maps // 3, K) if kind == "coarse" else None
-    found = start(x, features, regions, share)[0]
+    found = start(x, features, regions)[0]
     area, centre = regions.area[0], regions.centre[0]
     for m in range(M):
         logits = []
@@ -141,11 +139,8 @@ def test_the_latents_start_by_their_formula(kind: str) -> None:
                 y, x_ = (start.seed_centre[0, m] - centre[i]).tolist()
                 far = float(start.log_sharpness.exp()) * M * (y * y * 16 / 24 + x_ * x_ * 24 / 16) / 2
             else:
-                query, far = start.query[0, m if kind == "learned" else 0], 0.0
-            logit = float(query @ key) / 8 - far + math.log(float(area[i]) * K)
-            if kind == "coarse":
-                logit += math.log(max(float(i // 3 == m), 1e-6))
-            logits.append(logit)
+                query, far = start.query[0, m], 0.0
+            logits.append(float(query @ key) / 8 - far + math.log(float(area[i]) * K))
         torch.testing.assert_close(found[m], torch.tensor(weights_of(logits)).double(), rtol=1e-5, atol=1e-7)
 
 

@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
-from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from focusvit.data.config import DataConfig
 from focusvit.model import presets
 from focusvit.model.inputs import check_values
 from focusvit.model.model import FocusViT, FocusViTConfig
+from focusvit.runs.config_json import from_json
 from focusvit.train.config import TrainConfig
+from pipeline.errors import UsageError
 from testkit import model_reference as reference
 
 tiny = reference.tiny_config
@@ -30,10 +31,7 @@ tiny = reference.tiny_config
         ({"trunk": "latent", "num_reads": 4}, "num_reads is 4; the 3 latent blocks allow 1..3"),
         ({"partition": "merge", "tokens": 25}, "tokens 25 exceeds the 24 patches"),
         ({"partition": "merge", "trunk": "latent"}, "partition merge works inside full attention"),
-        (
-            {"trunk": "latent", "latent_start": "coarse", "partition": "grid"},
-            "latent_start coarse needs superpixel maps",
-        ),
+        ({"trunk": "latent", "latent_start": "coarse"}, "latent_start is 'coarse'; it must be one of seeds, learned"),
         ({"drop_path": 1.0}, "drop_path is 1.0; it is a probability below 1"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
         ({"num_latents": 0}, "num_latents is 0; it must be at least 1"),
@@ -51,6 +49,15 @@ def test_a_wrong_config_is_named_with_its_fix(values: dict[str, object], message
 def test_a_config_survives_json() -> None:
     config = tiny(mean=(0.5, 0.5, 0.5))
     assert FocusViTConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_a_config_of_an_older_checkpoint_is_read_without_what_was_retired() -> None:
+    values = {**dataclasses.asdict(tiny()), "micro_batches": 4}
+    assert from_json(FocusViTConfig, values) == tiny()
+    train = {"model": {**values, "image_px": 32}, "data": {"image_px": 32}}
+    assert from_json(TrainConfig, train).model == tiny(image_px=32)
+    with pytest.raises(UsageError, match="unknown key 'macro_batches'"):
+        from_json(FocusViTConfig, {"macro_batches": 4})
 
 
 @pytest.mark.parametrize(
@@ -86,11 +93,36 @@ def test_float_maps_and_needless_maps_are_refused() -> None:
         FocusViT(tiny(tokens=None))(images, num_tokens=4)
 
 
-def test_a_training_refuses_the_start_that_its_loaders_cannot_feed() -> None:
-    model = tiny(trunk="latent", latent_start="coarse", image_px=32)
-    with pytest.raises(ValueError, match="latent_start is 'coarse', which takes a second, coarser map"):
-        TrainConfig(model=model, data=DataConfig(image_px=32))
-    TrainConfig(model=replace(model, latent_start="learned"), data=DataConfig(image_px=32))
+@pytest.mark.parametrize(("given", "fitting"), [(100, True), (9, True), (5, True), (6, False)])
+def test_another_number_of_regions_is_told_with_the_argument_that_takes_it(given: int, fitting: bool) -> None:
+    """More and fewer than the model's 7, and images that differ: one sentence, not an index error of torch."""
+    model = FocusViT(tiny()).eval()
+    images, maps = reference.images(2, model.config), reference.maps(2, model.config, given)
+    if not fitting:
+        maps[0] = maps[0].clamp(max=3)
+    with pytest.raises(ValueError, match=r"this call is for 7 tokens: .*num_tokens=\d+$") as error:
+        model(images, maps)
+    if fitting:
+        assert str(error.value).endswith(f"hold {given} regions and this call is for 7 tokens: pass num_tokens={given}")
+        assert model(images, maps, given).shape == (2, 5)
+    else:
+        assert "hold 4 to 6 regions" in str(error.value) and "set model.allow_empty" in str(error.value)
+        assert FocusViT(tiny(allow_empty=True))(images, maps, given).shape == (2, 5)
+    with pytest.raises(ValueError, match="ids from -1 on; ids of regions begin with 0"):
+        model(images, maps.short() - 1, given)
+    at_the_boundary = f"tokens allow 0..6: pass num_tokens={given}" if given > 7 else "regions for 7"
+    with pytest.raises(ValueError, match=at_the_boundary):
+        check_values(model.config, images, maps)
+
+
+def test_pictures_and_arrays_in_the_place_of_tensors_are_named() -> None:
+    model, images, maps = FocusViT(tiny()), reference.images(1, tiny()), reference.maps(1, tiny(), 7)
+    picture = Image.fromarray(images[0].permute(1, 2, 0).numpy())
+    for wrong, name in ((picture, "a PIL Image"), ([picture], "a list"), (images.numpy(), "a numpy ndarray")):
+        with pytest.raises(ValueError, match=rf"images is {name}; this model takes torch tensors: .*permute\(0, 3,"):
+            model(wrong, maps)
+    with pytest.raises(ValueError, match="maps is a numpy ndarray; "):
+        model(images, maps.numpy())
 
 
 def test_values_are_checked_at_the_boundary() -> None:

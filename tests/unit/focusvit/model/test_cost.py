@@ -1,10 +1,20 @@
 """Costs: counted, not estimated from ratios."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
 
-from focusvit.model.cost import as_row, count_multiply_adds, example_inputs, peak_bytes, profile_model, time_calls
+from focusvit.model.cost import (
+    count_multiply_adds,
+    example_inputs,
+    held_bytes,
+    inference_peak,
+    peak_bytes,
+    profile_model,
+    time_calls,
+)
 from focusvit.model.model import FocusViT
 from focusvit.model.presets import focusvit_small, vit_small
 from testkit import model_reference as reference
@@ -42,29 +52,40 @@ def test_peak_bytes_of_a_known_computation() -> None:
     assert peak_bytes(step) == 2 * 500 * 256 * 4  # the hidden layer before and after GELU
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"grid_depth": 2},
-        {"trunk": "hybrid", "token_depth": 2, "tokens": None, "grid_depth": 0, "num_reads": 1},
-        {"trunk": "latent", "tokens": None},
-    ],
-)
-def test_what_shrinks_bounds_the_peak_at_inference(values: dict[str, object]) -> None:
-    """Stem, grid blocks and token blocks before latents in slices: 8 slices need less memory than one."""
-    peaks = []
-    for slices in (1, 8):
-        config = reference.tiny_config(**{"image_px": 64, "micro_batches": slices, **values})
-        model = FocusViT(config).eval()
-        images, maps = example_inputs(config, 64)
+def plain_vit() -> nn.Module:
+    """A model of another library, in as few words: the peak is its hidden layer, which nothing cuts by itself."""
+    hidden = (nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 8))
+    return nn.Sequential(nn.Flatten(2), *hidden, nn.Flatten(1), nn.Linear(24, 5))
 
-        def step(model: FocusViT = model, images: torch.Tensor = images, maps: torch.Tensor | None = maps) -> None:
-            with torch.no_grad():
-                model(images, maps)
 
-        step()
-        peaks.append(peak_bytes(step))
-    assert peaks[1] < 0.5 * peaks[0]
+@pytest.mark.parametrize("name", ["default", "latent", "hybrid", "plain", "merge_class", "random_cells"])
+def test_both_models_are_measured_whole_and_both_in_slices(name: str) -> None:
+    """A FocusViT of any variant and a model that cuts nothing: a quarter of the batch at a time needs less of each, and
+    the whole is the whole, whatever the model does by itself.
+    """
+    config = reference.tiny_config(**{**reference.VARIANTS, **reference.CONTROL_VARIANTS}[name])
+    other = torch.randn(64, 3, 8, 8)
+    for model, inputs in ((FocusViT(config), example_inputs(config, 64)), (plain_vit(), (other,))):
+        held = held_bytes(model, *inputs)
+        whole = inference_peak(model, *inputs) - held
+        sliced = inference_peak(model, *inputs, images_at_once=16) - held
+        assert 0.2 * whole < sliced < 0.4 * whole
+        assert inference_peak(model, *inputs, images_at_once=1000) - held == whole
+
+
+def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
+    model = FocusViT(reference.tiny_config()).eval()
+    sizes: list[int] = []
+    model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    images, maps = example_inputs(model.config, 40)
+    with torch.no_grad():
+        for setting, expected in ((None, [13, 13, 14]), (40, [40]), (25, [20, 20])):
+            model.images_at_once = setting
+            model(images, maps)
+            assert sizes == expected
+            sizes.clear()
+    model(images, maps)  # gradients are kept: all at once
+    assert sizes == [40]
 
 
 def test_calls_take_turns() -> None:
@@ -76,6 +97,6 @@ def test_calls_take_turns() -> None:
 
 @pytest.mark.parametrize("name", ["default", "latent"])
 def test_a_profile_holds_every_cost(name: str) -> None:
-    row = as_row(profile_model(reference.tiny_config(**reference.VARIANTS[name]), batch=2, rounds=1))
-    assert all(value > 0 for value in row.values())
-    assert row["training_peak_bytes"] > row["inference_peak_bytes"] > row["weights_bytes"]
+    cost = profile_model(reference.tiny_config(**reference.VARIANTS[name]), batch=32, rounds=1)
+    assert all(value > 0 for value in asdict(cost).values())
+    assert cost.training_peak_bytes > cost.inference_peak_bytes > cost.sliced_peak_bytes > cost.weights_bytes

@@ -62,17 +62,6 @@ def test_a_wrong_map_is_named_at_every_boundary(name: str) -> None:
         assert all(word in str(error.value) for word in words), error.value
 
 
-def test_a_wrong_coarse_cut_is_named() -> None:
-    config = reference.tiny_config(trunk="latent", latent_start="coarse")
-    given = reference.inputs(config)
-    coarse = given.pop("coarse_maps")
-    check_values(config, **given, coarse_maps=coarse)
-    with pytest.raises(ValueError, match=rf"coarse_maps: .* image 0 holds ids .* allow 0\.\.{config.num_latents - 1}"):
-        check_values(config, **given, coarse_maps=coarse + config.num_latents)
-    with pytest.raises(ValueError, match="coarse_maps are missing"):
-        check_values(config, **given)
-
-
 def test_predictions_check_what_they_give_to_the_model(tmp_path: Path) -> None:
     predictor = Predictor(make_checkpoint(tmp_path))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)

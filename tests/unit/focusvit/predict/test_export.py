@@ -35,8 +35,7 @@ def inputs_of(config: FocusViTConfig, tokens: int, seed: int) -> tuple[torch.Ten
     images = reference.images(3, config, seed)
     if not config.needs_maps:
         return (images,)
-    maps = reference.maps(3, config, tokens, seed=seed)
-    return (images, maps, maps // 3) if config.latent_start == "coarse" else (images, maps)
+    return images, reference.maps(3, config, tokens, seed=seed)
 
 
 @pytest.mark.parametrize("name", quick(QUICK))
@@ -59,7 +58,7 @@ def test_onnx_equals_eager_and_holds_no_scatter(name: str) -> None:
     onnx.checker.check_model(graph)
     assert not [node.op_type for node in graph.graph.node if "Scatter" in node.op_type]
     names = [node.name for node in graph.graph.input]
-    assert names == ["images", "maps", "coarse_maps"][: len(inputs)]
+    assert names == ["images", "maps"][: len(inputs)]
     session = inference_session(graph.SerializeToString(), name)
     for given in (inputs, inputs_of(model.model.config, 7, 9)):
         found = session.run(None, dict(zip(names, (x.numpy() for x in given))))[0]

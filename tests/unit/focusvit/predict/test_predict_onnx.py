@@ -209,12 +209,6 @@ def test_options_that_do_not_go_together_are_wrong_usage(verb, argv, words, caps
     assert stopped.value.code == 2 and re.search(words, " ".join(capsys.readouterr().err.split()))
 
 
-def test_a_coarse_start_cannot_be_predicted_from_one_map(tmp_path):
-    checkpoint = make_checkpoint(tmp_path / "ckpt", depth=3, trunk="latent", latent_start="coarse", num_latents=4)
-    with pytest.raises(UsageError, match="second, coarser map"):
-        export.main(["--checkpoint", checkpoint, "--out", str(tmp_path / "x.onnx")])
-
-
 @pytest.mark.soak
 @pytest.mark.skipif("FOCUSVIT_DATA" not in os.environ, reason="needs $FOCUSVIT_DATA")
 @pytest.mark.timeout(1800)
