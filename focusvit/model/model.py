@@ -116,6 +116,8 @@ class FocusViT(nn.Module):
         """(B, D): the data path of every variant, read downwards. `seen` collects the stages by name."""
         config, trace = self.config, None if seen is None else seen["attention"]
         overlap, regions = self._partition(images, maps, num_tokens)
+        if overlap is not None:
+            _note(seen, overlap=overlap, regions=regions)
         features = self.region_features(regions)
         position = None if self.position is None else self.position(features)
 

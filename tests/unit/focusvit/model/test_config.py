@@ -97,7 +97,7 @@ def test_float_maps_and_needless_maps_are_refused() -> None:
 def test_another_number_of_regions_is_told_with_the_argument_that_takes_it(given: int, fitting: bool) -> None:
     """More and fewer than the model's 7, and images that differ: one sentence, not an index error of torch."""
     model = FocusViT(tiny()).eval()
-    images, maps = reference.images(2, model.config), reference.maps(2, model.config, given)
+    images, maps = reference.images(2, model.config), reference.maps(2, model.config, given, scale=4)
     if not fitting:
         maps[0] = maps[0].clamp(max=3)
     with pytest.raises(ValueError, match=r"this call is for 7 tokens: .*num_tokens=\d+$") as error:
