@@ -41,7 +41,7 @@ def work(settings: dict[str, Any]) -> None:
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
             on_checkpoint=on_checkpoint,
-            preempted=lambda: ray.train.get_preemption_info() is not None,
+            poll_preemption=lambda: ray.train.get_preemption_info() is not None,
         )
     except (UsageError, DataError) as error:
         storage.put_json(place, {"kind": type(error).__name__, "text": str(error)})

@@ -36,16 +36,16 @@ def train(
     rank: int = 0,
     world_size: int = 1,
     on_checkpoint: OnCheckpoint | None = None,
-    preempted: Callable[[], bool] | None = None,
+    poll_preemption: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Train to the end, or go on with the run in `run_dir`, and return the last scores.
 
     Batches come from the shards at `data_uri`, or from `loaders`. With `world_size` > 1 a process group must be
-    running. `on_checkpoint(samples_seen, metrics)` is called on every rank after each checkpoint. `preempted()`, asked
-    now and then with the same answer on every rank, makes a checkpoint at once. A file `stop` in `run_dir` makes one
-    and ends this call; it is looked for at each point of the curves. Raises `UsageError` when `run_dir` holds another
-    run or memory does not suffice, `DataError` when too many samples do not decode, `DivergedError` when nothing but
-    non-finite gradients comes.
+    running. `on_checkpoint(samples_seen, metrics)` is called on every rank after each checkpoint. `poll_preemption()`,
+    called now and then on every rank and with the same answer on each, makes a checkpoint at once. A file `stop` in
+    `run_dir` makes one and ends this call; it is looked for at each point of the curves. Raises `UsageError` when
+    `run_dir` holds another run or memory does not suffice, `DataError` when too many samples do not decode,
+    `DivergedError` when nothing but non-finite gradients comes.
     """
     session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size, loaders)
     learner, meters, points = session.learner, session.meters, session.points
@@ -60,13 +60,13 @@ def train(
             learner.seed_step(rank)
             lr = session.lr(seen)
             set_lr(learner.optimizer, lr)
-            meters.add(_step(session, batch, world_size, check=step <= 2), batch)
+            meters.add(_step(session, batch, check=step <= 2), batch)
             learner.stepped(seen)
 
-            stopping = (step % config.log_every_steps == 0 or step in save_at) and session.asked_to_stop()
+            stopping = (step % config.log_every_steps == 0 or step in save_at) and session.agree_to_stop()
             saving = step in save_at or stopping
-            if preempted is not None and step % _POLL_STEPS == 0 and preempted():
-                saving, preempted = True, None
+            if poll_preemption is not None and step % _POLL_STEPS == 0 and poll_preemption():
+                saving, poll_preemption = True, None
             if step == 1 or step % config.log_every_steps == 0 or saving:  # a resume begins with empty sums
                 values = meters.point(lr, seen / num_samples, learner.guard, learner.ema)
                 session.check_damage()
@@ -95,13 +95,13 @@ def train(
     return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
 
 
-def _step(session: Session, batch: Batch, world_size: int, check: bool) -> StepSums:
+def _step(session: Session, batch: Batch, check: bool) -> StepSums:
     """One step on this rank's slice. The first batches are looked at: a wrong loader is wrong at once."""
     if check:
         batch.check(session.config.model.num_classes)
     here = batch.to(session.device, non_blocking=True)
     try:
-        sums = train_step(session.model, session.learner.optimizer, here, **session.step_options(world_size))
+        sums = train_step(session.model, session.learner.optimizer, here, session.step)
     except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the allocator says so in words
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise

@@ -19,7 +19,7 @@ class OptimConfig:
     lr: float = 1e-3
     """peak learning rate, reached at the end of the warm-up"""
     weight_decay: float = 0.05
-    """decoupled decay of matrices; vectors (biases, norms) and embeddings have none"""
+    """decoupled decay of the matrices of linear maps and convolutions; biases, norms, learned tokens have none"""
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
     """for sgd (with Nesterov)"""
@@ -70,7 +70,6 @@ def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final
 
 
 _BELOW_BLOCKS = ("patch_embed", "pos_embed", "cls_token", "position", "pool")
-_EMBEDDINGS = ("pos_embed", "cls_token", "queries", "latents")  # rows that stand alone: decay would only shrink them
 
 
 def _depth_of(name: str, num_blocks: int) -> int:
@@ -81,8 +80,21 @@ def _depth_of(name: str, num_blocks: int) -> int:
     return 0 if first in _BELOW_BLOCKS else num_blocks + 1
 
 
+def decayed(model: nn.Module) -> set[str]:
+    """The names of weights that decay: matrices that features are multiplied with.
+
+    By kind, not by name: what a module holds beside them (class token, positions, latent queries, sharpness) stands for
+    itself, and decay would only shrink it.
+    """
+    return {
+        f"{name}.weight".removeprefix(".")
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.squeeze().ndim > 1
+    }
+
+
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
-    """Groups with `lr_scale` and `weight_decay`, of what moves. Vectors, single tokens and embeddings are not decayed.
+    """Groups with `lr_scale` and `weight_decay`, of what moves.
 
     Raises:
         ValueError: a pattern of `lr_scales` that matches no weight.
@@ -92,9 +104,9 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     num_blocks = max((_depth_of(name, 0) for name, _ in named), default=0)
     groups: dict[tuple[float, float], dict] = {}
+    decays = decayed(model)
     for name, parameter in named:
-        is_matrix = parameter.squeeze().ndim > 1 and name.rsplit(".", 1)[-1] not in _EMBEDDINGS
-        decay = config.weight_decay if is_matrix else 0.0
+        decay = config.weight_decay if name in decays else 0.0
         scale = config.layer_decay ** (num_blocks + 1 - min(_depth_of(name, num_blocks), num_blocks + 1))
         scale *= lr_scale(name, scales)
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
@@ -109,9 +121,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         momentum = config.momentum
         sgd = torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
         for group in sgd.param_groups if momentum else ():
-            for p in group[
-                "params"
-            ]:  # torch makes it on the first step and leaves it unfilled when that one is skipped
+            for p in group["params"]:  # torch would make it on the first step, unfilled when that one is skipped
                 sgd.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
         return sgd
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)

@@ -21,8 +21,9 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
 from .config import TrainConfig
-from .distill import Teacher, distilled
-from .step import sample_losses
+from .distill import Teacher
+from .session import step_options
+from .step import losses_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +89,18 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
         module.register_forward_hook(look(name or "model"))
     teacher, left_out = _teacher(config, device)
     torch.manual_seed(key_of("step", config.seed, facts["samples_seen"], rank))
-    kind, by_part = torch.device(device).type, []
-    for part in batch.split(config.micro_batch):
-        with torch.autocast(kind, torch.bfloat16, enabled=config.bf16(kind)):
-            logits = model(part.images, part.maps, part.num_tokens)
-        losses = sample_losses(logits, part, config.label_smoothing, config.loss)
-        if teacher is not None:
-            wanted = teacher(part)
-            look("teacher")(model, part, wanted)
-            losses = distilled(losses, logits, wanted, config.distill)
-        (losses.sum() * (facts["world_size"] / config.global_batch)).backward()
+
+    def taught(part: Batch) -> Tensor:
+        assert teacher is not None
+        wanted = teacher(part)
+        look("teacher")(model, part, wanted)
+        return wanted
+
+    options = step_options(config, torch.device(device), facts["world_size"], taught if teacher else None)
+    by_part = []
+    for part in batch.split(options.micro_batch):
+        _, losses = losses_of(model, part, options)
+        (losses.sum() * (options.world_size / options.global_batch)).backward()
         by_part.append(losses.detach())
     losses = torch.cat(by_part)
     return {

@@ -2,14 +2,16 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from focusvit.data.batch import Batch
 from focusvit.data.shard_cache import check_whole
 from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
@@ -26,6 +28,7 @@ from .learner import Learner
 from .loaders import EvalBatches, Loaders, TrainBatches, of_shards
 from .meters import Meters
 from .optim import lr_share
+from .step import StepOptions
 from .watch import Watch
 
 
@@ -58,12 +61,12 @@ class Session:
     eval_batches: EvalBatches
     meters: Meters
     watch: Watch
-    teacher: Teacher | None
+    step: StepOptions
     points: MetricsLog | None
     """the writer of metrics.jsonl, on rank 0"""
     writer: CheckpointWriter
     look_at: float = 0.0
-    """when `asked_to_stop` may look again"""
+    """when `agree_to_stop` may look again"""
 
     @property
     def num_steps(self) -> int:
@@ -75,25 +78,10 @@ class Session:
         total = self.num_steps * self.config.global_batch
         return optim.lr * lr_share(seen, optim.warmup_epochs * num_samples, total, optim.final_lr_share)
 
-    def step_options(self, world_size: int) -> dict[str, Any]:
-        """What `train_step` needs to know, the same for every step."""
-        config = self.config
-        return {
-            "global_batch": config.global_batch,
-            "world_size": world_size,
-            "micro_batch": config.micro_batch,
-            "label_smoothing": config.label_smoothing,
-            "loss": config.loss,
-            "clip_norm": config.optim.clip_norm,
-            "bf16": config.bf16(self.device.type),
-            "guard": self.learner.guard,
-            "before_update": self.watch.check,
-            "teacher": self.teacher,
-            "distill": config.distill,
-        }
-
-    def asked_to_stop(self) -> bool:
-        """Whether someone wants the run to end here; rank 0 looks (into a store now and then), all ranks learn it."""
+    def agree_to_stop(self) -> bool:
+        """Rank 0 looks (into a store now and then) whether someone wants the run to end; all ranks get its answer. A
+        collective: every rank calls it at the same step.
+        """
         looks = self.rank == 0 and time.monotonic() >= self.look_at
         if looks and not storage.is_local(self.run.uri):
             self.look_at = time.monotonic() + 5.0
@@ -147,6 +135,8 @@ def open_session(
     loaders.train.samples_seen = learner.samples_seen
     loaders.train.total_samples = config.num_steps(train_split.num_samples) * config.global_batch
     facts = {"config": to_json(config), "world_size": world_size}
+    watch = Watch(run, rank, facts, learner.model.state_dict)
+    teacher = Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None
     return Session(
         config=config,
         data=data,
@@ -159,10 +149,29 @@ def open_session(
         loader=loaders.train,
         eval_batches=loaders.eval,
         meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
-        watch=Watch(run, rank, facts, learner.model.state_dict),
-        teacher=Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None,
+        watch=watch,
+        step=dataclasses.replace(
+            step_options(config, device, world_size, teacher), guard=learner.guard, before_update=watch.check
+        ),
         points=MetricsLog(run) if rank == 0 else None,
         writer=CheckpointWriter(),
+    )
+
+
+def step_options(
+    config: TrainConfig, device: torch.device, world_size: int, teacher: Callable[[Batch], Tensor] | None
+) -> StepOptions:
+    """What the config says of every step; the guard and the watch are the training's own."""
+    return StepOptions(
+        global_batch=config.global_batch,
+        world_size=world_size,
+        micro_batch=config.micro_batch,
+        label_smoothing=config.label_smoothing,
+        loss=config.loss,
+        clip_norm=config.optim.clip_norm,
+        bf16=config.bf16(device.type),
+        teacher=teacher,
+        distill=config.distill,
     )
 
 

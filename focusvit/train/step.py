@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -48,52 +48,64 @@ def sample_losses(logits: Tensor, batch: Batch, label_smoothing: float, loss: st
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
 
 
-def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    *,
-    global_batch: int,
-    world_size: int = 1,
-    micro_batch: int | None = None,
-    label_smoothing: float = 0.0,
-    loss: str = "softmax",
-    clip_norm: float = 0.0,
-    bf16: bool = False,
-    guard: Guard | None = None,
-    before_update: Callable[[], None] | None = None,
-    teacher: Callable[[Batch], Tensor] | None = None,
-    distill: DistillConfig | None = None,
-) -> StepSums:
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What a step needs to know beside weights and batch: the same for every step of a training."""
+
+    global_batch: int
+    """samples of one step over all ranks"""
+    world_size: int = 1
+    micro_batch: int | None = None
+    """most samples per forward; None = this rank's whole slice"""
+    label_smoothing: float = 0.0
+    loss: str = "softmax"
+    """softmax or bce, as in `sample_losses`"""
+    clip_norm: float = 0.0
+    """largest norm of the whole gradient; 0 = no clipping"""
+    bf16: bool = False
+    guard: Guard | None = None
+    """may skip the update"""
+    before_update: Callable[[], None] | None = None
+    """called when the gradient is queued and the weights have not moved"""
+    teacher: Callable[[Batch], Tensor] | None = None
+    distill: DistillConfig = field(default_factory=DistillConfig)
+
+
+def losses_of(model: nn.Module, part: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
+    """Logits (B, C) of a micro-batch and the loss of each sample, float32 (B,), with the teacher's share in it."""
+    with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
+        logits = model(part.images, part.maps, part.num_tokens)
+    losses = sample_losses(logits, part, options.label_smoothing, options.loss)
+    if options.teacher is not None:
+        losses = distilled(losses, logits, options.teacher(part), options.distill)
+    return logits, losses
+
+
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, options: StepOptions) -> StepSums:
     """Forward, backward and one optimizer step on `batch`, which lies on the model's device.
 
     The gradient is that of the mean loss over the *global* batch: each rank sums its samples' losses and divides by
     global_batch / world_size, and DDP's mean over ranks restores the rest, so slices may have different sizes.
-    Micro-batches bound the memory and change nothing else, but for the draws of drop path and dropout. `guard` may skip
-    the update; `before_update` is called when the gradient is queued and the weights have not moved.
+    Micro-batches bound the memory and change nothing else, but for the draws of drop path and dropout.
     """
     device = batch.images.device
     optimizer.zero_grad(set_to_none=True)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
-    parts = batch.split(micro_batch)
+    parts = batch.split(options.micro_batch)
     for index, part in enumerate(parts):
         waits = isinstance(model, DistributedDataParallel) and index < len(parts) - 1
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(part.images, part.maps, part.num_tokens)
-            losses = sample_losses(logits, part, label_smoothing, loss)
-            if teacher is not None and distill is not None:
-                losses = distilled(losses, logits, teacher(part), distill)
-            (losses.sum() * (world_size / global_batch)).backward()
+            logits, losses = losses_of(model, part, options)
+            (losses.sum() * (options.world_size / options.global_batch)).backward()
         loss_sum += losses.detach().sum()
         correct += (logits.detach().argmax(1) == part.class_ids).sum()
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf"))
-    if before_update is not None:
-        before_update()
-    if guard is not None:  # the fused optimizers read these two, as torch's GradScaler sets them
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or float("inf"))
+    if options.before_update is not None:
+        options.before_update()
+    if options.guard is not None:  # the fused optimizers read these two, as torch's GradScaler sets them
         optimizer.grad_scale = None  # type: ignore[attr-defined]
-        optimizer.found_inf = guard.judge(grad_norm.detach())  # type: ignore[attr-defined]
+        optimizer.found_inf = options.guard.judge(grad_norm.detach())  # type: ignore[attr-defined]
     optimizer.step()
     return StepSums(loss_sum, correct, grad_norm.detach())
 

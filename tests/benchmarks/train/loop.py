@@ -24,7 +24,7 @@ from focusvit.train.guard import Guard
 from focusvit.train.learner import Learner
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig, build_optimizer
-from focusvit.train.step import train_step
+from focusvit.train.step import StepOptions, train_step
 from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.sources.embedded import write_shapes
@@ -50,14 +50,14 @@ def stepper_of(
         images=images, maps=maps, num_tokens=model.config.tokens if maps is not None else None, class_ids=ids % 10,
         sample_ids=ids, valid=torch.ones(batch, dtype=torch.bool, device=device),
     )  # fmt: skip
-    optimizer, guard = build_optimizer(model, OptimConfig()), Guard(0.0, device)
-    bf16 = device != "cpu"
+    optimizer = build_optimizer(model, OptimConfig())
+    options = StepOptions(
+        global_batch=batch * world_size, world_size=world_size, label_smoothing=0.1, clip_norm=1.0,
+        bf16=device != "cpu", guard=Guard(0.0, device),
+    )  # fmt: skip
 
     def step() -> object:
-        return train_step(
-            wrapped, optimizer, data, global_batch=batch * world_size, world_size=world_size, label_smoothing=0.1,
-            clip_norm=1.0, bf16=bf16, guard=guard,
-        )  # fmt: skip
+        return train_step(wrapped, optimizer, data, options)
 
     return step
 

@@ -21,7 +21,7 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.learner import Learner
 from focusvit.train.optim import OptimConfig, parameter_groups, set_lr
-from focusvit.train.step import train_step
+from focusvit.train.step import StepOptions, train_step
 from pipeline.errors import UsageError
 from testkit import model_reference as reference
 from testkit.torchvision_like import torchvision_like
@@ -66,7 +66,7 @@ def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) ->
         assert torch.equal(before["patch_embed.proj.weight"], source["conv_proj.weight"])
         assert torch.equal(before["blocks.3.mlp.fc2.weight"], source["encoder.layers.encoder_layer_3.mlp.3.weight"])
     set_lr(learner.optimizer, config.optim.lr)
-    step = train_step(model, learner.optimizer, batch_of(config), global_batch=8, guard=learner.guard)
+    step = train_step(model, learner.optimizer, batch_of(config), StepOptions(global_batch=8, guard=learner.guard))
     assert step.loss.isfinite()
     rate = {id(p): group["lr"] for group in learner.optimizer.param_groups for p in group["params"]}
     for key, weight in model.named_parameters():

@@ -24,7 +24,7 @@ from focusvit.train.config import TrainConfig
 from focusvit.train.distill import DistillConfig, teacher_losses
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig, build_optimizer
-from focusvit.train.step import sample_losses, train_step
+from focusvit.train.step import StepOptions, sample_losses, train_step
 from focusvit.train.system_metrics import SystemMetrics
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
@@ -98,7 +98,7 @@ def test_clipping_shortens_the_gradient_and_reports_the_whole(clip: float) -> No
     model = Pixels()
     plain = copy.deepcopy(model)
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
-    sums = train_step(model, sgd, pixels_batch(), global_batch=8, clip_norm=clip)
+    sums = train_step(model, sgd, pixels_batch(), StepOptions(global_batch=8, clip_norm=clip))
     loss = sample_losses(plain(pixels_batch().images), pixels_batch(), 0.0).mean()
     gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, list(plain.parameters()))])
     assert float(sums.grad_norm) == pytest.approx(float(gradient.norm()), rel=1e-4)
@@ -133,9 +133,9 @@ def test_token_budgets_are_drawn_per_batch(uri: str, tmp_path: Path, monkeypatch
     seen: list[int | None] = []
     original = focusvit.train.loop.train_step
 
-    def step(model: Any, optimizer: Any, batch: Any, **options: Any) -> Any:
+    def step(model: Any, optimizer: Any, batch: Any, options: StepOptions) -> Any:
         seen.append(batch.num_tokens)
-        return original(model, optimizer, batch, **options)
+        return original(model, optimizer, batch, options)
 
     monkeypatch.setattr(focusvit.train.loop, "train_step", step)
     config = small(token_budgets=(4, 8, 12), epochs=6)
@@ -163,12 +163,12 @@ def test_a_loss_spike_is_skipped_and_counted(uri: str, tmp_path: Path, monkeypat
     """One batch with a far larger loss, after the norms have settled, moves no weight."""
     original, before_after = focusvit.train.loop.train_step, []
 
-    def step(model: Any, optimizer: Any, batch: Any, **options: Any) -> Any:
+    def step(model: Any, optimizer: Any, batch: Any, options: StepOptions) -> Any:
         count[0] += 1
         if count[0] != 60:
-            return original(model, optimizer, batch, **options)
+            return original(model, optimizer, batch, options)
         weights = [p.detach().clone() for p in model.parameters()]
-        sums = original(model, optimizer, batch, **{**options, "global_batch": options["global_batch"] / 1000})
+        sums = original(model, optimizer, batch, dataclasses.replace(options, world_size=1000))
         before_after.append((weights, [p.detach().clone() for p in model.parameters()]))
         return sums
 

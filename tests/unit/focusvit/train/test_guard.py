@@ -82,14 +82,12 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Make the loss of these steps NaN, through one class id's logit."""
     original, count = focusvit.train.loop.train_step, [0]
 
-    def step(model: Any, optimizer: Any, batch: Any, **options: Any) -> Any:
+    def step(model: Any, optimizer: Any, batch: Any, options: Any) -> Any:
         count[0] += 1
         if count[0] in steps:
             with torch.no_grad():
                 model.head.bias[0] = float("nan")
-            sums = original(model, optimizer, batch, **options)
-            return sums
-        return original(model, optimizer, batch, **options)
+        return original(model, optimizer, batch, options)
 
     monkeypatch.setattr(focusvit.train.loop, "train_step", step)
 
@@ -132,7 +130,7 @@ def test_a_preemption_notice_makes_a_checkpoint_at_once(uri: str, tmp_path: Path
     config = small(epochs=18, eval_every_epochs=18, checkpoint_every_epochs=18)
     saved: list[int] = []
     train(
-        config, data_uri=uri, run_dir=str(tmp_path), preempted=lambda: True,
+        config, data_uri=uri, run_dir=str(tmp_path), poll_preemption=lambda: True,
         on_checkpoint=lambda samples, metrics: saved.append(samples),
     )  # fmt: skip
     assert saved == [50 * 17, config.num_steps(50) * 17]

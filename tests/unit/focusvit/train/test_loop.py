@@ -16,10 +16,11 @@ from focusvit.runs.checkpoint import load_checkpoint, load_weights
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.loaders import Loaders, of_shards
 from focusvit.train.loop import TrainConfig, for_dataset, train
-from focusvit.train.optim import OptimConfig, build_optimizer, lr_share, parameter_groups
-from focusvit.train.step import MovingAverage, sample_losses, train_step
+from focusvit.train.optim import _BELOW_BLOCKS, OptimConfig, build_optimizer, decayed, lr_share, parameter_groups
+from focusvit.train.step import MovingAverage, StepOptions, sample_losses, train_step
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import Dataset, open_dataset
+from testkit import model_reference as reference
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import Stop, final_tensors, run_with_stops, small, values_of
 
@@ -109,7 +110,7 @@ def test_a_checkpoint_at_a_notice_splits_no_point_of_the_curves(uri: str, tmp_pa
     for folder, on_checkpoint in (("whole", None), ("parts", die)):
         with contextlib.suppress(Stop):
             run: dict[str, Any] = {"data_uri": uri, "run_dir": str(tmp_path / folder)}
-            train(config, preempted=lambda: True, on_checkpoint=on_checkpoint, **run)  # the notice comes at step 50
+            train(config, poll_preemption=lambda: True, on_checkpoint=on_checkpoint, **run)  # at step 50
     train(config, **run)
     assert values_of(tmp_path / "parts") == values_of(tmp_path / "whole")
 
@@ -137,7 +138,7 @@ def stepped(**options) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model = FocusViT(dataclasses.replace(debug().model, num_classes=4))
     optimizer = build_optimizer(model, OptimConfig())
-    train_step(model, optimizer, a_batch(), global_batch=7, label_smoothing=0.1, clip_norm=1.0, **options)
+    train_step(model, optimizer, a_batch(), StepOptions(global_batch=7, label_smoothing=0.1, clip_norm=1.0, **options))
     return model.state_dict()
 
 
@@ -178,6 +179,37 @@ def test_vectors_are_not_decayed_and_layers_get_their_share() -> None:
     assert scale[id(model.head.weight)] == 1.0
     stem = [p for n, p in model.named_parameters() if n.startswith("patch_embed.")]
     assert stem and all(scale[id(p)] == min(scale.values()) < 0.3 for p in stem)
+
+
+def test_learned_tokens_do_not_decay_and_every_matrix_does() -> None:
+    """By kind: class token, positions, latent queries, sharpness and norms hold still when their gradient is 0."""
+    kinds: dict[str, set[bool]] = {}
+    for name, values in {**reference.VARIANTS, **reference.CONTROL_VARIANTS}.items():
+        model = FocusViT(reference.tiny_config(**values))
+        groups = parameter_groups(model, OptimConfig(lr=0.1, weight_decay=0.5))
+        decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+        for key, parameter in model.named_parameters():
+            kinds.setdefault(key.rpartition(".")[2], set()).add(decay[id(parameter)] > 0)
+        if name == "latent_learned":
+            before = {key: p.detach().clone() for key, p in model.named_parameters()}
+            optimizer = build_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.5))
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            shrunk = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
+            assert "latent_start.query" not in shrunk and "latent_start.key.weight" in shrunk
+    # `weight` is of matrices and of norms; all the other kinds never decay.
+    assert kinds.pop("weight") == {True, False}
+    assert kinds == {kind: {False} for kind in ("bias", "cls_token", "pos_embed", "query", "log_sharpness")}
+
+
+def test_every_name_that_the_optimizer_singles_out_is_a_part_of_some_variant() -> None:
+    variants = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}.values()
+    models = [FocusViT(reference.tiny_config(**values)) for values in variants]
+    names = {key for model in models for key, _ in model.named_parameters()}
+    assert set(_BELOW_BLOCKS) <= {name.split(".")[0] for name in names}
+    decays = set().union(*(decayed(model) for model in models))
+    assert decays <= names and {name.rpartition(".")[2] for name in decays} == {"weight"}
 
 
 def test_the_moving_average_follows_the_formula() -> None:
