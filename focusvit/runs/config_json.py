@@ -23,7 +23,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[Config], values: dict[str, Any], place: str = "the config") -> Config:
-    """Rebuild a config; missing keys take their default, and what older versions wrote and the class has RETIRED is left.
+    """Rebuild a config; missing keys take their default, and keys that the class has RETIRED are left out.
 
     Raises `UsageError` for keys that this version does not know, and for values that no such config can have.
     """
