@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import check_labelled, check_superpixels, data_config
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.intervals import over_draws, wilson
@@ -51,7 +51,7 @@ def score_checkpoint(spec: ScoreSpec) -> dict[str, float]:
     rows = np.sort(np.random.default_rng(spec.seed).permutation(split.num_samples)[: spec.max_samples])
     part = dataclasses.replace(split, index=split.index[rows])
     tokens = model.config.tokens
-    batches = eval_loader(
+    batches = EvalLoader(
         part, data_config(record, 0), batch_size=spec.batch_size, tokens=tokens, with_maps=model.config.needs_maps
     )
     if not model.config.needs_maps:

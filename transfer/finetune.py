@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from focusvit.data.config import DataConfig
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.runs.checkpoint import load_model
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import RunDir
@@ -213,7 +213,7 @@ class _FineTuneRun:
         assert latest is not None
         model, _ = load_model(RunDir(place).checkpoint_uri(latest), self.spec.device)
         with_maps = model.config.needs_maps
-        batches = eval_loader(
+        batches = EvalLoader(
             self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.spec.batch_size,
             tokens=self.run_of_task.budget if with_maps else None, with_maps=with_maps,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from focusvit.data.loader import DataConfig, eval_loader
+from focusvit.data.loader import DataConfig, EvalLoader
 from focusvit.model.model import FocusViT
 from focusvit.predict.compatible import check_labelled, check_superpixels, data_config
 from focusvit.runs.checkpoint import load_model
@@ -198,7 +198,7 @@ class TaskRun:
         started = time.perf_counter()
         tokens = self.budget
         with_maps = features != "pixels" and self.model.config.needs_maps
-        batches = eval_loader(
+        batches = EvalLoader(
             split, self.data, batch_size=self.spec.batch_size, tokens=tokens if with_maps else None, with_maps=with_maps
         )
         if features == "pixels":

@@ -26,7 +26,7 @@ from .shard_cache import check_cache
 # What a loader worker needs, loaded once in the server that all of them are forked from: seconds for each of them.
 _PRELOAD = ["focusvit.data.reader", "albumentations"]
 
-__all__ = ["DataConfig", "EvalLoader", "TrainLoader", "eval_loader", "train_loader"]
+__all__ = ["DataConfig", "EvalLoader", "TrainLoader"]
 
 
 class TrainLoader:
@@ -118,11 +118,6 @@ class TrainLoader:
         self.samples_seen = int(state["samples_seen"])
 
 
-def train_loader(split: Split, data: DataConfig, **options: Any) -> TrainLoader:
-    """A `TrainLoader`; the options are those of the class: seed, global_batch, rank, world_size, tokens and more."""
-    return TrainLoader(split, data, **options)
-
-
 class EvalLoader:
     """Iterate, any number of times, over this rank's range of the split: each sample exactly once over all ranks."""
 
@@ -159,11 +154,6 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return _watched(self._loader)
-
-
-def eval_loader(split: Split, data: DataConfig, **options: Any) -> EvalLoader:
-    """An `EvalLoader`: options are batch_size, rank, world_size, tokens, with_maps, pad."""
-    return EvalLoader(split, data, **options)
 
 
 def batches_of(

@@ -33,11 +33,8 @@ class Order:
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._blocks: dict[tuple[int, int], NDArray[np.int64]] = {}
 
-    def shards_of(self, epoch: int) -> NDArray[np.int64]:
-        """The shards in the order in which the epoch takes them, in blocks of `block_shards`."""
-        return self._epoch(epoch)[0]
-
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards in the order in which the epoch takes them, and where its blocks of `block_shards` begin."""
         if epoch not in self._epochs:
             rng = np.random.default_rng(key_of("shards", self._seed, epoch, self._identity))
             shards = rng.permutation(len(self.shard_sizes))

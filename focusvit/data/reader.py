@@ -49,8 +49,8 @@ class BatchSpec:
 class SampleReader:
     """Turns a `Task` into a `Batch`. Sent to every loader worker; indexing it is all that a worker does."""
 
-    def __init__(self, split: Split | None, data: DataConfig, seed: int, with_maps: bool) -> None:
-        self._split: Any = split and cached(split, data.cache_dir, data.cache_limit_gb)
+    def __init__(self, split: Split, data: DataConfig, seed: int, with_maps: bool) -> None:
+        self._split: Any = cached(split, data.cache_dir, data.cache_limit_gb)
         self._data, self._seed, self._with_maps = data, seed, with_maps
         self._views: TrainViews | None = None
         self._pool: ThreadPoolExecutor | None = None

@@ -1,6 +1,6 @@
 """Named models: the FocusViT sizes, the plain ViT of the same sizes, the controls, and small images.
 
-Every function takes overrides: `focusvit_small(tokens=100, num_classes=10)`.
+Every function takes overrides: `focusvit("small", tokens=100, num_classes=10)`, `focusvit("base", **LLA)`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SIZES: dict[str, dict[str, int]] = {  # DeiT / ViT sizes (Touvron et al. 2021, t
     "small": {"width": 384, "depth": 12, "heads": 6},
     "base": {"width": 768, "depth": 12, "heads": 12},
 }
-
+_PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
 
 LLA: dict[str, Any] = {"trunk": "hybrid", "tokens": 100, "num_latents": 32}
 """Light latent attention: 1 grid block and 3 blocks on 100 tokens, then 8 blocks on 32 latents that read them twice."""
@@ -27,63 +27,18 @@ def focusvit(size: str, **overrides: Any) -> FocusViTConfig:
 
 def vit(size: str, **overrides: Any) -> FocusViTConfig:
     """The plain ViT/16 of a size: linear stem, class token, learned positions, no pooling."""
-    plain = {"stem": "linear", "grid_depth": 0, "tokens": None, "position": "pooled", "trunk": "full"}
-    return FocusViTConfig(**{**SIZES[size], **plain, **overrides})
-
-
-def focusvit_tiny(**overrides: Any) -> FocusViTConfig:
-    return focusvit("tiny", **overrides)
-
-
-def focusvit_small(**overrides: Any) -> FocusViTConfig:
-    return focusvit("small", **overrides)
-
-
-def focusvit_base(**overrides: Any) -> FocusViTConfig:
-    return focusvit("base", **overrides)
-
-
-def focusvit_tiny_lla(**overrides: Any) -> FocusViTConfig:
-    return focusvit("tiny", **{**LLA, **overrides})
-
-
-def focusvit_small_lla(**overrides: Any) -> FocusViTConfig:
-    return focusvit("small", **{**LLA, **overrides})
-
-
-def focusvit_base_lla(**overrides: Any) -> FocusViTConfig:
-    return focusvit("base", **{**LLA, **overrides})
-
-
-def vit_tiny(**overrides: Any) -> FocusViTConfig:
-    return vit("tiny", **overrides)
-
-
-def vit_small(**overrides: Any) -> FocusViTConfig:
-    return vit("small", **overrides)
-
-
-def vit_base(**overrides: Any) -> FocusViTConfig:
-    return vit("base", **overrides)
+    return FocusViTConfig(**{**SIZES[size], **_PLAIN, **overrides})
 
 
 def focusvit_64px(**overrides: Any) -> FocusViTConfig:
-    """For 64 px images on a CPU: patches of 8 px (8x8 grid), 32 tokens, read by the mean."""
+    """For 64 px images on a CPU: patches of 8 px (8x8 grid), 32 tokens, read by the mean; with the convolutional stem
+    and few tokens the best use of a CPU minute.
+    """
     small = {
         "image_px": 64, "patch_px": 8, "width": 192, "depth": 6, "heads": 3, "grid_depth": 1, "tokens": 32,
         "readout": "mean", "mlp_ratio": 3.0,
     }  # fmt: skip
     return FocusViTConfig(**{**small, **overrides})
-
-
-def focusvit_32px(**overrides: Any) -> FocusViTConfig:
-    """For 32 px images on a CPU: patches of 4 px (8x8 grid), 32 tokens, read by the mean."""
-    return focusvit_64px(**{"image_px": 32, "patch_px": 4, **overrides})
-
-
-def vit_64px(**overrides: Any) -> FocusViTConfig:
-    """The plain ViT with the stem and width of `focusvit_64px`."""
-    return focusvit_64px(**{"tokens": None, "position": "pooled", **overrides})
 
 
 def control(name: str, model: FocusViTConfig) -> FocusViTConfig:
@@ -101,7 +56,6 @@ def _lower_resolution(model: FocusViTConfig) -> dict[str, Any]:
     return {**_PLAIN, "image_px": (rows * model.patch_px, columns * model.patch_px)}
 
 
-_PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
 CONTROLS: dict[str, Callable[[FocusViTConfig], dict[str, Any]]] = {
     "full_grid": lambda model: {"tokens": None, "position": "pooled", "trunk": "full"},
     "uniform_grid": lambda model: {"partition": "grid"},

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from focusvit.data.batch import Batch
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import data_config
 from focusvit.predict.onnx_predictor import OnnxPredictor, model_inputs
 from focusvit.predict.predictor import view_config
@@ -47,7 +47,7 @@ def scored(
     data = data_config(record, loader_workers)
 
     def from_shards(with_maps: bool) -> Iterable[Batch]:
-        return eval_loader(split, data, batch_size=batch_size, tokens=tokens, with_maps=with_maps)
+        return EvalLoader(split, data, batch_size=batch_size, tokens=tokens, with_maps=with_maps)
 
     if name == "shards":
         needed = model.config.needs_maps

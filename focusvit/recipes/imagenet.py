@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from focusvit.data.config import DataConfig
 from focusvit.data.mixing import MixConfig
-from focusvit.model.presets import focusvit_base, focusvit_small, focusvit_tiny, vit_small
+from focusvit.model.presets import focusvit, vit
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 
@@ -19,7 +19,7 @@ FOCUS_MIX = MixConfig(cutmix=1.0, cutmix_shape="superpixels")
 
 def _plain_vit_s16(epochs: int) -> TrainConfig:
     return TrainConfig(
-        model=vit_small(readout="mean"),
+        model=vit("small", readout="mean"),
         data=DataConfig(
             crop_scale=(0.05, 1.0), colour="randaugment", mix=MixConfig(mixup=0.2), loader_workers=12, prefetch=4
         ),
@@ -68,7 +68,7 @@ def deit_s16_in1k() -> TrainConfig:
     Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Score: published 79.8 %. Not run here.
     """
     return TrainConfig(
-        model=vit_small(drop_path=0.1),
+        model=vit("small", drop_path=0.1),
         data=DataConfig(colour="randaugment", colour_jitter=0.3, erase=0.25, mix=DEIT_MIX, loader_workers=12),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05, warmup_epochs=5, final_lr_share=0.01, clip_norm=0.0),
         epochs=300,
@@ -86,7 +86,7 @@ def deit3_s16_in1k() -> TrainConfig:
     Hardware: 8 GPUs. Time: 35.6 h at 8000 images a second. Score: published 81.4 %. Not run here.
     """
     return TrainConfig(
-        model=vit_small(drop_path=0.05),
+        model=vit("small", drop_path=0.05),
         data=DataConfig(colour="3-augment", colour_jitter=0.3, mix=DEIT_MIX, loader_workers=12, eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, weight_decay=0.05, warmup_epochs=5, clip_norm=1.0),
         epochs=800,
@@ -97,9 +97,9 @@ def deit3_s16_in1k() -> TrainConfig:
     )
 
 
-def _focusvit(model: Callable, drop_path: float, weight_decay: float) -> TrainConfig:
+def _focusvit(size: str, drop_path: float, weight_decay: float) -> TrainConfig:
     return TrainConfig(
-        model=model(drop_path=drop_path),
+        model=focusvit(size, drop_path=drop_path),
         data=DataConfig(
             map_px=112, colour="3-augment", colour_jitter=0.3, mix=FOCUS_MIX, loader_workers=12, eval_crop_fraction=0.9
         ),
@@ -120,7 +120,7 @@ def focusvit_tiny_in1k() -> TrainConfig:
     Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Not run here.
     Score: unknown; DeiT-Ti, to compare, has 72.2 %.
     """
-    return _focusvit(focusvit_tiny, 0.0, 0.02)
+    return _focusvit("tiny", 0.0, 0.02)
 
 
 def focusvit_small_in1k() -> TrainConfig:
@@ -130,7 +130,7 @@ def focusvit_small_in1k() -> TrainConfig:
     Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Not run here.
     Score: unknown; DeiT-S, to compare, has 79.8 % at 4.6 GMAC.
     """
-    return _focusvit(focusvit_small, 0.1, 0.05)
+    return _focusvit("small", 0.1, 0.05)
 
 
 def focusvit_base_in1k() -> TrainConfig:
@@ -140,7 +140,7 @@ def focusvit_base_in1k() -> TrainConfig:
     Hardware: 8 GPUs. Time: 26.7 h at 4000 images a second. Not run here.
     Score: unknown; DeiT-B, to compare, has 81.8 % at 17.6 GMAC.
     """
-    return _focusvit(focusvit_base, 0.2, 0.05)
+    return _focusvit("base", 0.2, 0.05)
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {

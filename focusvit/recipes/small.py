@@ -1,23 +1,22 @@
 """Recipes: functions that return a whole TrainConfig. Each says its command, its hardware and what to expect.
 
 Any key can be changed on the command line: `focusvit pretrain demo --data DIR --run-dir DIR --optim.lr 2e-3`.
-Recipes for ImageNet-1k are in `recipes_imagenet.py`, the rows of the original repository in `recipes_original.py`.
+Recipes for ImageNet-1k are in `imagenet.py`, the rows of the original repository in `original.py`.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
+from focusvit.model.presets import focusvit_64px
 from focusvit.runs.checkpoint import Checkpoint
 from focusvit.runs.config_json import from_json
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from pipeline.errors import UsageError, did_you_mean
 
-from . import imagenet as recipes_imagenet
-from . import original as recipes_original
+from . import imagenet, original
 
 
 def debug() -> TrainConfig:
@@ -45,7 +44,7 @@ def demo() -> TrainConfig:
     Hardware: 2 CPU cores. Time: about a minute. Score: measured 59 % top-1 (chance 12.5 %).
     """
     return TrainConfig(
-        model=_small_cpu_model(image_px=64, width=128, depth=6, heads=4),
+        model=focusvit_64px(width=128, depth=6, heads=4),
         data=DataConfig(image_px=64, map_px=32, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
         epochs=20,
@@ -63,7 +62,7 @@ def tiny_imagenet_cpu() -> TrainConfig:
     Score: measured 36.1 % top-1, 70.5 % top-5 (chance 2.5 %): tests/benchmarks/results/training/report.md.
     """
     return TrainConfig(
-        model=_small_cpu_model(image_px=64, width=128, depth=6, heads=4),
+        model=focusvit_64px(width=128, depth=6, heads=4),
         data=DataConfig(image_px=64, map_px=32, crop_scale=(0.35, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
         epochs=10,
@@ -80,10 +79,10 @@ def tiny_imagenet() -> TrainConfig:
     Hardware: one GPU. Time: 1.4 h at 2000 images a second. Score: unknown. Not run here.
     """
     return TrainConfig(
-        model=_small_cpu_model(image_px=64, width=192, depth=9, heads=6, drop_path=0.1),
+        model=focusvit_64px(width=192, depth=9, heads=6, drop_path=0.1),
         data=DataConfig(
             image_px=64, crop_scale=(0.2, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
-            mix=recipes_imagenet.DEIT_MIX, loader_workers=8,
+            mix=imagenet.DEIT_MIX, loader_workers=8,
         ),
         optim=OptimConfig(lr=1e-3, warmup_epochs=5),
         epochs=100,
@@ -100,10 +99,10 @@ def cifar10() -> TrainConfig:
     Hardware: one GPU. Time: 0.7 h at 4000 images a second. Score: unknown. Not run here.
     """
     return TrainConfig(
-        model=_small_cpu_model(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
+        model=focusvit_64px(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
         data=DataConfig(
             image_px=32, crop_scale=(0.4, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
-            mix=recipes_imagenet.DEIT_MIX, loader_workers=8,
+            mix=imagenet.DEIT_MIX, loader_workers=8,
         ),
         optim=OptimConfig(lr=1e-3, warmup_epochs=10),
         epochs=200,
@@ -121,7 +120,7 @@ def cifar10_cpu() -> TrainConfig:
     another small FocusViT is in tests/benchmarks/results/study.md.
     """
     return TrainConfig(
-        model=_small_cpu_model(image_px=32, patch_px=4, width=128, depth=6, heads=4),
+        model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
         data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
         epochs=10,
@@ -148,12 +147,6 @@ def finetune(record: Checkpoint) -> TrainConfig:
     )
 
 
-def _small_cpu_model(**values: Any) -> FocusViTConfig:
-    """Few tokens and a convolutional stem: the best use of a CPU minute at 64 px."""
-    small = {"patch_px": 8, "mlp_ratio": 3.0, "stem": "conv", "grid_depth": 1, "tokens": 32, "readout": "mean"}
-    return FocusViTConfig(**{**small, **values})
-
-
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "debug": debug,
     "demo": demo,
@@ -161,8 +154,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "tiny_imagenet": tiny_imagenet,
     "cifar10": cifar10,
     "cifar10_cpu": cifar10_cpu,
-    **recipes_imagenet.RECIPES,
-    **recipes_original.RECIPES,
+    **imagenet.RECIPES,
+    **original.RECIPES,
 }
 
 

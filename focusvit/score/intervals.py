@@ -1,17 +1,10 @@
-"""How far a measured number can be trusted: three 95 % intervals and when each applies. numpy only."""
+"""How far a measured number can be trusted: three 95 % intervals and when each applies."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 _Z = 1.959963984540054  # two-sided 95 % of the normal distribution
-
-# Two-sided 95 % of Student's t by degrees of freedom; beyond the table the next smaller entry is used: wider, not
-# narrower.
-_T = {
-    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228,
-    12: 2.179, 14: 2.145, 16: 2.120, 19: 2.093, 24: 2.064, 29: 2.045, 49: 2.010, 99: 1.984, 999: 1.962,
-}  # fmt: skip
 
 
 def wilson(num_right: float, num_samples: int) -> tuple[float, float]:
@@ -39,8 +32,9 @@ def over_draws(values: np.ndarray | list[float]) -> tuple[float, float]:
     numbers = np.asarray(values, np.float64)
     if len(numbers) < 2:
         return 0.0, 1.0
-    freedom = max(entry for entry in _T if entry <= len(numbers) - 1)
-    half = _T[freedom] * numbers.std(ddof=1) / np.sqrt(len(numbers))
+    from scipy.special import stdtrit  # here: only tables of repeats need it
+
+    half = stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / np.sqrt(len(numbers))
     return float(max(0.0, numbers.mean() - half)), float(min(1.0, numbers.mean() + half))
 
 

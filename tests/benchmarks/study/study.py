@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from focusvit.data.config import DataConfig
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.data.order import key_of
 from focusvit.model.config import FocusViTConfig
 from focusvit.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -127,7 +127,7 @@ def arrays(uri: str, split: str, image_px: int, map_px: int, tokens: int | None)
     """A split decoded once: centre crop of the whole image, maps with exactly `tokens` regions."""
     source = open_dataset(uri).split(split)
     data = DataConfig(image_px=image_px, map_px=map_px, eval_crop_fraction=1.0)
-    loader = eval_loader(source, data, batch_size=500, tokens=tokens, with_maps=tokens is not None)
+    loader = EvalLoader(source, data, batch_size=500, tokens=tokens, with_maps=tokens is not None)
     return collect(tqdm(loader, desc=f"decode {split}", leave=False), source.identity)
 
 

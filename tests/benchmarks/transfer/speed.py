@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.model.cost import time_calls
 from focusvit.model.model import FocusViT
 from focusvit.predict.compatible import data_config
@@ -112,7 +112,7 @@ def _measured_extraction(config: BenchTransferConfig, checkpoint: str, data: str
     model, record = load_model(checkpoint, device)
     split = open_dataset(data).split(config.split)
     tokens, with_maps = model.config.tokens, model.config.needs_maps
-    loader = eval_loader(
+    loader = EvalLoader(
         split,
         data_config(record, config.loader_workers),
         batch_size=config.batch_size,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import data_config
 from focusvit.runs.checkpoint import load_model
 from pipeline.errors import UsageError
@@ -28,7 +28,7 @@ def test_knn_is_scikit_learns_on_a_fifth_of_the_training_split(tmp_path, changes
 
     split, (model, record) = open_dataset(data).split("train"), load_model(checkpoint)
     with_maps, tokens = model.config.needs_maps, model.config.tokens
-    loader = eval_loader(split, data_config(record, 0), batch_size=60, tokens=tokens, with_maps=with_maps)
+    loader = EvalLoader(split, data_config(record, 0), batch_size=60, tokens=tokens, with_maps=with_maps)
     ((_, values),) = model_features(model, loader, "cpu")
     bank, scored = hold_out(split.class_ids.astype(np.int64), HELD_OUT_SHARE, 0)
     assert len(scored) == 12

@@ -72,14 +72,18 @@ def test_the_loaders_read_a_store_with_and_without_cache(stores: tuple[Split, Sp
 def test_the_next_shards_are_fetched_ahead(stores: tuple[Split, Split], tmp_path: Path) -> None:
     """Once a block, and in the order in which the epoch takes them."""
     order = Order(np.full(40, 3), 0, "id", 4)
-    shards = order.shards_of(0).tolist()
-    assert order.shards_from(0, 2) == shards[:8] and order.shards_from(14, 2) == shards[4:12]
-    assert order.shards_from(119, 2) == list(dict.fromkeys(shards[36:] + order.shards_of(1)[:4].tolist()))
+    shards, after = order.shards_from(0, 10), order.shards_from(120, 1)
+    assert (
+        sorted(shards) == list(range(40))
+        and order.shards_from(0, 2) == shards[:8]
+        and order.shards_from(14, 2) == shards[4:12]
+    )
+    assert order.shards_from(119, 2) == list(dict.fromkeys(shards[36:] + after))
     loader = TrainLoader(
         stores[1], DataConfig(image_px=32, cache_dir=str(tmp_path)), seed=0, global_batch=4, rank=0, world_size=1,
         total_samples=40,
     )  # fmt: skip
-    ahead = [task.ahead for task in loader._tasks()]
+    ahead = [spec.ahead for spec in loader._specs()]
     assert sorted(ahead[0]) == list(range(6)) and not any(ahead[1:])
 
 

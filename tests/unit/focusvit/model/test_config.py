@@ -142,19 +142,17 @@ def test_values_are_checked_at_the_boundary() -> None:
         check_values(config, broken, maps)
 
 
-@pytest.mark.parametrize(
-    "name", ["focusvit_tiny", "focusvit_small_lla", "focusvit_base_lla", "vit_tiny", "vit_small", "vit_base"]
-)
-def test_sizes_are_those_of_deit(name: str) -> None:
-    config = getattr(presets, name)(num_classes=10)
-    size = name.split("_")[1]
-    assert (config.width, config.heads) == {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}[size]
-    assert config.num_classes == 10 and config.depth == 12
+@pytest.mark.parametrize(("size", "width", "heads"), [("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12)])
+def test_sizes_are_those_of_deit(size: str, width: int, heads: int) -> None:
+    lla = presets.focusvit(size, **{**presets.LLA, "num_classes": 10})
+    for config in (presets.focusvit(size, num_classes=10), lla, presets.vit(size, num_classes=10)):
+        assert (config.width, config.heads, config.depth, config.num_classes) == (width, heads, 12, 10)
+    assert lla.trunk == "hybrid"
 
 
 def test_vit_small_has_the_known_number_of_parameters() -> None:
     """22,050,664 with 1000 classes (timm's vit_small_patch16_224)."""
-    model = FocusViT(presets.vit_small())
+    model = FocusViT(presets.vit("small"))
     assert sum(p.numel() for p in model.parameters()) == 22_050_664
 
 
@@ -173,10 +171,7 @@ def test_an_unknown_control_names_the_known_ones() -> None:
         presets.control("other", presets.focusvit_64px())
 
 
-@pytest.mark.parametrize("preset", [presets.focusvit_64px, presets.focusvit_32px, presets.vit_64px])
-def test_presets_for_small_images_run(preset: object) -> None:
-    config = preset(num_classes=4)
+def test_the_model_for_small_images_runs() -> None:
+    config = presets.focusvit_64px(image_px=32, patch_px=4, num_classes=4)
     model = FocusViT(config)
-    images = reference.images(2, config)
-    maps = reference.maps(2, config, config.tokens) if config.needs_maps else None
-    assert model(images, maps).shape == (2, 4)
+    assert model(reference.images(2, config), reference.maps(2, config, 32)).shape == (2, 4)

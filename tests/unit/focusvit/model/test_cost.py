@@ -16,7 +16,7 @@ from focusvit.model.cost import (
     time_calls,
 )
 from focusvit.model.model import FocusViT
-from focusvit.model.presets import focusvit_small, vit_small
+from focusvit.model.presets import focusvit, vit
 from testkit import model_reference as reference
 
 
@@ -27,14 +27,14 @@ def vit_multiply_adds(tokens: int, width: int, depth: int, patch_values: int, pa
 
 
 def test_a_vits_multiply_adds_are_the_textbook_sum() -> None:
-    config = vit_small(depth=2)
+    config = vit("small", depth=2)
     inputs = example_inputs(config, 1)
     expected = vit_multiply_adds(197, 384, 2, 768, 196, 1000)
     assert count_multiply_adds(FocusViT(config), *inputs) == expected
 
 
 def test_pooling_lowers_the_count_by_what_the_tokens_save() -> None:
-    config = focusvit_small(depth=2, grid_depth=0, stem="linear", pooling="mean", position="pooled", tokens=49)
+    config = focusvit("small", depth=2, grid_depth=0, stem="linear", pooling="mean", position="pooled", tokens=49)
     counted = count_multiply_adds(FocusViT(config), *example_inputs(config, 1))
     pooling = 49 * 196 * 384
     assert counted == vit_multiply_adds(50, 384, 2, 768, 196, 1000) + pooling

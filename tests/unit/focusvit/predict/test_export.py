@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from focusvit.model.model import FocusViT, FocusViTConfig
-from focusvit.model.presets import focusvit_32px
+from focusvit.model.presets import focusvit_64px
 from focusvit.predict.graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
 from focusvit.predict.onnx_predictor import in_batches, inference_session
 from testkit import model_reference as reference
@@ -87,7 +87,7 @@ def test_regions_counted_without_scatter_are_the_same_numbers(side: int, tokens:
 
 
 def test_int8_touches_linear_layers_of_blocks_only_and_shrinks_the_file() -> None:
-    config = focusvit_32px(width=96, depth=3, num_classes=5)
+    config = focusvit_64px(image_px=32, patch_px=4, width=96, depth=3, num_classes=5)
     torch.manual_seed(0)
     model = FixedBudget(FocusViT(config).eval(), config.tokens)
     images, maps = reference.images(2, config), reference.maps(2, config, config.tokens)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from focusvit.data.loader import eval_loader
+from focusvit.data.loader import EvalLoader
 from focusvit.predict import predict
 from focusvit.predict.compatible import data_config
 from focusvit.predict.predictor import Predictor
@@ -35,7 +35,7 @@ def test_predictions_equal_the_evaluation_loader_exactly(road):
     predictor = Predictor(checkpoint)
     views = [predictor.view(path.read_bytes()) for path in sorted((root / "images").iterdir())]
     data = data_config(predictor.record, 0)
-    (batch,) = eval_loader(split, data, batch_size=100, tokens=9, with_maps=True)
+    (batch,) = EvalLoader(split, data, batch_size=100, tokens=9, with_maps=True)
     for number, view in enumerate(views):
         assert (view.image == batch.images[number].permute(1, 2, 0).numpy()).all()
         assert (view.map == batch.maps[number].numpy()).all()

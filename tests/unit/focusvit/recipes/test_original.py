@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from focusvit.data.batch import Batch
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
-from focusvit.model.presets import focusvit_tiny, vit_base
+from focusvit.model.presets import focusvit, vit
 from focusvit.recipes.original_models import original_models
 from focusvit.recipes.small import RECIPES, recipe
 from focusvit.runs.checkpoint import starting_weights
@@ -85,7 +85,7 @@ def test_rows_are_named_as_the_original_has_them() -> None:
     assert {f"original_{name}" for name in rows} <= RECIPES.keys()
     pretrained = [row for row in rows.values() if row.pretrained]
     assert len(pretrained) == 9 and any(row.freeze for row in pretrained)
-    size = vit_base()
+    size = vit("base")
     assert all((row.model.width, row.model.depth) == (size.width, size.depth) for row in rows.values())
 
 
@@ -98,14 +98,14 @@ def test_weights_that_do_not_fit_are_a_mistake_of_the_user(tmp_path: Path) -> No
     config = small_recipe("traditional_pretrained", tmp_path)
     save_file(torchvision_like(width=24, depth=5, heads=2).state_dict(), str(config.init_from))
     with pytest.raises(UsageError, match=r"init_from .*the weights do not fit the model: .*encoder_layer_4"):
-        Learner(config, torch.device("cpu")).start(RunDir(str(tmp_path / "run")))
+        Learner(config, torch.device("cpu")).start(RunDir(str(tmp_path / "run")), None)
     for changes in ({"freeze": ("block",)}, {"optim": OptimConfig(lr_scales=("hed=2",))}):
         with pytest.raises(UsageError, match=r"no weight of the model matches '(block|hed)'; its parts are blocks"):
             Learner(replace(config, **changes), torch.device("cpu"))
 
 
 def test_learning_rates_scale_by_the_last_pattern_and_spare_vectors() -> None:
-    model = FocusViT(focusvit_tiny(depth=2, num_classes=3))
+    model = FocusViT(focusvit("tiny", depth=2, num_classes=3))
     freeze(model, ["blocks.0.mlp"])
     config = OptimConfig(weight_decay=0.1, lr_scales=("blocks=0.5", "blocks.1=0.7", "head=10"), layer_decay=0.5)
     of = {id(p): (g["lr_scale"], g["weight_decay"]) for g in parameter_groups(model, config) for p in g["params"]}
