@@ -4,6 +4,7 @@ Shapes: B batch, H W pixels, N patches, K tokens, M latents, D width, F region f
 Coordinates are (y, x) in [0, 1]. Weight names follow timm's VisionTransformer where the parts are the same.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from .pooling import SuperpixelPooling
 from .position import DescriptorEncoding, RegionFeatures
 from .regions import EMPTY_BIAS, HeldRegions, Regions, measure_regions, overlap_matrix
 from .slices import images_at_once, in_slices
-from .start import initialize
 from .stem import make_stem
 
 __all__ = ["FocusViT", "FocusViTConfig"]
@@ -67,7 +67,7 @@ class FocusViT(nn.Module):
         self.cells = None if cells is None else HeldRegions(cells)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        initialize(self)
+        _fill(self)
 
     def reset_start(self) -> None:
         for embedding in (self.cls_token, self.pos_embed):
@@ -254,3 +254,21 @@ class FocusViT(nn.Module):
 def _note(seen: Seen, **stages: Any) -> None:
     if seen is not None:
         seen.update(stages)
+
+
+def _fill(model: nn.Module) -> None:
+    """Initial weights: truncated normal 0.02, zero biases, then the quiet starts of new parts. The order of modules fixes
+    the random numbers, so a seed fixes the model.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            std = (
+                0.02 if isinstance(module, nn.Linear) else (module.in_channels * math.prod(module.kernel_size)) ** -0.5
+            )
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in model.modules():
+        reset = getattr(module, "reset_start", None)
+        if callable(reset):
+            reset()
