@@ -257,8 +257,8 @@ def _note(seen: Seen, **stages: Any) -> None:
 
 
 def _fill(model: nn.Module) -> None:
-    """Initial weights: truncated normal 0.02, zero biases, then the quiet starts of new parts. The order of modules fixes
-    the random numbers, so a seed fixes the model.
+    """Initial weights: truncated normal 0.02, zero biases, then the quiet starts of new parts. The order of modules
+    fixes the random numbers, so a seed fixes the model.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
