@@ -6,7 +6,6 @@ training samples, once for each seed, and only these last weights see the test i
 """
 
 import dataclasses
-import io
 import itertools
 import logging
 import shutil
@@ -21,7 +20,8 @@ import torch
 
 from focusvit.data.config import DataConfig
 from focusvit.data.loader import EvalLoader
-from focusvit.runs.checkpoint import load_model
+from focusvit.runs.checkpoint import load_model, read_confusion
+from focusvit.runs.checkpoint_record import record_at
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
@@ -191,7 +191,8 @@ class _FineTuneRun:
                 diverged.append(f"lr {lr:g} x decay {decay:g}")
                 last = error
                 continue
-            counts = np.load(io.BytesIO(storage.read_bytes(storage.join(place, "confusion.npy"))))
+            counts = read_confusion(record_at(_latest(place)))
+            assert counts is not None  # a training that ended is scored
             trials.append((metrics.of_confusion(counts, self.task.metric), -lr, -decay))
         if not trials:
             raise DivergedError(
@@ -209,9 +210,7 @@ class _FineTuneRun:
         """Test logits float32 (N, C) of one training on all training samples. Labels are not looked at."""
         place = storage.join(folder, f"final-{seed}")
         self._trained(place, data, lr, decay, ALL, seed=self.spec.seed + seed)
-        latest = RunDir(place).latest()
-        assert latest is not None
-        model, _ = load_model(RunDir(place).checkpoint_uri(latest), self.spec.device)
+        model, _ = load_model(_latest(place), self.spec.device)
         with_maps = model.config.needs_maps
         batches = EvalLoader(
             self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.spec.batch_size,
@@ -239,6 +238,14 @@ class _FineTuneRun:
             fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=of.dataset.classes,
             num_train=num_train, fit_s=fit_s,
         )  # fmt: skip
+
+
+def _latest(run_dir: str) -> str:
+    """The last checkpoint of a training that ended."""
+    run = RunDir(run_dir)
+    latest = run.latest()
+    assert latest is not None
+    return run.checkpoint_uri(latest)
 
 
 def _of_seed(seed: int, logits: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ only train. They talk through the run directory, so a worker's death loses nothi
 """
 
 import dataclasses
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -24,12 +23,14 @@ from focusvit.train.watch import DivergedError
 from pipeline.commandline import Positional, parse, parse_known
 from pipeline.errors import DataError, UsageError, did_you_mean, last_line
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
 
 from .checkpoint_scores import check_task, scored_checkpoints
 from .estimate import describe
 from .launch import LaunchConfig, worker_range
-from .reporting import reported_run, summary_line
+from .reporting import reported_run
+from .summary import summary_line
 from .termination import ended_gently
 from .worker import work
 
@@ -84,7 +85,7 @@ def _run(config: TrainConfig, launch: LaunchConfig, name: str) -> int:
     if launch.dry_run:
         return 0
     summary = launch_training(config, launch)
-    text = json.dumps(summary) if launch.json else summary_line(summary)
+    text = json_text(summary) if launch.json else summary_line(summary)
     sys.stdout.write(text + "\n")
     return 0
 

@@ -1,6 +1,5 @@
 """What the driver of a training shows and sends: the MLflow run, its curves, the progress bar, the pictures."""
 
-import io
 import logging
 import sys
 import threading
@@ -12,20 +11,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from focusvit.runs.checkpoint import load_checkpoint
+from focusvit.runs.checkpoint import load_checkpoint, read_confusion
 from focusvit.runs.config_json import to_json
 from focusvit.runs.pyfunc import log_model
-from focusvit.runs.run_dir import RunDir, flat_params, parse_metrics
+from focusvit.runs.run_dir import RunDir, flat_params
 from focusvit.runs.shipper import Shipper
 from focusvit.runs.tracker import Tracker
 from focusvit.train.config import TrainConfig
-from pipeline.io import storage
 from pipeline.secrets import masked
 from pipeline.shards.dataset import Dataset
 
 from .checkpoint_scores import POINTS
 from .launch import LaunchConfig
 from .loader_watch import LoaderWatch
+from .summary import description, summarise
 from .termination import ended_gently
 
 log = logging.getLogger(__name__)
@@ -72,8 +71,8 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
         def finish() -> dict[str, Any]:
             unsent = shipper.finish() + (scores.finish() if scores else 0)
             bar.close()
-            summary = _summary(run, tracker, data, time.monotonic() - started, unsent)
-            _send_results(run, tracker, data, summary)
+            summary = summarise(run, time.monotonic() - started, unsent)
+            _send_results(tracker, data, summary)
             return summary
 
         try:
@@ -106,23 +105,25 @@ def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
     return superpixel_overlay(batch.images.permute(0, 2, 3, 1).numpy(), batch.maps.numpy())
 
 
-def _send_results(run: RunDir, tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> None:
-    """Description, confusion matrix of the last scoring, model; a store that fails now does not undo a training."""
+def _send_results(tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> None:
+    """Description, and of the best checkpoint scores, confusion matrix, model. A failing store undoes no training."""
     try:
         tracker.tags({"mlflow.note.content": description(summary, data.uri)})
-        if storage.exists(run.path("confusion.npy")):
+        now, at = int(time.time() * 1000), summary["checkpoint_samples"]
+        best = {name.replace("val/", "best/"): value for name, value in summary["scores"].items()}
+        tracker.metrics([(name, at, value, now) for name, value in best.items()])  # of the model that is logged
+        record = load_checkpoint(summary["checkpoint"])
+        counts = read_confusion(record)
+        if counts is not None:  # of the weights that are logged as the model
             from focusvit.predict.pictures import confusion_figure
 
-            counts = np.load(io.BytesIO(storage.read_bytes(run.path("confusion.npy"))))
             if len(counts) <= 100:
                 tracker.figure(confusion_figure(counts, data.classes), "confusion_matrix")
             totals = np.maximum(1, counts.sum(1))
             table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
             tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "per_class")
-        best = run.best()
-        if best is not None:
-            log_model(tracker, run.checkpoint_uri(best))
-            _send_looks(run.checkpoint_uri(best), tracker, data)
+        log_model(tracker, record.uri)
+        _send_looks(record.uri, tracker, data)
     except Exception as error:
         sys.stderr.write(f"the tracking store did not take pictures or model ({str(error)[:200]}); the run is done\n")
 
@@ -137,50 +138,6 @@ def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int
     places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
     for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):
         tracker.step_image(picture, series, step)
-
-
-def _summary(run: RunDir, tracker: Tracker, data: Dataset, seconds: float, unsent: int) -> dict[str, Any]:
-    best, latest = run.best(), run.latest()
-    assert best is not None and latest is not None
-    points = parse_metrics(storage.read_bytes(run.path("metrics.jsonl")))
-    metrics: dict[str, float] = {}
-    for point in points:
-        metrics.update(point["values"])
-    return {
-        "run_dir": run.uri,
-        "checkpoint": run.checkpoint_uri(best),
-        "best_val_top1": load_checkpoint(run.checkpoint_uri(best)).metrics.get("val/top1"),
-        "metrics": metrics,
-        "samples_seen": latest,
-        "num_classes": len(data.classes),
-        "seconds": round(seconds, 1),
-        "run_id": tracker.run_id,
-        "tracking_uri": masked(tracker.uri),
-        "points_not_sent": unsent,
-    }
-
-
-def description(summary: dict[str, Any], data_uri: str) -> str:
-    """Markdown for a reviewer, on the run's page and in the column of that name: how well, after what, where it is."""
-    share, chance = summary["best_val_top1"], 1 / summary["num_classes"]
-    score = "not scored" if share is None else f"val/top1 **{share:.2%}** (chance {chance:.2%})"
-    return (
-        f"{score} after {int(summary['samples_seen'])} samples of `{data_uri}`\n\n"
-        f"best checkpoint: `{summary['checkpoint']}`"
-    )
-
-
-def summary_line(summary: dict[str, Any]) -> str:
-    """What a finished training comes to, for the terminal."""
-    metrics = summary["metrics"]
-    scores = ", ".join(
-        f"{name} {metrics[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in metrics
-    )
-    return (
-        f"trained {int(summary['samples_seen'])} samples in {summary['seconds']:.0f} s: {scores} "
-        f"(chance {1 / summary['num_classes']:.4f}); checkpoint {summary['checkpoint']}; "
-        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
-    )
 
 
 class _Progress:

@@ -1,6 +1,6 @@
 """Scores of a checkpoint on a labelled split: top-1, top-5, loss. Every sample counts once, and that is checked."""
 
-import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from focusvit.predict.segmenters import SEGMENTERS, scored
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.tally import Tally
 from pipeline.commandline import parse
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
 
 from .compatible import check_labelled, check_superpixels, class_columns
@@ -37,15 +38,17 @@ def tally(
     """Run `model` over `batches` in evaluation mode (its mode is put back) and count. Padding is never counted.
 
     `keep_logits` maps logits (B, model classes) to (B, num_classes) when the split has fewer classes than the model.
+    When memory runs out, this batch and the following are worked on in halves.
     """
     result = Tally(num_classes=num_classes, num_samples=num_samples)
+    at_once: int | None = None
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
             here = batch.to(device, non_blocking=True)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-                logits = model(here.images, here.maps, here.num_tokens)
+                logits, at_once = _logits(model, here, at_once)
             if keep_logits is not None:
                 logits = keep_logits(logits)
             keep = here.valid
@@ -53,6 +56,30 @@ def tally(
     finally:
         model.train(was_training)
     return result
+
+
+def _logits(model: nn.Module, batch: Batch, at_once: int | None) -> tuple[torch.Tensor, int | None]:
+    """Logits (B, C) of a batch, and how many images of it were worked on at once (None: all of them)."""
+    while True:
+        try:
+            return torch.cat([model(p.images, p.maps, p.num_tokens) for p in batch.split(at_once)]), at_once
+        except RuntimeError as error:
+            size = min(at_once or len(batch), len(batch))
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise UsageError(
+                    f"memory does not suffice for one image ({str(error).splitlines()[0][:200]}). Use a smaller "
+                    "--tokens, or another --device."
+                ) from None
+            at_once = (size + 1) // 2
+        if batch.images.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out; on a CPU the allocator says so in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def evaluate(
@@ -188,7 +215,11 @@ def main(argv: list[str]) -> int:
                 ),
             )
         )
-    _show(config, record.uri, dataset.classes, counted)
+        if not math.isfinite(counted[-1].tally.loss_sum):
+            raise DataError(
+                f"{record.uri}: the loss of its answers ({label}) is no finite number: its training diverged."
+            )
+    _show(config, record.uri, dataset.classes, counted, model.config.tokens)
     return 0
 
 
@@ -206,7 +237,7 @@ def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor],
     return lambda logits: logits[:, index]
 
 
-def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Score]) -> None:
+def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Score], own: int | None) -> None:
     first = counted[0].tally
     chance = float(first.confusion.sum(1).max()) / first.num_samples
     rows: list[dict[str, Any]] = [
@@ -224,9 +255,10 @@ def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted:
         from .pictures import confusion_figure, figure_pixels, save_png
 
         save_png(storage.resolve(config.confusion), figure_pixels(confusion_figure(first.confusion, classes)))
+    mine = next((row for row in rows if row["tokens"] == own and row["superpixels"] not in config.onnx), None)
     if config.json:
         found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json_text({**found, "own_tokens": own, "score": mine}) + "\n")
         return
     wide = max(len("superpixels"), *(len(one.superpixels) for one in counted))
     compared = len(counted) > 1
@@ -241,8 +273,10 @@ def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted:
             off, half = 100 * row["top1_against_first"], 100 * row["half_interval"]
             line += f"  {off:+6.2f} +- {half:4.2f}      {row['same_answers']:11.1%}"
         sys.stdout.write(line + "\n")
-    best = max(rows, key=lambda row: row["top1"])
-    sys.stdout.write(
-        f"top-1 {best['top1']:.2%} of {first.num_samples:,} samples, each counted once; "
-        f"always answering the commonest class gives {chance:.2%} (chance)\n"
-    )
+    told = f"always answering the commonest class gives {chance:.2%} (chance)"
+    if mine is None:  # the best of a table is no score: it was chosen by the samples that it is measured on
+        told = f"the checkpoint's own budget of {own} tokens was not scored; {told}"
+    else:
+        budget = f" with its own budget of {own} tokens" if own and len(rows) > 1 else ""
+        told = f"top-1 {mine['top1']:.2%}{budget} of {first.num_samples:,} samples, each counted once; {told}"
+    sys.stdout.write(told + "\n")

@@ -1,6 +1,7 @@
 """Checkpoints: safetensors and JSON in one folder, complete if and only if `checkpoint.json` is there.
 
 model.safetensors   the weights that the validation scored (the moving average where one is kept)
+confusion.npy       the counts behind the scores, added with them once they are known
 state.safetensors   what only a resume needs: optimizer moments, and the raw weights beside a moving average
 checkpoint.json     configs, classes, data identity, samples seen, metrics, versions; written last. It holds the sha256
                     of both files and of itself, and every reader checks them: damage is said by name, and where there
@@ -9,10 +10,12 @@ checkpoint.json     configs, classes, data identity, samples seen, metrics, vers
 
 import dataclasses
 import hashlib
+import io
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
-from .checkpoint_record import MODEL, RECORD, STATE, Checkpoint, put_record, record_at
+from .checkpoint_record import CONFUSION, MODEL, RECORD, STATE, Checkpoint, put_record, record_at
 from .config_json import from_json
 from .run_dir import RunDir
 
@@ -45,21 +48,42 @@ def save_checkpoint(
     put_record(dataclasses.replace(record, uri=uri, files=files))
 
 
-def add_scores(uri: str, metrics: dict[str, float]) -> None:
-    """Put the scores of its weights into the record of a checkpoint that was saved before they were known."""
-    put_record(dataclasses.replace(record_at(uri), metrics=metrics))
+def add_scores(uri: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
+    """Add the scores of its weights to a checkpoint that was saved without them. `confusion`: int64 (C, C)."""
+    buffer, record = io.BytesIO(), record_at(uri)
+    np.save(buffer, confusion)
+    storage.put(storage.join(uri, CONFUSION), buffer.getvalue())
+    files = {**record.files, CONFUSION: hashlib.sha256(buffer.getvalue()).hexdigest()}
+    put_record(dataclasses.replace(record, metrics=metrics, files=files))
+
+
+def read_confusion(record: Checkpoint) -> np.ndarray | None:
+    """int64 (C, C): true class, predicted class, of the scores in the record; None without. Raises `DataError`."""
+    if CONFUSION not in record.files:
+        return None
+    data = _checked(storage.join(record.uri, CONFUSION), record.files[CONFUSION])
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def load_weights(uri: str, name: str = MODEL, sha256: str | None = None) -> dict[str, Tensor]:
     """The tensors of one file of a folder, on the CPU. `DataError`: missing, damaged, or not of this `sha256`."""
     place = storage.join(uri, name)
+    data = _checked(place, sha256)
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{place} is damaged ({error}).") from None
+
+
+def _checked(place: str, sha256: str | None) -> bytes:
+    """The bytes of a file. Raises `DataError`: missing, or of another hash."""
     try:
         data = storage.read_bytes(place)
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise DataError(f"{place} is not what was written: its sha256 is another than the one in {RECORD}.")
-        return safetensors.torch.load(data)
-    except (FileNotFoundError, NotADirectoryError, SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{place} is missing or damaged ({error}).") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{place} is missing.") from None
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"{place} is not what was written: its sha256 is another than the one in {RECORD}.")
+    return data
 
 
 def read_tensors(record: Checkpoint, name: str = MODEL) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 2
 UNPROVEN_VERSION = 1
 """without hashes: still read, and said so once"""
-MODEL, STATE, RECORD = "model.safetensors", "state.safetensors", "checkpoint.json"
+MODEL, STATE, RECORD, CONFUSION = "model.safetensors", "state.safetensors", "checkpoint.json", "confusion.npy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,12 @@ The directory may be local or in an object store. Only rank 0 writes. The JSON f
 damaged one is said by name and made anew from what else is known, so that it never ends a run.
 """
 
-import io
 import logging
 import math
 import time
 import zlib
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
@@ -122,12 +119,6 @@ class RunDir:
 
     def forget_to_stop(self) -> None:
         storage.remove(self.path("stop"))
-
-    def put_array(self, name: str, values: np.ndarray) -> None:
-        """Write an array as a .npy file (the confusion matrix of the last scoring)."""
-        buffer = io.BytesIO()
-        np.save(buffer, values)
-        storage.put(self.path(name), buffer.getvalue())
 
     def checkpoint_uri(self, samples_seen: int) -> str:
         return self.path("checkpoints", f"{samples_seen:012d}")

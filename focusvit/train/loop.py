@@ -4,13 +4,14 @@ Pretraining and fine-tuning are this loop; one process or many run it with their
 function of the config, the data set and the number of samples seen, so a stopped run goes on as if it had not stopped.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.predict.evaluate import tally
-from focusvit.score.tally import Tally
+from focusvit.predict.evaluate import is_out_of_memory, tally
+from focusvit.runs.checkpoint import add_scores
 from pipeline.errors import UsageError
 
 from . import ranks
@@ -19,6 +20,7 @@ from .loaders import Loaders
 from .optim import set_lr
 from .session import Session, facts_of, for_dataset, open_session
 from .step import StepSums, train_step
+from .watch import check_scores, check_weights
 
 __all__ = ["Loaders", "TrainConfig", "facts_of", "for_dataset", "train"]
 
@@ -54,6 +56,8 @@ def train(
     save_at = config.milestones(num_samples, config.checkpoint_every_epochs) | score_at
 
     try:
+        if learner.samples_seen // batch_size in score_at and not learner.metrics:
+            _score(session)  # saved, and ended before its scores were known
         for batch in meters.waiting(session.loader):
             seen = learner.samples_seen + batch_size
             step = seen // batch_size
@@ -72,20 +76,16 @@ def train(
                 session.check_damage()
                 if points:
                     points.append(seen, values)
-            if step in score_at:
-                with meters.paused(), learner.scored_weights():
-                    scores = _score(session)
-                learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
-                if points:
-                    points.append(seen, learner.metrics)
-                    session.run.put_array("confusion.npy", scores.confusion)
-            if saving:
+            if saving:  # before scoring, which may fail: nothing of the stretch is lost then
                 session.watch.check()
                 with meters.paused(), meters.blocked_by_checkpoint():
-                    _save(session, scored=step in score_at)
-                if on_checkpoint:
-                    with meters.paused():
-                        on_checkpoint(seen, learner.metrics)
+                    _save(session)
+            if step in score_at:
+                with meters.paused():
+                    _score(session)
+            if saving and on_checkpoint:
+                with meters.paused():
+                    on_checkpoint(seen, learner.metrics)
             if stopping:
                 break
     finally:
@@ -102,8 +102,8 @@ def _step(session: Session, batch: Batch, check: bool) -> StepSums:
     here = batch.to(session.device, non_blocking=True)
     try:
         sums = train_step(session.model, session.learner.optimizer, here, session.step)
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU the allocator says so in words
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         size = session.config.micro_batch or len(batch)
         raise UsageError(
@@ -115,26 +115,49 @@ def _step(session: Session, batch: Batch, check: bool) -> StepSums:
     return sums
 
 
-def _score(session: Session) -> Tally:
-    """The sums over the eval split, over all ranks; `metrics()` of them asserts that each sample was counted once."""
-    batches = session.eval_batches
-    scores = tally(
-        session.learner.model,
-        batches,
-        num_samples=batches.num_samples,
-        num_classes=batches.num_classes,
-        device=session.device,
-        bf16=session.config.bf16(session.device.type),
-    )
+def _score(session: Session) -> None:
+    """Score the weights of the checkpoint that was just saved, over all ranks, and add the scores to it.
+
+    `Tally.metrics` asserts that each sample was counted once. Raises `DivergedError` when the answers are no numbers.
+    """
+    batches, learner = session.eval_batches, session.learner
+    with learner.scored_weights():
+        scores = tally(
+            learner.model,
+            batches,
+            num_samples=batches.num_samples,
+            num_classes=batches.num_classes,
+            device=session.device,
+            bf16=session.config.bf16(session.device.type),
+        )
     scores.all_reduce(ranks.sum_array)
-    return scores
+    learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
+    if session.points:
+        session.points.append(learner.samples_seen, learner.metrics)
+    check_scores(learner.metrics, batches.num_classes, learner.samples_seen)
+    if session.points:
+        uri, metrics = session.run.checkpoint_uri(learner.samples_seen), dict(learner.metrics)
+
+        def write() -> None:
+            add_scores(uri, metrics, scores.confusion)
+            session.run.prune()
+
+        session.writer.submit(write)
 
 
-def _save(session: Session, scored: bool) -> None:
-    """Check that all ranks hold the same weights, then write a checkpoint from rank 0."""
-    ranks.check_same(session.learner.fingerprint(), "the weights")
+def _save(session: Session) -> None:
+    """Check that all ranks hold the same weights and that these are numbers, then write a checkpoint from rank 0.
+
+    Raises `DivergedError` on every rank; the checkpoint before stays the latest.
+    """
+    learner = session.learner
+    sum_of_weights = learner.fingerprint()
+    if not math.isfinite(sum_of_weights):
+        sum_of_weights = math.inf  # equal to itself on the other ranks, as NaN is not
+    ranks.check_same(sum_of_weights, "the weights")
+    check_weights(sum_of_weights, learner.samples_seen)
+    learner.metrics = {}
     if session.points:
         session.points.flush()
-        metrics = session.learner.metrics if scored else {}
         counters = {"replaced_samples": session.meters.num_replaced}
-        session.learner.save(session.run, session.data, session.writer, metrics, counters)
+        learner.save(session.run, session.data, session.writer, {}, counters)

@@ -1,5 +1,6 @@
 """Evaluation: numbers equal a loop and scikit-learn, parts add up, nothing is counted twice."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -12,9 +13,10 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from focusvit.data.batch import Batch
 from focusvit.predict import export
 from focusvit.predict.evaluate import evaluate, main, tally
+from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
 from focusvit.score.tally import Tally
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
 
@@ -123,8 +125,54 @@ def test_the_verb_prints_budgets_interval_and_chance(road, capsys):
     assert found["chance"] == pytest.approx(5 / 17)
     assert all(row["top1_low"] <= row["top1"] <= row["top1_high"] for row in found["results"])
     assert all(row["num_samples"] == 17 and row["top5"] == 1.0 for row in found["results"])
-    assert main(argv[:-3]) == 0
-    assert "95 % interval" in capsys.readouterr().out
+    assert found["own_tokens"] == 9 and found["score"] == found["results"][1]  # not the best of the three
+    for tokens, words in (
+        ("16,9,4", f"top-1 {found['score']['top1']:.2%} with its own budget of 9 tokens of 17 samples"),
+        ("4,16", "own budget of 9 tokens was not scored; always answering"),
+        ("9", f"top-1 {found['score']['top1']:.2%} of 17 samples, each counted once; always answering"),
+    ):
+        assert main(["--checkpoint", checkpoint, "--data", data, "--tokens", tokens]) == 0
+        said = capsys.readouterr().out
+        assert "95 % interval" in said and words in said.splitlines()[-1]
+
+
+def test_answers_that_are_no_numbers_are_no_score(road, tmp_path, capsys):
+    """Weights that are numbers, whose sums are none."""
+    _, data, _ = road
+    record, weights = read_checkpoint(make_checkpoint(tmp_path / "wild"))
+    weights["head.weight"][:] = 3e38
+    save_checkpoint(record.uri, record, weights)
+    with pytest.raises(DataError, match=r"wild: the loss of its answers .* is no finite number"):
+        main(["--checkpoint", record.uri, "--data", data])
+
+
+class Hungry(torch.nn.Module):
+    """Fails like a GPU whose memory is full when it gets more than `most` images at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.sizes = most, []
+
+    def forward(self, images, maps=None, num_tokens=None):
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        return images.float().mean((2, 3))
+
+
+def test_scoring_halves_its_batch_when_memory_runs_out(problem):
+    _, _, class_ids = problem
+    pictures = torch.randint(0, 255, (NUM, 3, 4, 4), dtype=torch.uint8)
+    parts = [
+        dataclasses.replace(batch, images=pictures[batch.sample_ids]) for batch in batches(class_ids % 3, range(NUM))
+    ]
+    size = len(parts[0])
+    model, plenty = Hungry(size // 2), Hungry(size)
+    found, expected = (tally(one, parts, num_samples=NUM, num_classes=3) for one in (model, plenty))
+    assert (found.answers == expected.answers).all() and found.metrics() == pytest.approx(expected.metrics())
+    assert model.sizes.count(size) == 1  # the smaller size is kept
+    with pytest.raises(UsageError, match="memory does not suffice for one image"):
+        tally(Hungry(0), parts, num_samples=NUM, num_classes=3)
 
 
 def test_a_part_of_the_classes_is_scored_among_themselves(road, tmp_path, capsys):

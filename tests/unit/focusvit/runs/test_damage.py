@@ -7,11 +7,12 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from focusvit.runs import checkpoint_record
-from focusvit.runs.checkpoint import add_scores, load_checkpoint, load_model, newest_sound, record_at
+from focusvit.runs.checkpoint import add_scores, load_checkpoint, load_model, newest_sound, read_confusion, record_at
 from focusvit.runs.run_dir import MetricsLog, RunDir
 from focusvit.runs.sealed_json import SEAL
 from focusvit.train.loop import train
@@ -188,10 +189,15 @@ def test_weights_that_are_no_numbers_are_refused_by_every_reader(tmp_path: Path)
 def test_scores_are_added_to_a_saved_checkpoint(tmp_path: Path) -> None:
     place = make_checkpoint(tmp_path / "one")
     before = record_at(place)
-    add_scores(place, {"val/top1": 0.25, "val/loss": float("nan")})
+    add_scores(place, {"val/top1": 0.25, "val/loss": float("nan")}, np.array([[1, 0], [2, 1]]))
     after = load_checkpoint(place)
     assert after.metrics["val/top1"] == 0.25 and after.metrics["val/loss"] != after.metrics["val/loss"]
-    assert dataclasses.replace(after, metrics=before.metrics) == before
+    assert dataclasses.replace(after, metrics=before.metrics, files=before.files) == before
+    counts = read_confusion(after)
+    assert counts is not None and counts.tolist() == [[1, 0], [2, 1]] and read_confusion(before) is None
+    flip(tmp_path / "one" / "confusion.npy", 0.95)
+    with pytest.raises(DataError, match=r"confusion\.npy is not what was written"):
+        read_confusion(after)
     assert "NaN" not in (tmp_path / "one" / "checkpoint.json").read_text()
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 import focusvit.train.loop
 from focusvit.data.order import key_of
 from focusvit.model.model import FocusViT
-from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
+from focusvit.runs.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
 from focusvit.train.config import TrainConfig
@@ -94,8 +94,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
 
 def test_a_bad_step_is_kept_and_replayed(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned(monkeypatch, {4})
-    with pytest.raises(Exception, match=r"finite|exactly once|nan"):  # every later step is bad: the weights are
-        train(small(epochs=12), data_uri=uri, run_dir=str(tmp_path))
+    seldom = small(epochs=12, eval_every_epochs=12, checkpoint_every_epochs=12)
+    with pytest.raises(DivergedError, match="in 20 steps in a row"):  # every later step is bad: the weights are
+        train(seldom, data_uri=uri, run_dir=str(tmp_path))
     dumps = sorted((tmp_path / "dumps").iterdir())
     assert len(dumps) == 3 and dumps[0].name == f"{3 * 17:012d}"
     found = replay(str(dumps[0]))
@@ -211,3 +212,46 @@ def test_a_teacher_of_another_size_is_refused(uri: str, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="takes 32 px images, the student 40 px"):
         train(config, data_uri=uri, run_dir=str(tmp_path / "student"))
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e6])
+def test_a_diverged_training_fails_whatever_its_length(lr: float, uri: str, tmp_path: Path) -> None:
+    """At 1e3 the weights are finite and answer nonsense, at 1e6 the loss is no number; three steps tell."""
+    config = small(epochs=1, optim=OptimConfig(lr=lr, warmup_epochs=0))
+    for _ in range(2):  # the same command again ends in the same way
+        with pytest.raises(DivergedError, match=r"validation loss at 51 samples is .* diverged\. Lower optim\.lr"):
+            train(config, data_uri=uri, run_dir=str(tmp_path))
+    assert RunDir(str(tmp_path)).latest() == 51  # saved first, to look into
+
+
+def test_weights_that_are_no_numbers_are_never_saved(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = focusvit.train.loop.train_step
+
+    def broken(model, optimizer, batch, **options):
+        sums = step(model, optimizer, batch, **options)
+        model.head.bias.data[0] = float("nan")
+        return sums
+
+    monkeypatch.setattr(focusvit.train.loop, "train_step", broken)
+    with pytest.raises(DivergedError, match="weights were no finite numbers at 17 samples, so no checkpoint was made"):
+        train(small(checkpoint_every_epochs=0.3), data_uri=uri, run_dir=str(tmp_path))
+    assert RunDir(str(tmp_path)).checkpoints() == []
+
+
+def test_the_checkpoint_is_there_before_scoring_begins(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scoring fails: the stretch is not lost, and the next start scores first and goes on as if nothing had been."""
+    config, run = small(epochs=2), RunDir(str(tmp_path / "parts"))
+
+    def fails(*arguments, **options):
+        raise RuntimeError("CUDA error")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="CUDA error"):
+        patched.setattr(focusvit.train.loop, "tally", fails)
+        train(config, data_uri=uri, run_dir=run.uri)
+    assert run.latest() == 51 and load_checkpoint(run.uri).metrics == {}
+    train(config, data_uri=uri, run_dir=run.uri)
+    train(config, data_uri=uri, run_dir=str(tmp_path / "whole"))
+    assert values_of(run.uri) == values_of(tmp_path / "whole")
+    assert load_checkpoint(run.uri).metrics == load_checkpoint(str(tmp_path / "whole")).metrics != {}

@@ -1,0 +1,60 @@
+"""What a training came to, told by its run directory alone. A score always stands beside the weights that it is of."""
+
+from typing import Any
+
+from focusvit.runs.checkpoint import load_checkpoint
+from focusvit.runs.run_dir import RunDir, parse_metrics
+from pipeline.io import storage
+
+
+def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
+    """The summary of `--json`: `scores` are those of `checkpoint`, `last_scores` those at the end of the run."""
+    record = load_checkpoint(run.uri)
+    place, known = run.path("metrics.jsonl"), run.info()
+    last: dict[str, float] = {}
+    for point in parse_metrics(storage.read_bytes(place), place):
+        last.update(point["values"])
+    return {
+        "run_dir": run.uri,
+        "checkpoint": record.uri,
+        "checkpoint_samples": record.samples_seen,
+        "scores": record.metrics,
+        "last_scores": {name: value for name, value in last.items() if name.startswith("val/")},
+        "metrics": {name: value for name, value in last.items() if not name.startswith("val/")},
+        "samples_seen": run.latest(),
+        "num_classes": record.num_classes,
+        "seconds": round(seconds, 1),
+        "run_id": known.get("run_id"),
+        "tracking_uri": known.get("tracking_uri"),
+        "points_not_sent": unsent,
+    }
+
+
+def description(summary: dict[str, Any], data_uri: str) -> str:
+    """Markdown for a reviewer, on the run's page and in the column of that name: how well, after what, where it is."""
+    share, chance = summary["scores"].get("val/top1"), 1 / summary["num_classes"]
+    score = "not scored" if share is None else f"val/top1 **{share:.2%}** (chance {chance:.2%})"
+    last = summary["last_scores"].get("val/top1")
+    end = "" if last is None or last == share else f", {last:.2%} at the end"
+    return (
+        f"{score} after {summary['checkpoint_samples']} of {summary['samples_seen']} samples of `{data_uri}`{end}\n\n"
+        f"best checkpoint: `{summary['checkpoint']}`"
+    )
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """What a finished training comes to, for the terminal."""
+    chance = f"chance {1 / summary['num_classes']:.4f}"
+    last = summary["last_scores"].get("val/top1")
+    at_the_end = last is None or summary["checkpoint_samples"] == summary["samples_seen"]
+    end = "" if at_the_end else f"; at the end val/top1 {last:.4f}"
+    return (
+        f"trained {summary['samples_seen']} samples in {summary['seconds']:.0f} s; the best checkpoint "
+        f"{summary['checkpoint']}: {_listed(summary['scores'])} ({chance}){end}; "
+        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
+    )
+
+
+def _listed(scores: dict[str, float]) -> str:
+    shown = [f"{name} {scores[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in scores]
+    return ", ".join(shown) or "not scored"
