@@ -8,14 +8,15 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.image.image import BadImage, decode_image
 from pipeline.io import storage, tar
+from pipeline.io.regular import NotAFileError
 from pipeline.plan.plan import read_shard_rows
-from pipeline.shards.build import Members, ShardSpec, prove_machine
+from pipeline.shards.build import Members, ShardSpec, count_regions, prove_machine
 from pipeline.shards.dataset import plan_uri, sidecar_uri
 from pipeline.shards.interop import dali_index, dali_name
-from pipeline.shards.sample import Sample, decode
+from pipeline.shards.sample import FORMAT_VERSION, Sample, decode
 from pipeline.shards.sidecar import read_sidecar, sidecar_bytes
 from pipeline.superpixels.connected import connected_regions
-from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
+from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 _MOST = 20  # problems listed for each shard
 
@@ -23,15 +24,16 @@ _MOST = 20  # problems listed for each shard
 def check_shard(spec: ShardSpec, *, recompute: bool = False) -> dict[str, Any]:
     """Problems of one shard, as sentences; empty when all is well. Shaped as `work` of the executors.
 
-    `recompute` also makes every map again from the stored image and compares (about 8 ms an image).
+    `recompute` also makes every map again from the stored image and compares (about 8 ms an image). `dali` says what is
+    wrong with the DALI index, which follows from the tar; None when nothing is, or the tar itself is damaged.
     """
     prove_machine("")
     problems: list[str] = []
-    result = {"shard": spec.shard, "num_samples": 0, "num_bad": 0, "problems": problems}
+    result = {"shard": spec.shard, "num_samples": 0, "num_bad": 0, "problems": problems, "dali": None}
     try:
-        data = storage.read_bytes(storage.join(spec.out, spec.name))
-    except FileNotFoundError:
-        problems.append("is missing")
+        data = read_whole(storage.join(spec.out, spec.name))
+    except DataError as error:
+        problems.append(str(error))
         return result
     sidecar = read_sidecar(spec)
     if sidecar is None:
@@ -43,31 +45,67 @@ def check_shard(spec: ShardSpec, *, recompute: bool = False) -> dict[str, Any]:
         problems.append("has other bytes than its sidecar says (sha256 differs)")
     try:
         rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
+        samples = read_samples(data, spec.name)
     except DataError as error:
         problems.append(f"cannot be compared with its plan: {error}")
         return result
-    skipped = {sample["key"] for sample in sidecar["skipped"]}
-    expected = [row for row in rows if row["key"] not in skipped]
-    try:
-        samples = read_samples(data, spec.name)
-    except DataError as error:
-        problems.append(str(error))
-        return result
     result["num_samples"] = len(samples)
-    if [key for key, _, _ in samples] != [row["key"] for row in expected]:
+    skipped = {(sample["source"], sample["key"]) for sample in sidecar["skipped"]}
+    expected = [row for row in rows if (row["source"], row["key"]) not in skipped]
+    if [key for key, _, _ in samples] != [row["key"] for row in expected] or len(rows) - len(expected) != len(skipped):
         problems.append(f"holds {len(samples)} samples; the plan names {len(expected)}, or others, or another order")
-    elif [offset for _, offset, _ in samples] != sidecar["offsets"]:
-        problems.append("has a sidecar with other offsets than its samples have")
-    else:
-        for (key, _, members), row in zip(samples, expected):
-            found = check_sample(key, members, row, spec.superpixels if recompute else None)
-            problems.extend(f"sample {key}: {text}" for text in found[: _MOST - len(problems)])
-    try:
-        if storage.read_bytes(storage.join(spec.out, dali_name(spec.split, spec.shard))) != dali_index(data):
-            problems.append("has a DALI index that does not fit it")
-    except FileNotFoundError:
-        problems.append("has no DALI index")
+        return result
+    for (key, _, members), row in zip(samples, expected):
+        found = check_sample(key, members, row, spec.superpixels if recompute else None)
+        problems.extend(f"sample {key}: {text}" for text in found[: _MOST - len(problems)])
+    if not problems:
+        problems += _check_sidecar(sidecar, spec, samples, expected, len(data))
+    if not problems:
+        result["dali"] = _check_dali(spec, data)
     return result
+
+
+def read_whole(place: str) -> bytes:
+    """All bytes of a file. Raises DataError, a sentence without its subject, when there is none to read."""
+    try:
+        return storage.read_bytes(place)
+    except NotAFileError as error:
+        raise DataError(f"cannot be read: {error}") from None
+    except FileNotFoundError:
+        raise DataError("is missing") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise DataError(f"cannot be read: {error.strerror}") from None
+
+
+def _check_sidecar(
+    sidecar: dict[str, Any],
+    spec: ShardSpec,
+    samples: list[tuple[str, int, Members]],
+    rows: list[dict[str, Any]],
+    num_bytes: int,
+) -> list[str]:
+    """What a sidecar states of sound samples, against themselves and their `rows` of the plan."""
+    spans = [sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()) for _, _, members in samples]
+    true = {
+        "format_version": FORMAT_VERSION,
+        "shard": spec.shard,
+        "size_bytes": num_bytes,
+        "num_samples": len(samples),
+        "offsets": [offset for _, offset, _ in samples],
+        "lengths": spans,
+        "class_ids": [row["class_id"] for row in rows],
+        "num_regions": [count_regions(members) for _, _, members in samples],
+    }
+    wrong = [name for name, value in true.items() if sidecar.get(name) != value]
+    return [f"has a sidecar with other {', '.join(wrong)} than its samples and the plan have"] if wrong else []
+
+
+def _check_dali(spec: ShardSpec, data: bytes) -> str | None:
+    try:
+        stored = read_whole(storage.join(spec.out, dali_name(spec.split, spec.shard)))
+    except DataError as error:
+        return str(error)
+    return None if stored == dali_index(data) else "is not the index of its shard"
 
 
 def recheck_shard(spec: ShardSpec) -> dict[str, Any]:
@@ -120,22 +158,7 @@ def check_superpixels(sample: Sample, size: tuple[int, int]) -> list[str]:
         problems.append(f"its map does not hold the ids 0 to {num - 1} in raster order")
     elif connected_regions(ids).max() + 1 != num:
         problems.append("its map has a region of several parts")
-    if not _merges_are_whole(sample.superpixels):
-        problems.append("its merge order does not join all regions")
     (height, width), (h, w) = size, ids.shape
     if abs(h * width - w * height) > 1.01 * (height + width) and min(h, w) > 1:
         problems.append(f"its map of {w}x{h} has another shape than its image of {width}x{height}")
     return problems
-
-
-def _merges_are_whole(superpixels: Superpixels) -> bool:
-    """Each step joins two living regions and the smaller id survives; so n-1 steps leave region 0 alone."""
-    merges = superpixels.merges.astype(int)
-    if merges.ndim != 2 or merges.shape[1] != 2 or np.any(merges[:, 0] >= merges[:, 1]) or merges.max(initial=0) > 255:
-        return False
-    alive = set(range(len(merges) + 1))
-    for a, b in merges.tolist():
-        if a not in alive or b not in alive:
-            return False
-        alive.discard(b)
-    return True

@@ -1,75 +1,169 @@
-"""Damaged shards, built again to the same bytes; and the files that follow from them, written again."""
+"""Damaged shards, built again to the same bytes, and the files that follow from shards, written again.
 
-from collections.abc import Callable, Iterator
+Nothing that is there gives way to something worse: shards are built in a folder of their own and take the place of the
+damaged ones only when they have the bytes of before; a split that cannot be repaired keeps its files and its entry.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
+from pipeline.image.image import ImageConfig
 from pipeline.io import storage
-from pipeline.plan.plan import Plan, relocate, save_plan
+from pipeline.plan.plan import make_plan, relocate, save_plan
 from pipeline.secrets import HIDDEN, masked
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import finish_split, root_hash
-from pipeline.shards.dataset import DATASET_FILE, open_dataset, plan_uri, sidecar_uri
+from pipeline.shards.commit import describe, root_hash, write_derived
+from pipeline.shards.dataset import DATASET_FILE, STATE_FOLDER, SplitInfo, open_dataset, plan_uri, sidecar_uri
+from pipeline.shards.entry import enter_split
 from pipeline.shards.fingerprint import byte_versions
-from pipeline.shards.sidecar import read_sidecar
-from pipeline.sources import detect, resolve_source
+from pipeline.shards.interop import dali_index, dali_name
+from pipeline.shards.sidecar import load_sidecar, read_sidecar
+from pipeline.sources import Source, detect, resolve_source
+
+from .stored import Problem, StoredSplit, stated_splits
 
 Run = Callable[[list[ShardSpec]], Iterator[dict[str, Any]]]
+Refusal = UsageError | DataError
 
 
-def repair_split(
-    uri: str,
-    plan: Plan,
-    description: dict[str, Any],
-    specs: list[ShardSpec],
-    shards: set[int],
-    run: Run,
-    place: str | None,
-    list_again: bool = False,
-) -> list[str]:
-    """Build `shards` of one split again and enter the split anew; returns the names of the shards that were built.
+def rebuild_plans(uri: str, lost: Iterable[str], place: str | None) -> tuple[list[str], list[Refusal]]:
+    """Write lost plans anew; returns the splits whose plan is back, and why others are not: these stay as they are."""
+    back: list[str] = []
+    errors: list[Refusal] = []
+    for split in sorted(lost):
+        try:
+            _rebuild_plan(uri, split, place)
+            back.append(split)
+        except (UsageError, DataError) as error:
+            kept = f"The plan of split '{split}' cannot be written anew, so all its files stay as they are: {error}"
+            errors.append(type(error)(kept) if type(error) in (UsageError, DataError) else DataError(kept))
+    return back, errors
 
-    Images come from `place`, or from where they were. Raises UsageError when they cannot be found or this machine
-    makes other bytes, and DataError when the new bytes are not those of before: then `dataset.json` stays as it was.
+
+def _rebuild_plan(uri: str, split: str, place: str | None) -> None:
+    """List the source again, and store the plan if it has the fingerprint that `dataset.json` states."""
+    dataset = open_dataset(uri)
+    if split not in dataset.splits:
+        raise DataError(f"{DATASET_FILE} does not say what it was made of.")
+    info = dataset.splits[split]
+    source, wanted = _open_source(place, info.source.partition(" at ")[2], split)
+    count = info.num_samples + info.num_skipped
+    plan = make_plan(source, split, samples_per_shard=-(-count // info.num_shards), max_samples=count)
+    origin = {"kind": source.kind, "uri": masked(wanted)}
+    description = describe(plan, ImageConfig(**dataset.image), dataset.superpixels, origin)
+    if description["fingerprint"] != info.fingerprint:
+        raise DataError(
+            f"the source {masked(wanted)} gives another plan (fingerprint {description['fingerprint'][:12]}, before "
+            f"{info.fingerprint[:12]}): its images are not those of before, or the shards were made with --checksums "
+            f"or other versions (here {byte_versions()}). Run the same `focusvit preprocess` as before."
+        )
+    save_plan(plan_uri(uri, split), plan, description)
+
+
+def repair(
+    uri: str, splits: dict[str, StoredSplit], lost: set[str], problems: list[Problem], run: Run, place: str | None
+) -> tuple[list[str], list[Refusal]]:
+    """Build broken shards again, write what follows from shards, and enter the splits anew.
+
+    Images come from `place`, or from where they were. Returns the names of the shards that were built, and why splits
+    could not be repaired: no images (UsageError), other versions here (UsageError), other bytes (DataError).
     """
-    if list_again and not shards:
-        plan, description, specs = _with_source(uri, plan, description, specs, place, list_again)
+    storage.remove_folder(_staging(uri))
+    files = {problem.file for problem in problems}
+    repaired: list[str] = []
+    errors: list[Refusal] = []
+    infos: dict[str, tuple[StoredSplit, SplitInfo]] = {}
+    for name, split in splits.items():
+        shards = {problem.shard for problem in problems if problem.split == name and problem.shard is not None}
+        moved = any(problem.split == name and problem.file.endswith(".parquet") for problem in problems)
+        try:
+            split = _build_again(uri, split, shards, run, place, moved)
+            repaired += [spec.name for spec in split.specs if spec.shard in shards]
+            for spec in split.specs:
+                if dali_name(name, spec.shard) in files:
+                    data = storage.read_bytes(storage.join(uri, spec.name))
+                    storage.put(storage.join(uri, dali_name(name, spec.shard)), dali_index(data))
+            infos[name] = split, write_derived(uri, split.plan, split.description, split.specs)
+        except (UsageError, DataError) as error:
+            errors.append(error)
+        finally:
+            storage.remove_folder(_staging(uri))
+    unfinished = (splits.keys() | lost) - infos.keys()
+    try:
+        _enter(uri, infos, unfinished, DATASET_FILE in files)
+    except (UsageError, DataError) as error:
+        errors.append(error)
+    return repaired, errors
+
+
+def _enter(uri: str, infos: dict[str, tuple[StoredSplit, SplitInfo]], unfinished: set[str], damaged: bool) -> None:
+    """Write `dataset.json`. What it says of splits that are not repaired stays."""
+    place = storage.join(uri, DATASET_FILE)
+    if storage.exists(place):
+        try:
+            stated = open_dataset(uri).splits.keys()
+            damaged |= not stated <= infos.keys() | unfinished
+        except (UsageError, DataError) as error:
+            if unfinished:
+                raise DataError(
+                    f"{error} It stays as it is, since {', '.join(sorted(unfinished))} would be lost from it: repair "
+                    f"that split first."
+                ) from None
+            damaged = True
+        if damaged and not unfinished:
+            storage.remove(place)
+    for split, info in sorted(infos.values(), key=lambda pair: not pair[0].plan.classes):  # those with classes first
+        enter_split(uri, split.plan, split.description, info)
+
+
+def _staging(uri: str) -> str:
+    return storage.join(uri, STATE_FOLDER, "repair")
+
+
+def _build_again(
+    uri: str, split: StoredSplit, shards: set[int], run: Run, place: str | None, moved: bool
+) -> StoredSplit:
+    """Build `shards` beside the data set and put them in place; a source that `moved` enters the stored plan."""
+    if not shards and not moved:
+        return split
+    plan, description, name = split.plan, split.description, split.plan.split
     if shards:
         _check_machine(description)
-        before = plan, description
-        plan, description, specs = _with_source(uri, plan, description, specs, place, list_again)
-        todo = [spec for spec in specs if spec.shard in shards]
-        _forget(todo)
-        try:
-            for _ in run(todo):
-                pass
-            _check_root(uri, plan.split, specs)
-        except DataError:
-            _forget(todo)
-            save_plan(plan_uri(uri, plan.split), *before)
-            raise
-    finish_split(uri, plan, description, specs)
-    return [spec.name for spec in specs if spec.shard in shards]
+    source, wanted = _open_source(place, description["origin"]["uri"], name)
+    moved |= place is not None
+    if moved:
+        plan = relocate(plan, source)
+        description = {**description, "origin": {"kind": source.kind, "uri": masked(wanted)}}
+    if shards:
+        staging = _staging(uri)
+        save_plan(plan_uri(staging, name), plan, description)
+        built = [replace(s, out=staging, source=source.reader()) for s in split.specs if s.shard in shards]
+        for _ in run(built):
+            pass
+        _check_bytes(uri, split, built)
+        for spec in built:
+            files = [spec.name, dali_name(name, spec.shard), sidecar_uri("", name, spec.shard).lstrip("/")]
+            for file in files:  # the sidecar last: it is the mark of completion
+                storage.put(storage.join(uri, file), storage.read_bytes(storage.join(staging, file)))
+    if moved:
+        save_plan(plan_uri(uri, name), plan, description)
+    return StoredSplit(plan=plan, description=description, specs=split.specs)
 
 
-def clear_dataset_file(uri: str, problems: set[str]) -> None:
-    """Remove a `dataset.json` that is damaged, so that finishing the splits writes it anew."""
+def _open_source(place: str | None, before: str, split: str) -> tuple[Source, str]:
+    wanted = resolve_source(place) if place else before
+    if HIDDEN in wanted:
+        raise UsageError(
+            f"the data set keeps no secrets, so its source {wanted} cannot be opened: name it with --source."
+        )
     try:
-        open_dataset(uri)
-        damaged = DATASET_FILE in problems
-    except UsageError:
-        damaged = DATASET_FILE in problems  # absent, or its version field is damaged
-    except DataError:
-        damaged = True
-    if damaged:
-        storage.remove(storage.join(uri, DATASET_FILE))
-
-
-def _forget(specs: list[ShardSpec]) -> None:
-    """Without its sidecar a shard counts as not built."""
-    for spec in specs:
-        storage.remove(sidecar_uri(spec.out, spec.split, spec.shard))
+        return detect(wanted, split), wanted
+    except UsageError as error:
+        raise UsageError(
+            f"{error} Shards are built again from their images: --source names where these are now."
+        ) from None
 
 
 def _check_machine(description: dict[str, Any]) -> None:
@@ -84,38 +178,32 @@ def _check_machine(description: dict[str, Any]) -> None:
         )
 
 
-def _with_source(
-    uri: str, plan: Plan, description: dict[str, Any], specs: list[ShardSpec], place: str | None, list_again: bool
-) -> tuple[Plan, dict[str, Any], list[ShardSpec]]:
-    """Tasks that read the images where they are now; a source that moved or is listed again enters the stored plan."""
-    wanted = resolve_source(place) if place else description["origin"]["uri"]
-    if HIDDEN in wanted:
-        raise UsageError(
-            f"the data set keeps no secrets, so its source {wanted} cannot be opened: name it with --source."
-        )
-    try:
-        source = detect(wanted, plan.split)
-    except UsageError as error:
-        raise UsageError(
-            f"{error} Shards are built again from their images: --source names where these are now."
-        ) from None
-    if place or list_again:
-        plan = relocate(plan, source)
-        description = {**description, "origin": {"kind": source.kind, "uri": masked(wanted)}}
-        save_plan(plan_uri(uri, plan.split), plan, description)
-    return plan, description, [replace(spec, source=source.reader()) for spec in specs]
+def _check_bytes(uri: str, split: StoredSplit, built: list[ShardSpec]) -> None:
+    """Raise DataError unless the shards are those of before: by their old sidecars, or by the root hash of the split.
 
-
-def _check_root(uri: str, split: str, specs: list[ShardSpec]) -> None:
-    try:
-        before = open_dataset(uri).splits[split].root_hash
-    except (UsageError, DataError, KeyError, TypeError):
-        return  # the split was never finished, or its entry is itself damaged: nothing to compare with
-    sidecars = [read_sidecar(spec) for spec in specs]
-    after = root_hash([sidecar["sha256"] for sidecar in sidecars if sidecar])
-    if after != before:
-        raise DataError(
-            f"the shards of split '{split}' that were built again make the root hash {after[:12]}, but the data set "
-            f"was {before[:12]}: the images are not those of before, or changed. Name the right ones with --source; "
-            f"`focusvit preprocess --checksums` guards against such changes."
-        )
+    A shard of a split that was never finished may have neither.
+    """
+    name = split.plan.split
+    sidecars = {spec.shard: read_sidecar(spec) for spec in built}
+    new = {shard: sidecar["sha256"] if sidecar else "" for shard, sidecar in sidecars.items()}
+    old = {shard: load_sidecar(uri, name, shard) for shard in new}
+    if all(sidecar and sidecar["sha256"] == new[shard] for shard, sidecar in old.items()):
+        return
+    stated = stated_splits(uri).get(name)
+    if stated is None:
+        other = [shard for shard, sidecar in old.items() if sidecar and sidecar["sha256"] != new[shard]]
+        if not other and all(new.values()):
+            return
+        before, after = "that of its sidecar", f"shard {min(other, default=0)}"
+    else:
+        rest = {spec.shard: read_sidecar(spec) for spec in split.specs if spec.shard not in new}
+        hashes = {**new, **{shard: sidecar["sha256"] if sidecar else "" for shard, sidecar in rest.items()}}
+        root = root_hash([hashes[shard] for shard in sorted(hashes)])
+        if root == stated.root_hash:
+            return
+        before, after = f"the root hash {stated.root_hash[:12]}", f"the root hash {root[:12]}"
+    raise DataError(
+        f"the shards of split '{name}' that were built again make {after}, not {before}: the images are not those of "
+        f"before, or changed. What was there is untouched. Name the right ones with --source; "
+        f"`focusvit preprocess --checksums` guards against such changes."
+    )

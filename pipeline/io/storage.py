@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import tempfile
 import time
 import uuid
@@ -266,6 +267,16 @@ def remove(uri: str) -> None:
         _retry(lambda: store.rm_file(path), uri)
     except FileNotFoundError:
         return
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder with all that is in it; nothing happens when it is not there."""
+    if is_local(uri):
+        shutil.rmtree(uri, ignore_errors=True)
+        return
+    store, path = _open_store(uri)
+    with contextlib.suppress(FileNotFoundError):
+        _retry(lambda: store.rm(path, recursive=True), uri)
 
 
 def read_json(uri: str) -> Any:

@@ -138,7 +138,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
             offsets.append(position)
             lengths.append(length)
             class_ids.append(row["class_id"])
-            num_regions.append(_regions(members))
+            num_regions.append(count_regions(members))
             position += length
     data = buffer.getvalue()
     return BuiltShard(
@@ -152,7 +152,8 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
     )
 
 
-def _regions(members: Members) -> int:
+def count_regions(members: Members) -> int:
+    """Regions of a sample's finest map."""
     merges = members["merges.npy"]  # an .npy file of version 1 with two bytes a row, written by sample.encode
     return (len(merges) - 10 - int.from_bytes(merges[8:10], "little")) // 2 + 1
 

@@ -196,6 +196,15 @@ def finish_split(out: str, plan: Plan, description: dict[str, Any], specs: Seque
     """Write what follows from the shards and enter the split in `dataset.json`, the last act. Raises DataError when
     a shard is not finished.
     """
+    info = write_derived(out, plan, description, specs)
+    enter_split(out, plan, description, info)
+    return info
+
+
+def write_derived(out: str, plan: Plan, description: dict[str, Any], specs: Sequence[ShardSpec]) -> SplitInfo:
+    """Write the files of a split that follow from its shards; returns what `dataset.json` is to say of it. Raises
+    DataError when a shard is not finished, or none holds a sample.
+    """
     found = dict(zip([spec.name for spec in specs], in_parallel(_packed_sidecar, specs)))
     missing = [name for name, sidecar in found.items() if not sidecar]
     if missing:
@@ -207,9 +216,7 @@ def finish_split(out: str, plan: Plan, description: dict[str, Any], specs: Seque
         storage.put(place, data)
     if not any(sidecar["skipped"] for sidecar in sidecars):
         storage.remove(errors_uri(out, plan.split))
-    info = split_info(out, plan, description, sidecars)
-    enter_split(out, plan, description, info)
-    return info
+    return split_info(out, plan, description, sidecars)
 
 
 def _packed_sidecar(spec: ShardSpec) -> dict[str, Any] | None:

@@ -92,25 +92,53 @@ class Split:
     def read_members(self, sample: int) -> tuple[str, dict[str, bytes]]:
         """Key and members of one sample, with one positioned read. Raises DataError when the shard is damaged."""
         row = self.index[sample]
-        place = storage.join(self.uri, shard_name(self.name, int(row["shard"])))
+        place = self.shard_uri(int(row["shard"]))
         try:
             span = storage.read_bytes(place, int(row["offset"]), int(row["length"]))
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            why = "is not there" if type(error) is FileNotFoundError else f"cannot be read ({error})"
             raise DataError(
-                f"the shard {place} is not there. `focusvit verify {self.uri}` lists what is missing; "
-                f"`--repair` rebuilds it."
+                f"the shard {place} {why}. `focusvit verify {self.uri}` lists what is missing; `--repair` rebuilds it."
             ) from None
         if len(span) != row["length"]:
             raise DataError(f"the shard {place} is cut. `focusvit verify {self.uri} --repair` rebuilds it.")
-        key, found = "", {}
+        key, found, end = "", dict[str, bytes](), 0
         for member in tar.members(lambda at, length: span[at : at + length], 0, len(span), place):
-            key, _, suffix = member.name.partition(".")
+            name, _, suffix = member.name.partition(".")
+            if found and name != key:
+                break
+            key, end = name, member.offset + tar.padded(member.size)
             found[suffix] = span[member.offset : member.offset + member.size]
+        if end != len(span):
+            raise DataError(
+                f"the {len(span)} bytes from byte {row['offset']} of the shard {place} are not one whole sample: the "
+                f"shard or its index is damaged. `focusvit verify {self.uri} --repair` rebuilds it."
+            )
         return key, found
 
+    def shard_uri(self, shard: int) -> str:
+        """The place of a shard's tar."""
+        return storage.join(self.uri, shard_name(self.name, shard))
+
     def read(self, sample: int) -> Sample:
-        """One sample. `sample` counts from 0 to num_samples - 1; raises IndexError, DataError."""
-        return decode(*self.read_members(sample))
+        """Sample 0 to num_samples - 1, whole in itself and of the class that the index states.
+
+        Raises IndexError, and DataError that names the shard and the sample.
+        """
+        key, members = self.read_members(sample)
+        row = self.index[sample]
+        try:
+            found = decode(key, members)
+        except DataError as error:
+            raise DataError(f"in the shard {self.shard_uri(int(row['shard']))}: {error}") from None
+        class_id = -1 if found.class_id is None else found.class_id
+        if class_id != row["class_id"]:
+            raise DataError(
+                f"sample {key} of the shard {self.shard_uri(int(row['shard']))} states class {class_id}, and the index "
+                f"of the split {row['class_id']}: one of them is damaged. `focusvit verify {self.uri}` finds which, "
+                f"`--repair` mends it."
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,20 +160,41 @@ class Dataset:
                 f"Choose one of these, or add it with `focusvit preprocess --split {name} --out {self.uri}`."
             )
         info = self.splits[name]
-        place = index_uri(self.uri, name)
-        try:
-            index = np.load(io.BytesIO(storage.read_bytes(place)), allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):
-            raise DataError(
-                f"the sample index {place} is missing or damaged. "
-                f"`focusvit verify {self.uri} --repair` writes it again."
-            ) from None
-        if index.dtype != INDEX_DTYPE or len(index) != info.num_samples:
-            raise DataError(
-                f"the sample index {place} has {len(index)} rows of {index.dtype}, but {DATASET_FILE} says "
-                f"{info.num_samples}. `focusvit verify {self.uri} --repair` writes it again."
-            )
+        index = read_index(self.uri, name, info)
         return Split(uri=self.uri, name=name, info=info, classes=self.classes, index=index)
+
+
+def read_index(uri: str, split: str, info: SplitInfo) -> np.ndarray:
+    """(num_samples,) of INDEX_DTYPE. Raises DataError when it is missing, or no index of whole, adjacent samples."""
+    place = index_uri(uri, split)
+    hint = f"`focusvit verify {uri} --repair` writes it again."
+    try:
+        index = np.lib.format.read_array(io.BytesIO(storage.read_bytes(place)), allow_pickle=False)
+    except storage.StoreError:
+        raise
+    except Exception:  # of flipped bytes NumPy raises many kinds
+        raise DataError(f"the sample index {place} is missing or damaged. {hint}") from None
+    if index.dtype != INDEX_DTYPE or index.shape != (info.num_samples,):
+        found = f"has {index.size} rows of {index.dtype}, but {DATASET_FILE} says {info.num_samples}"
+    elif not _is_adjacent(index, info.num_shards):
+        found = "names places in the tars that do not follow each other"
+    else:
+        return index
+    raise DataError(f"the sample index {place} {found}. {hint}")
+
+
+def _is_adjacent(index: np.ndarray, num_shards: int) -> bool:
+    """Whether samples follow each other without a gap from the start of each shard, in the order of shards."""
+    shards, starts = index["shard"].astype(np.int64), index["offset"]
+    ends = starts + index["length"]
+    same = shards[1:] == shards[:-1]
+    return bool(
+        np.all(index["length"] > 0)
+        and np.all(shards[1:] >= shards[:-1])
+        and np.all((0 <= shards) & (shards < num_shards))
+        and np.all(starts[1:] == np.where(same, ends[:-1], 0))
+        and (len(index) == 0 or starts[0] == 0)
+    )
 
 
 def open_dataset(uri: str) -> Dataset:

@@ -1,6 +1,6 @@
 """`dataset.json`: its content, and how a split enters it beside others that are finished at the same moment."""
 
-import io
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.plan.plan import Plan
 
-from .dataset import DATASET_FILE, SplitInfo, index_uri, open_dataset
+from .dataset import DATASET_FILE, SplitInfo, open_dataset, read_index
 from .interop import TIMM_FILE, timm_info
 from .sample import FORMAT_VERSION
 
@@ -51,9 +51,13 @@ def _entered(out: str) -> dict[str, SplitInfo]:
 def dataset_files(
     out: str, classes: Sequence[str], description: dict[str, Any], splits: dict[str, SplitInfo]
 ) -> dict[str, bytes]:
-    """`dataset.json` and, before it, timm's file, for these splits. Their sample indexes must be written."""
-    if not classes and storage.exists(storage.join(out, DATASET_FILE)):
-        classes = open_dataset(out).classes  # an unlabelled split beside a labelled one
+    """`dataset.json` and, before it, timm's file, for these splits. Their sample indexes must be written.
+
+    Raises DataError for a damaged index.
+    """
+    if not classes:  # an unlabelled split beside a labelled one
+        with contextlib.suppress(UsageError, DataError):  # not there yet, or damaged
+            classes = open_dataset(out).classes
     content = {
         "format": "focusvit shards",
         "format_version": FORMAT_VERSION,
@@ -70,5 +74,4 @@ def dataset_files(
 
 
 def _shard_sizes(out: str, split: str, info: SplitInfo) -> list[int]:
-    index = np.load(io.BytesIO(storage.read_bytes(index_uri(out, split))), allow_pickle=False)
-    return np.bincount(index["shard"], minlength=info.num_shards).tolist()
+    return np.bincount(read_index(out, split, info)["shard"], minlength=info.num_shards).tolist()

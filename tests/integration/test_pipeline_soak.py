@@ -209,15 +209,15 @@ def test_every_flipped_byte_of_a_data_set_is_found(tmp_path: Path) -> None:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     assert len(files) == 2 * 3 + 2 + 1 + 1 + 2  # of shards; plan, index; errors; wids; dataset.json, _info.json
     check = VerifyConfig(uri=str(out), workers=0)
-    assert not find_problems(check, str(out))[0]
+    assert not find_problems(check, str(out)).problems
     for file in files:
         whole = file.read_bytes()
         for _ in range(250):
             place, change = rng.randrange(len(whole)), rng.randrange(1, 256)
             file.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
-            assert find_problems(check, str(out))[0], f"{file.name}: byte {place} xor {change}"
+            assert find_problems(check, str(out)).problems, f"{file.name}: byte {place} xor {change}"
         file.write_bytes(whole)
-    assert not find_problems(check, str(out))[0]
+    assert not find_problems(check, str(out)).problems
 
 
 def test_a_plan_of_imagenet_fits_the_driver(tmp_path: Path) -> None:
