@@ -263,10 +263,8 @@ def remove(uri: str) -> None:
         Path(uri).unlink(missing_ok=True)
         return
     store, path = _open_store(uri)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         _retry(lambda: store.rm_file(path), uri)
-    except FileNotFoundError:
-        return
 
 
 def remove_folder(uri: str) -> None:
