@@ -23,6 +23,7 @@ VERBS: Verbs = {
     "replay": ("focusvit.train.replay:main", "run a step that was not finite once more and say where it broke"),
     "evaluate": ("focusvit.predict.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
     "transfer": ("cluster.train.transfers:main", "kNN, linear probe and more from a checkpoint"),
+    "cost": ("focusvit.recipes.cost:main", "what a recipe or checkpoint costs here, relative to the plain ViT"),
     "report": ("transfer.report.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict.predict:main", "top classes and overlays of image files"),
     "export": ("focusvit.predict.export:main", "a checkpoint as an ONNX file that predicts without torch"),

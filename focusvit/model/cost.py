@@ -1,10 +1,12 @@
 """What a model costs: parameters, multiply-adds by a counter, time with synchronisation, peak memory."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +104,7 @@ def peak_bytes(step: Callable[[], object], device: str = "cpu") -> int:
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells its own stages to the user
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as recorded:
         step()
@@ -182,30 +185,36 @@ def training_loss(model: nn.Module, *inputs: Tensor | None) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), classes)
 
 
-def profile_model(
-    config: FocusViTConfig, *, batch: int = 8, rounds: int = 5, device: str = "cpu", frozen: tuple[str, ...] = (),
-    clock: Callable[[], float] = time.perf_counter,
-) -> ModelProfile:  # fmt: skip
-    """All costs of one config on random inputs of `batch` images. `frozen`: patterns of `groups.freeze`."""
-    model = FocusViT(config).to(device)
-    freeze(model, frozen)
-    images, maps = example_inputs(config, batch, device=device)
-    one = (images[:1], None if maps is None else maps[:1])
-    multiply_adds = count_multiply_adds(model, *one)
+def profile_models(
+    configs: Mapping[str, FocusViTConfig], *, batch: int = 8, rounds: int = 5, device: str = "cpu",
+    frozen: tuple[str, ...] = (), clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, ModelProfile]:  # fmt: skip
+    """All costs of each config on random inputs of `batch` images; forwards are timed in turns. `frozen`: patterns of
+    `groups.freeze`.
+    """
+    models, inputs = {}, {}
+    for name, config in configs.items():
+        models[name] = FocusViT(config).to(device)
+        freeze(models[name], frozen)
+        inputs[name] = example_inputs(config, batch, device=device)
 
-    def forward() -> None:
+    def forward(name: str) -> None:
         with torch.no_grad():
-            model(images, maps)
+            models[name].eval()(*inputs[name])
 
-    latency = statistics.median(time_calls({"forward": forward}, rounds, device, clock)["forward"])
-    return ModelProfile(
-        parameters=sum(p.numel() for p in model.parameters()),
-        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        weights_bytes=held_bytes(model),
-        multiply_adds=multiply_adds,
-        latency_s=latency,
-        images_per_s=batch / latency,
-        inference_peak_bytes=inference_peak(model, images, maps, device=device),
-        sliced_peak_bytes=inference_peak(model, images, maps, device=device, images_at_once=CPU_IMAGES),
-        training_peak_bytes=training_peak(model, images, maps, device=device),
-    )
+    seconds = time_calls({name: partial(forward, name) for name in models}, rounds, device, clock)
+    found = {}
+    for name, model in models.items():
+        latency = statistics.median(seconds[name])
+        found[name] = ModelProfile(
+            parameters=sum(p.numel() for p in model.parameters()),
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            weights_bytes=held_bytes(model),
+            multiply_adds=count_multiply_adds(model, *(None if x is None else x[:1] for x in inputs[name])),
+            latency_s=latency,
+            images_per_s=batch / latency,
+            inference_peak_bytes=inference_peak(model, *inputs[name], device=device),
+            sliced_peak_bytes=inference_peak(model, *inputs[name], device=device, images_at_once=CPU_IMAGES),
+            training_peak_bytes=training_peak(model, *inputs[name], device=device),
+        )
+    return found

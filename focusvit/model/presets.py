@@ -41,6 +41,12 @@ def focusvit_64px(**overrides: Any) -> FocusViTConfig:
     return FocusViTConfig(**{**small, **overrides})
 
 
+def plain_vit_of(model: FocusViTConfig) -> FocusViTConfig:
+    """The plain ViT of the same width, depth, patches and images: linear stem, no pooling."""
+    shared = ("image_px", "patch_px", "width", "depth", "heads", "mlp_ratio", "num_classes", "readout")
+    return FocusViTConfig(**{name: getattr(model, name) for name in shared}, **_PLAIN)
+
+
 def control(name: str, model: FocusViTConfig) -> FocusViTConfig:
     """A control beside `model`, at its size and token budget (docstrings of `CONTROLS` entries say what differs)."""
     if name not in CONTROLS:

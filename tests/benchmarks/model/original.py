@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from focusvit.model.cost import ModelProfile, profile_model
+from focusvit.model.cost import ModelProfile, profile_models
 from focusvit.model.model import FocusViT
 from focusvit.predict.pictures import captioned, heat_overlay, save_png, superpixel_overlay, tile
 from focusvit.recipes.original_models import OriginalModel, original_models
@@ -69,10 +69,10 @@ def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> T
     for name, row in rows.items():
         key = (row.model, row.freeze)
         if key not in measured:
-            measured[key] = profile_model(
-                row.model, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.freeze,
+            measured[key] = profile_models(
+                {name: row.model}, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.freeze,
                 clock=config.timer,
-            )  # fmt: skip
+            )[name]  # fmt: skip
         cost, patches = measured[key], row.model.num_patches
         lines.append(
             (name, f"{patches} -> {row.model.tokens or patches}", f"{cost.parameters / 1e6:.2f}",

@@ -3,7 +3,6 @@
 import os
 import statistics
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from focusvit.model.cost import time_calls
+from focusvit.recipes.cost import superpixel_seconds
 from focusvit.segment.torch_slic import slic
 from tests.benchmarks.model.config import SECTIONS, BenchConfig
 from tests.benchmarks.model.linear import linear_table
@@ -60,14 +60,7 @@ def segmentation_seconds(
 ) -> tuple[float, str]:
     """Seconds an image for superpixels at 224 px, with as many threads as the model has, and what was segmented."""
     images, what = photos_or_drawn(folder, count)
-    superpixels(images[0], tokens)
-    seconds = []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in range(4):
-            start = clock()
-            list(pool.map(lambda image: superpixels(image, tokens), images))
-            seconds.append((clock() - start) / len(images))
-    return statistics.median(seconds[1:]), what
+    return superpixel_seconds(images, (112, 112), tokens, clock=clock), what
 
 
 def slic_seconds(

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from focusvit.model.cost import inference_peak, time_calls
 from focusvit.model.model import FocusViT
+from focusvit.recipes.cost import superpixel_seconds
 from pipeline.shards.dataset import open_dataset
-from pipeline.superpixels.hierarchy import fit
-from pipeline.superpixels.segment import segment_image
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
 
@@ -48,7 +46,8 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
         tokens = uses_maps[row]
         segmenting = 0.0
         if tokens is not None:
-            segmenting = _segmenting_seconds(f"{root}/{of.folder_of(row)}", pixels, of.map_px, tokens)
+            settings = open_dataset(f"{root}/{of.folder_of(row)}").superpixels
+            segmenting = superpixel_seconds(pixels, (of.map_px, of.map_px), tokens, settings, time.process_time)
         rows[row] = {
             "forward_s": [value / BATCH for value in seconds[row]],
             "superpixels_s": segmenting,
@@ -78,20 +77,6 @@ def _forward(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
             return model(*given)
 
     return forward
-
-
-def _segmenting_seconds(data_uri: str, pixels: np.ndarray, map_px: int, tokens: int) -> float:
-    """CPU seconds an image: fast-slic, hierarchy and the fit to exactly `tokens` regions."""
-    config = open_dataset(data_uri).superpixels
-    whole = (0.0, 0.0, 1.0, 1.0)
-    fit(*segment_image(pixels[0], config), whole, False, (map_px, map_px), tokens)  # compiled before the clock runs
-    found = []
-    for _ in range(5):
-        start = time.process_time()
-        for image in pixels:
-            fit(*segment_image(image, config), whole, False, (map_px, map_px), tokens)
-        found.append((time.process_time() - start) / len(pixels))
-    return statistics.median(found)
 
 
 def speedups(record: dict[str, Any]) -> dict[str, tuple[float, float, float]]:

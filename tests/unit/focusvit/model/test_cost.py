@@ -12,7 +12,7 @@ from focusvit.model.cost import (
     held_bytes,
     inference_peak,
     peak_bytes,
-    profile_model,
+    profile_models,
     time_calls,
 )
 from focusvit.model.model import FocusViT
@@ -95,8 +95,22 @@ def test_calls_take_turns() -> None:
     assert [len(values) for values in seconds.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["default", "latent"])
-def test_a_profile_holds_every_cost(name: str) -> None:
-    cost = profile_model(reference.tiny_config(**reference.VARIANTS[name]), batch=32, rounds=1)
-    assert all(value > 0 for value in asdict(cost).values())
-    assert cost.training_peak_bytes > cost.inference_peak_bytes > cost.sliced_peak_bytes > cost.weights_bytes
+def test_a_profile_holds_every_cost() -> None:
+    configs = {name: reference.tiny_config(**reference.VARIANTS[name]) for name in ("default", "latent")}
+    found = profile_models(configs, batch=32, rounds=1)
+    for name, config in configs.items():
+        row, model = found[name], FocusViT(config)
+        assert all(value > 0 for value in asdict(row).values())
+        assert row.parameters == sum(p.numel() for p in model.parameters())
+        assert row.multiply_adds == count_multiply_adds(model, *example_inputs(config, 1))
+        assert row.images_per_s == pytest.approx(32 / row.latency_s)
+        assert row.training_peak_bytes > row.inference_peak_bytes > row.sliced_peak_bytes > row.weights_bytes
+
+
+def test_models_are_timed_in_turns_by_the_clock_given_and_frozen_parts_are_counted() -> None:
+    configs = {"a": reference.tiny_config(), "b": reference.tiny_config(depth=1)}
+    ticks = iter([9.0, 9.0, 0.0, 1.0, 0.0, 2.0])  # the first round of both is not counted
+    found = profile_models(configs, batch=4, rounds=1, frozen=("blocks",), clock=lambda: next(ticks))
+    assert (found["a"].latency_s, found["a"].images_per_s, found["b"].latency_s) == (1.0, 4.0, 2.0)
+    blocks = sum(p.numel() for name, p in FocusViT(configs["a"]).named_parameters() if name.startswith("blocks."))
+    assert blocks > 0 and found["a"].trainable_parameters == found["a"].parameters - blocks
