@@ -43,9 +43,11 @@ def latent_shares(seen: dict[str, Any]) -> np.ndarray | None:
     return None if weights is None else _array(weights)
 
 
-def read_shares(model: FocusViT, seen: dict[str, Any]) -> np.ndarray | None:
-    """float (M, K): which regions each latent reads in the last cross-attention; None for a model without reads."""
-    return _array(seen["reads"][-1]).mean(0)[model.num_class_tokens :] if seen["reads"] else None
+def last_read(seen: dict[str, Any]) -> np.ndarray | None:
+    """float (B, first + M, K): which regions class token and latents read in the last cross-attention, heads in the
+    mean; None for a model without reads.
+    """
+    return seen["reads"][-1].detach().double().mean(1).cpu().numpy() if seen["reads"] else None
 
 
 def rollout(model: FocusViT, seen: dict[str, Any]) -> np.ndarray | None:
@@ -54,7 +56,7 @@ def rollout(model: FocusViT, seen: dict[str, Any]) -> np.ndarray | None:
     token merging.
     """
     config, first = model.config, model.num_class_tokens
-    if config.partition == "merge" and config.tokens is not None:
+    if config.merges:
         return None
     flow, before = np.eye(first + config.num_patches), "patches"
     num_latent_blocks = config.trunk_depths[1]
@@ -87,7 +89,7 @@ def _blocks(model: FocusViT, seen: dict[str, Any]) -> Iterator[tuple[str, np.nda
         rows = next(trace)
         if block < config.grid_depth:
             yield "patches", rows
-        elif config.partition == "merge" and config.tokens is not None:
+        elif config.merges:
             if rows.shape[1] != first + config.num_patches:
                 return
             yield "patches", rows

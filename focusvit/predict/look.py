@@ -18,7 +18,7 @@ from pipeline.io import storage
 
 from . import attention as looking
 from .evaluate import pick_device, token_budgets
-from .pictures import density_overlay, draw_regions, enlarge, labelled_sheet, paint_means, save_png
+from .pictures import density_overlay, enlarge, labelled_sheet, outlined, save_png, with_regions
 from .predict import image_places
 from .predictor import view_config
 
@@ -120,12 +120,13 @@ class Eye:
         note = f"attention of {what}; {_NOTE}"
         head = f"{title}: {self.answer(seen)}, {self.words(tokens)}"
         yield "attention", labelled_sheet(self.attention(view, seen), head, columns=7, note=note)
+        reads = looking.last_read(seen)
         for kind, text, shares in (
             ("latents", "which regions each latent is pooled from", looking.latent_shares(seen)),
             (
                 "reads",
                 "which regions each latent reads in the last cross-attention",
-                looking.read_shares(self.model, seen),
+                None if reads is None else reads[0, self.model.num_class_tokens :],
             ),
         ):
             if shares is not None:
@@ -136,9 +137,7 @@ class Eye:
         """Borders above mean colours for one budget, and the answer that the model gives with it."""
         view = self.view(data, tokens)
         assert view.map is not None
-        image, regions = enlarge(view.image, view.map)
-        picture = np.concatenate([draw_regions(image, regions), paint_means(image, regions)])
-        return picture, self.answer(self.seen(view, tokens))
+        return with_regions(view.image, view.map), self.answer(self.seen(view, tokens))
 
     def attention(self, view: View, seen: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
         """(name and peak, picture) of the input, of every block and of the rollout through all of them."""
@@ -161,8 +160,9 @@ class Eye:
         ]
 
     def _input(self, view: View) -> tuple[str, np.ndarray]:
-        image, regions = enlarge(view.image, view.map if view.map is not None else self._patches())
-        return "input", image if view.map is None else draw_regions(image, regions)
+        if view.map is None:
+            return "input", enlarge(view.image, self._patches())[0]
+        return "input", outlined(view.image, view.map)
 
     def _painted(self, view: View, seen: dict[str, Any], layer: looking.Layer) -> tuple[str, np.ndarray]:
         """Shares as density: 1 is an even look at all pixels."""

@@ -7,59 +7,40 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.image.borders import draw_borders
 from pipeline.io import storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDE_PX = 224  # small images are enlarged to about this side, so that a border line stays thinner than a region
-_LINE = (255, 220, 0)
-_SHADE = (20, 20, 20)
 _INK = (30, 30, 30)
 _MAX_NAMES = 60  # more class names than this cannot be read on one axis
 _MAX_CELLS = 16  # up to this many classes the counts are written into the cells
 
 
-def superpixel_overlay(images: np.ndarray, maps: np.ndarray, *, columns: int = 8, fill: bool = True) -> np.ndarray:
-    """One picture of images and the borders of their regions, exactly as the model sees them.
+def superpixel_overlay(images: np.ndarray, maps: np.ndarray, *, columns: int = 8) -> np.ndarray:
+    """One sheet of images and the borders of their regions, as the model sees them, and below each its regions in their
+    mean colour, which shows what pooling keeps.
 
-    images uint8 (B, H, W, 3); maps integer (B, h, w) at any resolution of the same frame. With `fill` every image is
-    followed below by its regions painted in their mean colour, which shows what pooling keeps. Returns uint8 RGB.
+    images uint8 (B, H, W, 3); maps integer (B, h, w) at any resolution of the same frame. Returns uint8 RGB.
     Raises ValueError when the two do not belong together.
     """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be uint8 (B, H, W, 3), not {images.dtype} {images.shape}")
     if maps.ndim != 3 or len(maps) != len(images):
         raise ValueError(f"maps must be (B, h, w) with B = {len(images)}, not {maps.shape}")
-    cells = []
-    for image, region_map in zip(images, maps):
-        large, large_map = enlarge(image, region_map)
-        rows = [draw_regions(large, large_map)]
-        if fill:
-            rows.append(paint_means(large, large_map))
-        cells.append(np.concatenate(rows))
-    return tile(cells, columns=columns)
+    return labelled_sheet([("", with_regions(*one)) for one in zip(images, maps)], "", columns=columns)
 
 
-def draw_regions(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) with a line on every border of `region_map` (integer, (H, W)): a pixel is drawn when its right or
-    lower neighbour lies in another region. A dark pixel beside it keeps the line visible on light and dark ground.
-    """
-    picture = image.copy()
-    border = border_pixels(region_map)
-    shade = np.zeros_like(border)
-    shade[1:, 1:] = border[:-1, :-1]
-    picture[shade & ~border] = _SHADE
-    picture[border] = _LINE
-    return picture
+def with_regions(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
+    """The image with its borders above its mean colours, enlarged when it is small."""
+    return np.concatenate([outlined(image, region_map), paint_means(*enlarge(image, region_map))])
 
 
-def border_pixels(region_map: np.ndarray) -> np.ndarray:
-    """bool (H, W): True where the right or the lower neighbour has another id."""
-    border = np.zeros(region_map.shape, bool)
-    border[:, :-1] = region_map[:, :-1] != region_map[:, 1:]
-    border[:-1] |= region_map[:-1] != region_map[1:]
-    return border
+def outlined(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
+    """The image with the borders of its regions, enlarged when it is small."""
+    return draw_borders(enlarge(image, region_map)[0], region_map)
 
 
 def paint_regions(values: np.ndarray, region_map: np.ndarray) -> np.ndarray:
@@ -92,19 +73,20 @@ def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarr
 def labelled_sheet(
     cells: Sequence[tuple[str, np.ndarray]], title: str, *, columns: int, note: str = "", cell_px: int = 240
 ) -> np.ndarray:
-    """(label, uint8 RGB) in rows of at most `columns` on white, each `cell_px` wide, its label below;
-    the title above, the note at the end.
+    """(label, uint8 RGB) in rows of at most `columns` on white, each `cell_px` wide, its label below; the title above,
+    the note at the end. What is empty takes no room.
 
     Raises ValueError for no cells.
     """
     if not cells:
         raise ValueError("a sheet needs at least one cell")
     rows = -(-len(cells) // columns)
-    columns, gap, head, foot = -(-len(cells) // rows), 12, 44, 26  # rows of equal length
+    columns, gap = -(-len(cells) // rows), 12  # rows of equal length
+    head, foot = 44 if title else gap, 26 if any(label for label, _ in cells) else 0
     scaled = [cv2.resize(p, (cell_px, round(p.shape[0] * cell_px / p.shape[1])), interpolation=cv2.INTER_AREA
               if p.shape[1] > cell_px else cv2.INTER_NEAREST) for _, p in cells]  # fmt: skip
     height = max(picture.shape[0] for picture in scaled) + foot
-    size = (gap + columns * (cell_px + gap), head + rows * (height + gap) + (foot if note else 0))
+    size = (gap + columns * (cell_px + gap), head + rows * (height + gap) + (26 if note else 0))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     _write(draw, (gap, head // 2), title, size[0] - 2 * gap, 20)
@@ -113,7 +95,7 @@ def labelled_sheet(
         sheet.paste(Image.fromarray(picture), (x, y))
         _write(draw, (x, y + picture.shape[0] + foot // 2), label, cell_px, 14)
     if note:
-        _write(draw, (gap, size[1] - foot // 2 - 4), note, size[0] - 2 * gap, 14)
+        _write(draw, (gap, size[1] - 17), note, size[0] - 2 * gap, 14)
     return np.asarray(sheet)
 
 
@@ -128,43 +110,6 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width_p
 
 def _shortened(text: str, keep: int) -> str:
     return text if keep >= len(text) else f"{text[: keep - keep // 2 - 1]}…{text[len(text) - keep // 2 :]}"
-
-
-def heat_overlay(image: np.ndarray, region_map: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Which regions one query looks at: weights (K,) >= 0 painted over a dimmed grey image, brightest = largest.
-
-    The weight of a region is shown as it is (not divided by its area); the scale is this picture's own maximum.
-    """
-    image, region_map = enlarge(image, region_map)
-    peak = float(weights.max())
-    heat = paint_regions(weights.astype(np.float32) / peak if peak > 0 else weights * 0.0, region_map)
-    colour = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(grey, 0.4, np.ascontiguousarray(colour), 0.6, 0)
-
-
-def captioned(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """The image with text lines on a dark strip below it. Characters the font lacks are shown as '?'."""
-    height, line_px = image.shape[0], 16
-    strip = np.full((line_px * len(lines) + 6, image.shape[1], 3), 24, np.uint8)
-    for row, text in enumerate(lines):
-        plain = text.encode("ascii", "replace").decode()
-        place = (4, line_px * (row + 1))
-        cv2.putText(strip, plain, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
-    return np.concatenate([image, strip]) if height else strip
-
-
-def tile(cells: Sequence[np.ndarray], *, columns: int, gap_px: int = 4) -> np.ndarray:
-    """Cells (uint8 RGB, any sizes) on one dark sheet, `columns` in a row, in order."""
-    height = max(cell.shape[0] for cell in cells)
-    width = max(cell.shape[1] for cell in cells)
-    columns = min(columns, len(cells))
-    rows = -(-len(cells) // columns)
-    sheet = np.full((rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), 12, np.uint8)
-    for index, cell in enumerate(cells):
-        y, x = index // columns * (height + gap_px), index % columns * (width + gap_px)
-        sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
-    return sheet
 
 
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 
-from .pictures import captioned, save_png, superpixel_overlay
+from .pictures import enlarge, labelled_sheet, outlined, paint_means, save_png
 from .view import Prediction
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -160,11 +160,12 @@ def _line(config: PredictConfig, classes: tuple[str, ...], place: str, found: Pr
 
 def _overlay(classes: tuple[str, ...], place: str, found: Prediction) -> Any:
     """The crop with its region borders, the regions in their mean colours, and the best classes as text."""
-    view = found.view
-    lines = [storage.name_of(place)] + [f"{classes[i]} {found.shares[i]:.1%}" for i in found.top(3)]
-    if view.map is None:
-        return captioned(view.image, lines)
-    return captioned(superpixel_overlay(view.image[None], view.map[None]), lines)
+    view, name = found.view, storage.name_of(place)
+    best = ", ".join(f"{classes[i]} {found.shares[i]:.1%}" for i in found.top(3))
+    cells = [(name, view.image)]
+    if view.map is not None:
+        cells = [(name, outlined(view.image, view.map)), ("", paint_means(*enlarge(view.image, view.map)))]
+    return labelled_sheet(cells, best, columns=2, cell_px=320)
 
 
 def _overlay_names(places: list[str]) -> dict[str, str]:

@@ -5,7 +5,8 @@ import colorsys
 import cv2
 import numpy as np
 
-from focusvit.predict.pictures import captioned, draw_regions, save_png, tile
+from focusvit.predict.pictures import labelled_sheet, save_png
+from pipeline.image.borders import draw_borders
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
 
@@ -45,19 +46,19 @@ def strip(sample: DenseSample, predicted: np.ndarray, classes: tuple[str, ...]) 
     counted = sample.label_map < num_classes
     rgb = _resized(sample.rgb, sample.label_map.shape)
     cells = [
-        ("image and regions", draw_regions(rgb, sample.region_map)),
+        ("image and regions", draw_borders(rgb, sample.region_map)),
         ("truth", colours[np.where(counted, sample.label_map, num_classes)]),
         (f"prediction {_right(table, predicted)}", colours[predicted[sample.region_map]]),
         (f"best of these regions {_right(table, best)}", colours[best[sample.region_map]]),
     ]
-    sheet = tile([captioned(picture, [text]) for text, picture in cells], columns=4)
+    sheet = labelled_sheet(cells, "", columns=4, cell_px=rgb.shape[1])
     shown = sorted({*np.unique(sample.label_map[counted]).tolist(), *predicted.tolist(), *best.tolist()})
     return np.concatenate([sheet, _legend(shown, classes, colours, sheet.shape[1])])
 
 
 def _legend(shown: list[int], classes: tuple[str, ...], colours: np.ndarray, width: int) -> np.ndarray:
     """A line of colour patches with class names, as many as fit."""
-    line = np.full((22, width, 3), 24, np.uint8)
+    line = np.full((22, width, 3), 255, np.uint8)
     x = 6
     for class_id in shown:
         name = classes[class_id].encode("ascii", "replace").decode()
@@ -65,7 +66,7 @@ def _legend(shown: list[int], classes: tuple[str, ...], colours: np.ndarray, wid
         if x + step > width:
             break
         line[5:17, x : x + 14] = colours[class_id]
-        cv2.putText(line, name, (x + 18, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
+        cv2.putText(line, name, (x + 18, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (30, 30, 30), 1, cv2.LINE_AA)
         x += step
     return line
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from focusvit.predict.pictures import confusion_figure, read_png, tile
+from focusvit.predict.pictures import confusion_figure, labelled_sheet, read_png
 from focusvit.runs.checkpoint import Checkpoint
 from focusvit.runs.pyfunc import register
 from focusvit.runs.tracker import Tracker
@@ -115,7 +115,10 @@ class Logbook:
             for number, picture in enumerate(painted):
                 child.step_image(picture, "painted", number)
             if painted:  # and all on one sheet under a name that the artifact page can show
-                child.image(tile(painted, columns=2), "painted_masks")
+                sheet = labelled_sheet(
+                    [("", picture) for picture in painted], "", columns=2, cell_px=painted[0].shape[1]
+                )
+                child.image(sheet, "painted_masks")
 
     def _pictures(self, child: Tracker, row: Result) -> None:
         """Confusion matrix and per-class table; baselines do without."""

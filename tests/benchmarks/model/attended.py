@@ -1,49 +1,32 @@
 """Where a model looks, on pixels, and how well that agrees with the exact mask of an object. torch and numpy only."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from focusvit.model.model import FocusViT
+from focusvit.predict.attention import last_read
 
-Reader = Literal["class", "latents"]
 
+def token_attention(model: FocusViT, seen: dict[str, Any]) -> np.ndarray:
+    """(B, T): the attention that each of T tokens (superpixels, or patches of a plain ViT) gets of the class token,
+    summing to 1, mean over heads: in the last attention over tokens, with latents in their last read.
 
-@torch.inference_mode()
-def token_attention(model: FocusViT, seen: dict[str, Any], reader: Reader = "class") -> Tensor:
-    """(B, T): the attention that each of T tokens (superpixels, or patches of a plain ViT) gets, summing to 1.
-
-    class: of the class token, in the last attention over tokens (with latents: in their last read), mean over heads.
-    latents: of the latents in their last read, mean over heads and latents.
     `seen` is what `forward_intermediates` gave. Raises ValueError where a model has no such reader.
     """
-    if reader == "latents":
-        return latent_attention(model, seen).mean(1)
     if not model.num_class_tokens:
         raise ValueError(f"this model reads by '{model.config.readout}' and has no class token")
-    _check_read_one_by_one(model)
-    weights = seen["reads"][-1] if seen["reads"] else seen["attention"][-1][..., model.num_class_tokens :]
-    chosen = weights[:, :, 0].mean(1)
-    return chosen / chosen.sum(1, keepdim=True)
-
-
-@torch.inference_mode()
-def latent_attention(model: FocusViT, seen: dict[str, Any]) -> Tensor:
-    """(B, M, T): what each latent attends to in the last read, mean over heads; each row sums to 1.
-
-    Raises ValueError where a model has no latents that read tokens.
-    """
-    _check_read_one_by_one(model)
-    if not seen["reads"]:
-        raise ValueError(f"trunk '{model.config.trunk}' has no latents that read tokens")
-    return seen["reads"][-1].mean(1)[:, model.num_class_tokens :]
-
-
-def _check_read_one_by_one(model: FocusViT) -> None:
     if model.config.trunk in ("kv_pool", "gather"):
         raise ValueError(f"in trunk '{model.config.trunk}' tokens are read through latents, not one by one")
+    rows = last_read(seen)
+    if rows is None:
+        rows = seen["attention"][-1].detach().double().mean(1).cpu().numpy()[..., model.num_class_tokens :]
+    return rows[:, 0] / rows[:, 0].sum(1, keepdims=True)
+
+
+def by_area(weights: np.ndarray, region_map: np.ndarray) -> np.ndarray:
+    """The density of weights (T,): of each region for one of its pixels. A region without pixels keeps its weight."""
+    return weights / np.maximum(np.bincount(region_map.astype(np.int64).ravel(), minlength=len(weights)), 1)
 
 
 def density(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -53,8 +36,7 @@ def density(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """
     spread = np.zeros(maps.shape)
     for row, region_map, out in zip(weights, maps.astype(np.int64), spread):
-        area = np.bincount(region_map.ravel(), minlength=len(row))
-        out[:] = (row / np.maximum(area, 1))[region_map]
+        out[:] = by_area(row, region_map)[region_map]
     return spread / spread.sum((1, 2), keepdims=True)
 
 

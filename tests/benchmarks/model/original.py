@@ -8,10 +8,10 @@ import torch
 
 from focusvit.model.cost import ModelProfile, profile_models
 from focusvit.model.model import FocusViT
-from focusvit.predict.pictures import captioned, heat_overlay, save_png, superpixel_overlay, tile
+from focusvit.predict.pictures import density_overlay, labelled_sheet, save_png, with_regions
 from focusvit.recipes.original_models import OriginalModel, original_models
 from focusvit.runs.pretrained import load_pretrained
-from tests.benchmarks.model.attended import patch_map, token_attention
+from tests.benchmarks.model.attended import by_area, patch_map, token_attention
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
 from tests.benchmarks.record import TimedConfig, begin
 from tests.benchmarks.report import Table
@@ -109,7 +109,8 @@ def row_picture(row: OriginalModel, images: np.ndarray, weights: str, name: str)
     else:
         maps = np.stack([patch_map(row.model.grid, row.model.image_size)] * len(images))
         seen = model.forward_intermediates(pixels)
-    looks = token_attention(model, seen).numpy()
-    heats = tile([heat_overlay(*one) for one in zip(images, maps, looks)], columns=len(images))
-    tokens = superpixel_overlay(images, maps, columns=len(images))
-    return captioned(np.concatenate([tokens, heats]), [f"{name}: {row.about}", f"attention with {source}"])
+    cells = [("", with_regions(*one)) for one in zip(images, maps)]
+    for image, region_map, weights in zip(images, maps, token_attention(model, seen)):
+        density = by_area(weights, region_map)
+        cells.append((f"attention with {source}", density_overlay(image, region_map, density, density.max())))
+    return labelled_sheet(cells, f"{name}: {row.about}", columns=len(images))

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from focusvit.predict.look import Eye
-from focusvit.predict.pictures import draw_regions, enlarge, labelled_sheet
+from focusvit.predict.pictures import enlarge, labelled_sheet, outlined
 from focusvit.runs.checkpoint import load_model
 from pipeline.commandline import parse
 from pipeline.io import storage
@@ -37,7 +37,7 @@ def strip(eye: Eye, data: bytes) -> np.ndarray:
     cells = [("a photo", enlarge(view.image, view.map)[0])]
     for budget in BUDGETS:
         cut = eye.view(data, budget)
-        cells.append((f"{budget} superpixels", draw_regions(*enlarge(cut.image, cut.map))))
+        cells.append((f"{budget} superpixels", outlined(cut.image, cut.map)))
     last_block = eye.attention(view, eye.seen(view, tokens))[-2]  # then follows the rollout, which is over patches
     cells.append((f"where it looks ({tokens} superpixels)", last_block[1]))
     return labelled_sheet(cells, f"answer: {eye.answer(eye.seen(view, tokens))}", columns=len(cells))

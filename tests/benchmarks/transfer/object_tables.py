@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from focusvit.predict.pictures import captioned, draw_regions, enlarge, heat_overlay, tile
+from focusvit.predict.pictures import density_overlay, labelled_sheet, outlined
 from focusvit.score.intervals import over_draws
-from tests.benchmarks.model.attended import best_regions, density, mass_inside, overlap_at_area, pointing
+from tests.benchmarks.model.attended import best_regions, by_area, density, mass_inside, overlap_at_area, pointing
 from tests.benchmarks.report import Table
 from tests.benchmarks.transfer.object_scenes import SIDE, Scenes
 
@@ -110,18 +110,13 @@ def picture(path: Path, rows: list[ReaderFigures], scenes: Scenes) -> None:
 
     Weights are divided by the area of their region; the brightest colour is each picture's own maximum.
     """
-    cells = []
+    cells: list[tuple[str, np.ndarray]] = []
     for number in np.linspace(0, len(scenes.masks) - 1, _PICTURED).round().astype(int):
-        cells.append(draw_regions(*enlarge(scenes.images[number], scenes.masks[number].astype(np.int64))))
+        cells.append(("object", outlined(scenes.images[number], scenes.masks[number].astype(np.int64))))
         for row in rows:
-            area = np.bincount(row.regions[number].ravel(), minlength=row.weights.shape[1])
-            each = row.weights[number] / np.maximum(area, 1)
-            cells.append(heat_overlay(scenes.images[number], row.regions[number], each))
-    titles = ["object", *(row.title.replace(": ", ", ") for row in rows)]
-    lines = max(title.count(", ") for title in titles) + 1
-    blank = np.zeros((0, cells[0].shape[1], 3), np.uint8)
-    names = [captioned(blank, (title.split(", ") + [""] * lines)[:lines]) for title in titles]
-    sheet = np.concatenate([tile(each, columns=len(titles)) for each in (names, cells)])
+            each = by_area(row.weights[number], row.regions[number])
+            cells.append((row.title, density_overlay(scenes.images[number], row.regions[number], each, each.max())))
+    sheet = labelled_sheet(cells, "", columns=1 + len(rows))
     encoded = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
     path.write_bytes(encoded.tobytes())
 

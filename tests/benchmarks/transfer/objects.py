@@ -16,11 +16,12 @@ import torch
 from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.partitions import RANDOM_PARTITIONS, drawn_by_pixels, grid_cells, random_cells
 from focusvit.model.presets import control
+from focusvit.predict.attention import last_read
 from focusvit.runs.checkpoint import load_model
 from focusvit.train.config import TrainConfig
 from focusvit.train.learner import Learner
 from focusvit.train.optim import OptimConfig
-from tests.benchmarks.model.attended import latent_attention, object_share, patch_map, token_attention
+from tests.benchmarks.model.attended import object_share, patch_map, token_attention
 from tests.benchmarks.record import RecordConfig, begin
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import SETS, default_model
@@ -91,9 +92,10 @@ def look(model: FocusViT, data: ArrayData) -> tuple[np.ndarray, np.ndarray | Non
     for start in range(0, len(data), 100):
         rows = slice(start, start + 100)
         seen = model.forward_intermediates(data.images[rows], None if data.maps is None else data.maps[rows])
-        by_class.append(token_attention(model, seen).cpu().numpy())
-        if model.config.has_latents:
-            by_latent.append(latent_attention(model, seen).cpu().numpy())
+        by_class.append(token_attention(model, seen))
+        read = last_read(seen)
+        if read is not None:
+            by_latent.append(read[:, model.num_class_tokens :])
     return np.concatenate(by_class), np.concatenate(by_latent) if by_latent else None
 
 

@@ -71,11 +71,11 @@ def test_rollout_equals_a_product_written_out():
 def test_a_latent_model_shows_what_its_latents_are_pooled_from_and_read():
     model, seen, _ = _seen({"trunk": "latent", "num_latents": 3, "num_reads": 2})
     np.testing.assert_allclose(looking.latent_shares(seen), seen["latent_weights"][0].numpy(), atol=1e-9)
-    reads = looking.read_shares(model, seen)
-    assert reads.shape == (3, model.config.tokens)
-    np.testing.assert_allclose(reads.sum(1), 1, atol=1e-5)
-    plain, seen, _ = _seen({"trunk": "full"})
-    assert looking.latent_shares(seen) is None and looking.read_shares(plain, seen) is None
+    reads = looking.last_read(seen)
+    assert reads.shape == (2, model.num_class_tokens + 3, model.config.tokens)
+    np.testing.assert_allclose(reads.sum(2), 1, atol=1e-5)
+    _, seen, _ = _seen({"trunk": "full"})
+    assert looking.latent_shares(seen) is None and looking.last_read(seen) is None
 
 
 def test_merging_shows_the_blocks_before_the_first_merge():
