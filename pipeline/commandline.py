@@ -1,6 +1,6 @@
 """Command lines from frozen dataclasses: field docstrings are the help, `__post_init__` is the check."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional as Positional  # for fields given without their name: `uri: Positional[str]`
@@ -9,6 +9,7 @@ from tyro.conf import UseAppendAction as Repeatable  # noqa: F401 - `task: Repea
 from .errors import UsageError
 
 Config = TypeVar("Config")
+Flat = Annotated[Config, tyro.conf.arg(name="")]  # a config within a config whose options have no prefix
 
 
 def parse(config: type[Config], argv: list[str], *, prog: str, default: Config | None = None) -> Config:

@@ -22,12 +22,13 @@ from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.superpixels.segment import SuperpixelConfig
 
-from .commandline import parse
+from .commandline import Flat, parse
 from .dry_run import estimate
 from .errors import DataError, UsageError
 from .io import storage
 from .sources import Source, resolve_source
 from .sources.detect import Reading, look
+from .sources.source import NO_CHOICES, Choices
 from .sources.splits import meaning, wanted_split
 
 Say = Callable[[str], None]
@@ -66,6 +67,7 @@ class PreprocessConfig:
     """Use processes of this machine without Ray. The bytes are the same."""
     json: bool = False
     """Print one JSON object on stdout."""
+    choices: Flat[Choices] = NO_CHOICES
     image: ImageConfig = field(default_factory=ImageConfig)
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
 
@@ -130,7 +132,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         val_share=config.val_share,
         known_classes=known_classes(out, config.split),
     )
-    origin = {"kind": source.kind, "uri": masked(resolve_source(config.source))}
+    origin = {"kind": source.kind, "uri": masked(resolve_source(config.source)), **config.choices.made()}
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     if config.dry_run:
@@ -168,8 +170,8 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
 def _read(config: PreprocessConfig, out: str) -> Reading:
     """The source; with a share, its training split or the whole."""
     if config.val_share is None:
-        return look(config.source, config.split, out)
-    reading = look(config.source, config.split if meaning(config.split) == "train" else "train", out)
+        return look(config.source, config.split, out, config.choices)
+    reading = look(config.source, config.split if meaning(config.split) == "train" else "train", out, config.choices)
     if own := wanted_split(reading.splits, "val"):
         raise UsageError(
             f"the source {config.source} has the validation split '{own}' of its own, so --val-share would hold out a "

@@ -21,6 +21,7 @@ from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import dali_index, dali_name
 from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.sources import Source, detect, resolve_source
+from pipeline.sources.source import NO_CHOICES, Choices
 
 from .stored import Problem, StoredSplit, stated_splits
 
@@ -48,7 +49,7 @@ def _rebuild_plan(uri: str, split: str, place: str | None) -> None:
     if split not in dataset.splits:
         raise DataError(f"{DATASET_FILE} does not say what it was made of.")
     info = dataset.splits[split]
-    source, wanted = _open_source(place, info.source.partition(" at ")[2], split)
+    source, wanted = _open_source(place, info.source.partition(" at ")[2], split, NO_CHOICES)
     count = info.num_samples + info.num_skipped
     plan = make_plan(source, split, samples_per_shard=-(-count // info.num_shards), max_samples=count)
     origin = {"kind": source.kind, "uri": masked(wanted)}
@@ -131,11 +132,12 @@ def _build_again(
     plan, description, name = split.plan, split.description, split.plan.split
     if shards:
         _check_machine(description)
-    source, wanted = _open_source(place, description["origin"]["uri"], name)
+    before = description["origin"]
+    source, wanted = _open_source(place, before["uri"], name, Choices.of(before))
     moved |= place is not None
     if moved:
         plan = relocate(plan, source)
-        description = {**description, "origin": {"kind": source.kind, "uri": masked(wanted)}}
+        description = {**description, "origin": {**before, "kind": source.kind, "uri": masked(wanted)}}
     if shards:
         staging = _staging(uri)
         save_plan(plan_uri(staging, name), plan, description)
@@ -152,14 +154,14 @@ def _build_again(
     return StoredSplit(plan=plan, description=description, specs=split.specs)
 
 
-def _open_source(place: str | None, before: str, split: str) -> tuple[Source, str]:
+def _open_source(place: str | None, before: str, split: str, choices: Choices) -> tuple[Source, str]:
     wanted = resolve_source(place) if place else before
     if HIDDEN in wanted:
         raise UsageError(
             f"the data set keeps no secrets, so its source {wanted} cannot be opened: name it with --source."
         )
     try:
-        return detect(wanted, split), wanted
+        return detect(wanted, split, choices), wanted
     except UsageError as error:
         raise UsageError(
             f"{error} Shards are built again from their images: --source names where these are now."

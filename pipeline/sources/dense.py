@@ -13,8 +13,9 @@ from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
+from pipeline.io.text import read_text
 
-from .folder import read_text, shorten
+from .folder import shorten
 from .readers import FileReader
 from .source import SourceImage, is_image_name
 from .splits import meaning, without_split

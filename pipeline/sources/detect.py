@@ -25,23 +25,31 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.text import read_text
 
 from .dense import LabelMaps, PairFolders, dense_splits
-from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders, read_text
+from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders
 from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
 from .lists import LABEL_LIST, LabelList
 from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
-from .parquet import open_parquet
-from .source import Source, is_image_name
+from .parquet import HuggingFaceParquet, open_parquet
+from .source import NO_CHOICES, Choices, Source, is_image_name
 from .splits import ALIASES, aliases, meaning, no_such_split, split_in, wanted_split
-from .tars import TarArchive, first_names
-from .wds import WebDatasetTars, choose_split, is_webdataset, read_class_names
+from .tars import TarArchive, open_tars
+from .wds import WebDatasetTars, choose_split
 
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 _IMAGE_LEVEL = ("images", "image", "img", "imgs", "jpegimages", "jpegs")
 _DEEPEST = 6  # wrapping folders that are looked into
+# What of `Choices` a source has a use for; an archive looks when it is listed.
+_CHOSEN: dict[type, tuple[str, ...]] = {
+    WebDatasetTars: ("image_member", "label_column"),
+    TarArchive: ("image_member", "label_column"),
+    HuggingFaceParquet: ("image_column", "label_column"),
+    LabelList: ("image_column", "label_column"),
+}
 _Open = Callable[[], Source]
 
 
@@ -61,26 +69,31 @@ class Reading:
         return lines + ([f"left out: folders beside the splits: {', '.join(self.beside)}"] if self.beside else [])
 
 
-def detect(uri: str, split: str) -> Source:
+def detect(uri: str, split: str, choices: Choices = NO_CHOICES) -> Source:
     """The source at `uri`: a file, a folder of one split, or a folder that holds several. Raises UsageError."""
-    return look(uri, split).source
+    return look(uri, split, choices=choices).source
 
 
-def look(uri: str, split: str, out: str = "") -> Reading:
+def look(uri: str, split: str, out: str = "", choices: Choices = NO_CHOICES) -> Reading:
     """As `detect`, with what else is there. `out` is the data set to write: where it lies below the source, it is no
-    part of it. Raises UsageError, also when both are the same folder.
+    part of it. Raises UsageError, also when both are the same folder, and for choices that the source has no use for.
     """
-    uri = resolve_source(uri)
+    reading = _look(resolve_source(uri), split, out, choices)
+    choices.check(reading.source.kind, _CHOSEN.get(type(reading.source), ()))
+    return reading
+
+
+def _look(uri: str, split: str, out: str, choices: Choices) -> Reading:
     if uri.startswith(PREFIX):
-        return Reading(source=open_hub(uri, split, aliases(split)))
+        return Reading(source=open_hub(uri, split, choices))
     if uri == out:
         raise UsageError(f"--out {out} is the source itself. Name another folder for the shards; it may lie inside it.")
     if not storage.exists(uri):
         raise UsageError(f"the source {uri} does not exist. --source takes a folder, a .tar or a .parquet file.")
     if not storage.is_folder(uri):
         folder, name = uri.rsplit("/", 1)
-        return Reading(source=_file(folder, name))
-    return _Folder(uri, split, out).look()
+        return Reading(source=_file(folder, name, split, choices))
+    return _Folder(uri, split, out, choices).look()
 
 
 def resolve_source(uri: str) -> str:
@@ -91,8 +104,8 @@ def resolve_source(uri: str) -> str:
 class _Folder:
     """A folder to be recognised, below the wrapping folders around it."""
 
-    def __init__(self, uri: str, split: str, out: str, wrapped: bool = True) -> None:
-        self.split, self.out = split, out
+    def __init__(self, uri: str, split: str, out: str, choices: Choices, wrapped: bool = True) -> None:
+        self.split, self.out, self.choices = split, out, choices
         self.uri, self.folders, self.files = self._unwrapped(uri, wrapped)
 
     def look(self) -> Reading:
@@ -100,7 +113,7 @@ class _Folder:
             return self._own_shards(ours)
         if parquet := self._parquet_files():
             splits = self._parquet_splits(parquet)
-            return self._choose(splits) if splits else Reading(source=open_parquet(self.uri, parquet))
+            return self._choose(splits) if splits else Reading(source=self._open_parquet(parquet))
         if LABEL_LIST in self.files:
             return Reading(source=self.one_split())
         if dense := dense_splits(self.uri, self.folders, self.files):
@@ -162,12 +175,15 @@ class _Folder:
             named.setdefault(split_in(stem) or stem.split("-")[0], []).append(file)
         if not any(map(meaning, named)) and wanted_split(named, self.split) is None:
             return {}
-        return {name: partial(open_parquet, self.uri, found) for name, found in named.items()}
+        return {name: partial(self._open_parquet, found) for name, found in named.items()}
+
+    def _open_parquet(self, files: list[str]) -> Source:
+        return open_parquet(self.uri, files, self.split, self.choices)
 
     def _archives(self) -> dict[str, _Open]:
         stems = {name: name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") for name in self.files}
         return {
-            stem: partial(_archive, self.uri, name)
+            stem: partial(_archive, self.uri, name, self.choices)
             for name, stem in stems.items()
             if name.endswith(".tar") and stem.lower() in _KNOWN
         }
@@ -188,9 +204,11 @@ class _Folder:
         return LABEL_LIST in files or not any(is_image_name(file) and not is_val_name(file) for file in files)
 
     def _split_folder(self, name: str, stated: tuple[str, ...] | None) -> Source:
-        inner = _Folder(storage.join(self.uri, name), self.split, self.out, wrapped=False)
+        inner = _Folder(storage.join(self.uri, name), self.split, self.out, self.choices, wrapped=False)
         if len(inner.folders) == 1 and not inner.files and meaning(inner.folders[0]) == meaning(name):
-            inner = _Folder(storage.join(inner.uri, inner.folders[0]), self.split, self.out, wrapped=False)
+            inner = _Folder(
+                storage.join(inner.uri, inner.folders[0]), self.split, self.out, self.choices, wrapped=False
+            )
         return inner.one_split(stated)
 
     def _wnids(self) -> tuple[str, ...] | None:
@@ -203,19 +221,18 @@ class _Folder:
         tars = [name for name in files if name.endswith(".tar")]
         images = [name for name in files if is_image_name(name)]
         if parquet:
-            return open_parquet(uri, parquet)
+            return self._open_parquet(parquet)
         if ANNOTATIONS in files:
             return AnnotatedFolder(root=uri, stated_classes=stated)
         if LABEL_LIST in files:
-            return LabelList(root=uri)
+            return LabelList(root=uri, split=self.split, choices=self.choices)
         if dense := dense_splits(uri, self.folders, files):
             chosen = next(iter(dense)) if len(dense) == 1 else wanted_split(dense, self.split)
             if chosen is None:
                 raise no_such_split(uri, dense, self.split)
             return self._label_maps(dense[chosen])
-        if tars and is_webdataset(first_names(storage.join(uri, tars[0]))):
-            chosen_tars = choose_split(tars, self.split, aliases(self.split), _KNOWN)
-            return WebDatasetTars(root=uri, files=tuple(chosen_tars), stated_classes=read_class_names(uri))
+        if tars and not images and not any(not self._is_out(name) for name in self.folders):
+            return open_tars(uri, choose_split(tars, self.split, aliases(self.split), _KNOWN), self.choices)
         if images and all(map(is_val_name, images)):
             return IlsvrcVal(root=uri)
         return ClassFolders(
@@ -234,23 +251,22 @@ def _is_content(name: str) -> bool:
     return is_image_name(name) or name.endswith((".parquet", ".tar")) or name in (DATASET_FILE, LABEL_LIST, ANNOTATIONS)
 
 
-def _file(folder: str, name: str) -> Source:
+def _file(folder: str, name: str, split: str, choices: Choices) -> Source:
     if name.endswith(".parquet"):
-        return open_parquet(folder, [name])
+        return open_parquet(folder, [name], split, choices)
     if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
         raise UsageError(
             f"{folder}/{name} is compressed, so images in it cannot be read in place. "
             f"Unpack it to a plain .tar (gunzip) or to a folder, and name that with --source."
         )
     if name.endswith(".tar"):
-        return _archive(folder, name)
+        return _archive(folder, name, choices)
     raise UsageError(f"the source {folder}/{name} is a file of no known kind (.tar, .parquet), and not a folder.")
 
 
-def _archive(folder: str, name: str) -> Source:
-    if is_webdataset(first_names(storage.join(folder, name))):
-        return WebDatasetTars(root=folder, files=(name,), stated_classes=read_class_names(folder))
-    return TarArchive(root=folder, name=name, stated_classes=_wnids(folder, storage.list_inside(folder)[1]))
+def _archive(folder: str, name: str, choices: Choices) -> Source:
+    stated = _wnids(folder, storage.list_inside(folder)[1])
+    return TarArchive(root=folder, name=name, stated_classes=stated, choices=choices)
 
 
 def _wnids(uri: str, files: list[str]) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
+from pipeline.io.text import read_text
 
 from .readers import FileReader
 from .source import SourceImage, is_image_name
@@ -122,16 +123,6 @@ def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]
             f"{len(absent)} lines without an image ({shorten(absent)}). Extract the set again."
         )
     return classes
-
-
-def read_text(place: str) -> str:
-    """A list that lies beside images. Raises UsageError when it may not be read or is no UTF-8."""
-    try:
-        return storage.read_bytes(place).decode("utf-8-sig")  # spreadsheets put a byte order mark first
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{place} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
-    except PermissionError:
-        raise UsageError(f"{place} may not be read by this user. Allow it (chmod u+r).") from None
 
 
 def shorten(names: list[str], limit: int = 5) -> str:

@@ -6,11 +6,13 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
 from .parquet import HuggingFaceParquet, open_parquet
+from .source import Choices
+from .splits import no_such_split, wanted_split
 
 PREFIX = "hub:"
 
 
-def open_hub(uri: str, split: str, aliases: tuple[str, ...]) -> HuggingFaceParquet:
+def open_hub(uri: str, split: str, choices: Choices) -> HuggingFaceParquet:
     """Download (once, into the library's cache) and read as parquet. A local folder in place of a name works offline.
 
     Raises UsageError for an unknown name or split, DataError when the download fails.
@@ -34,10 +36,10 @@ def open_hub(uri: str, split: str, aliases: tuple[str, ...]) -> HuggingFaceParqu
     for file in files:
         match = re.search(r"-([A-Za-z_]+)(-\d+-of-\d+)?\.parquet$", file)
         splits.setdefault(match[1] if match else "", []).append(file)
-    for alias in aliases:
-        if alias in splits:
-            return open_parquet(folder, splits[alias])
-    raise UsageError(f"{uri} has no split '{split}'; it has {', '.join(sorted(splits))}. Name one with --split.")
+    chosen = wanted_split(splits, split)
+    if chosen is None:
+        raise no_such_split(uri, splits, split)
+    return open_parquet(folder, splits[chosen], choices=choices)
 
 
 def _first_line(error: Exception) -> str:

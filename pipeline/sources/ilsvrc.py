@@ -27,6 +27,10 @@ def is_val_name(name: str) -> bool:
     return name.startswith("ILSVRC2012_val_") and name.upper().endswith(".JPEG")
 
 
+def is_wnid(name: str) -> bool:
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
 def val_classes(folder: str) -> dict[str, str]:
     """wnid by image name without its ending, from the devkit or Kaggle's list in `folder` or above it.
 
@@ -135,7 +139,7 @@ def diagnosis(split: str, class_counts: dict[str, int]) -> str | None:
     """What is off with the classes or counts of an ILSVRC2012 source; None when nothing is, or when it is another
     collection: fewer than 900 wnids are a subset that somebody chose.
     """
-    wnids = {name for name in class_counts if len(name) == 9 and name[0] == "n" and name[1:].isdigit()}
+    wnids = {name for name in class_counts if is_wnid(name)}
     expected, found = NUM_IMAGES.get(split), sum(class_counts.values())
     if len(wnids) < _WHOLE_ENOUGH or expected is None:
         return None

@@ -2,64 +2,158 @@
 
 import csv
 import io
+import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.passed import PassedOver
+from pipeline.io.text import read_text
 
+from .fields import ClassNames, read_label
+from .folder import shorten
 from .readers import FileReader
-from .source import SourceImage
+from .source import NO_CHOICES, Choices, SourceImage, is_image_name
+from .splits import no_such_split, wanted_split
 
 LABEL_LIST = "labels.csv"
+_FILE, _LABELS, _SPLIT = "file", "labels", "split"
+
+
+class _Line(NamedTuple):
+    file: str  # relative to the root, in its shortest form
+    labels: tuple[str, ...]
+    split: str
+    number: int  # of its last line in the list
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelList:
     """A folder with `labels.csv`: a header `file,labels`, then an image path and its class names, split by `;`.
 
-    When every image has exactly one name this is classification; otherwise samples carry a `labels` list and no class.
+    Where a line has several names, samples carry a `labels` list and no class; otherwise this is classification. A
+    column `split` says which lines are read.
     """
 
     root: str
+    split: str | None = None  # the wanted value of the split column; None reads all lines
+    choices: Choices = NO_CHOICES
     kind: str = "images with a label list"
+    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
-    def _lines(self) -> list[tuple[str, list[str]]]:
-        place = storage.join(self.root, LABEL_LIST)
-        try:
-            text = storage.read_bytes(place).decode("utf-8-sig")  # spreadsheets put a byte order mark first
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"{place} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
-            ) from None
-        lines = csv.reader(io.StringIO(text))
-        columns = [name.strip() for name in next(lines, [])]
-        if not {"file", "labels"} <= set(columns):
-            raise UsageError(f"{place} has the columns {columns}; its first line must be: file,labels")
-        found = []
-        for cells in lines:
-            row = dict(zip(columns, cells, strict=False))  # a short line has no label
-            if file := row.get("file", "").strip():
-                names = (name.strip() for name in row.get("labels", "").split(";"))
-                found.append((file, [name for name in names if name]))
-        return found
+    @property
+    def _place(self) -> str:
+        return storage.join(self.root, LABEL_LIST)
 
     def images(self) -> Iterator[SourceImage]:
-        rank = {name: number for number, name in enumerate(self.class_names())}
-        one_each = all(len(names) == 1 for _, names in self._lines)
-        for file, names in self._lines:
-            if one_each:
-                yield SourceImage(source=file, file=file, class_name=names[0])
-            else:
-                yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in names)))
+        passed = PassedOver()
+        lines = self._of_split(self._read(), passed)
+        self._seen.update(passed=passed, missing=0)
+        if any(len(line.labels) > 1 for line in lines.values()):
+            found = {name for line in lines.values() for name in line.labels}
+            by = int if all(map(str.isdecimal, found)) else str
+            names = self._seen["names"] = tuple(sorted(found, key=by))
+            rank = {name: number for number, name in enumerate(names)}
+            for file, line in lines.items():
+                yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in line.labels)))
+        else:
+            classes = ClassNames()
+            for file, line in lines.items():
+                place = f"line {line.number} of {self._place}"
+                label = read_label("".join(line.labels), place)
+                yield SourceImage(source=file, file=file, class_name=classes.name(label, place))
+            self._seen["names"], self._seen["note"] = classes.ordered(), classes.note()
+        if storage.is_local(self.root):  # a store would list a million objects for one sentence
+            self._compare(lines, passed)
 
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(sorted({name for _, names in self._lines for name in names}))
+    def _read(self) -> dict[str, _Line]:
+        """Lines by file. Raises UsageError that names the line that cannot be what was meant."""
+        found: dict[str, _Line] = {}
+        lines = csv.reader(io.StringIO(read_text(self._place), newline=""), strict=True)
+        try:
+            columns = self._columns([name.strip() for name in next(lines, [])])
+            for cells in lines:
+                if any("\n" in cell or "\r" in cell for cell in cells):
+                    raise csv.Error('a quote " is opened and not closed on its line')
+                if len(cells) > len(columns) and any(map(str.strip, cells[len(columns) :])):
+                    raise csv.Error(f"{len(cells)} cells for {len(columns)} columns: a name with a comma needs quotes")
+                line = self._line(dict(zip(columns, cells, strict=False)), lines.line_num)  # a short line has no label
+                if line and (before := found.setdefault(line.file, line)) is not line:
+                    self._settle(before, line)
+        except csv.Error as error:
+            raise UsageError(f"line {lines.line_num} of {self._place}: {error}.") from None
+        return found
+
+    def _columns(self, columns: list[str]) -> list[str]:
+        """Header with the chosen columns under the names that are read here."""
+        image, label = self.choices.image_column or _FILE, self.choices.label_column or _LABELS
+        if not {image, label} <= set(columns) or len(set(filter(None, columns))) < len(list(filter(None, columns))):
+            raise UsageError(
+                f"{self._place} has the columns {columns}; its first line must be: file,labels. Other columns are read "
+                f"when --image-column and --label-column name them."
+            )
+        self._seen["columns"] = columns
+        return [{image: _FILE, label: _LABELS}.get(name, name if name == _SPLIT else "") for name in columns]
+
+    def _line(self, row: dict[str, str], number: int) -> _Line | None:
+        file = row.get(_FILE, "").strip().replace("\\", "/")
+        if not file:
+            return None
+        file = posixpath.normpath(file.removeprefix(f"{self.root}/"))
+        names = (name.strip() for name in row.get(_LABELS, "").split(";"))
+        return _Line(file, tuple(dict.fromkeys(filter(None, names))), row.get(_SPLIT, "").strip(), number)
+
+    def _settle(self, before: _Line, line: _Line) -> None:
+        """A second line for a file must say the same. Raises UsageError."""
+        if set(before.labels) == set(line.labels) and before.split == line.split:
+            return
+        said = (f"'{';'.join(one.labels)}'{f' in {one.split}' if one.split else ''}" for one in (before, line))
+        raise UsageError(
+            f"{self._place} names {line.file} on the lines {before.number} and {line.number}, as "
+            f"{' and as '.join(said)}. Keep one line; several labels of one image stand in it, split by ';'."
+        )
+
+    def _of_split(self, lines: dict[str, _Line], passed: PassedOver) -> dict[str, _Line]:
+        names = sorted({line.split for line in lines.values()} - {""})
+        if not names or self.split is None:
+            return lines
+        wanted = wanted_split(names, self.split)
+        if wanted is None:
+            raise no_such_split(self._place, names, self.split)
+        for line in lines.values():
+            if line.split != wanted:
+                passed.add(f"lines of the split {line.split or '(none)'}", line.file)
+        return {file: line for file, line in lines.items() if line.split == wanted}
+
+    def _compare(self, lines: dict[str, _Line], passed: PassedOver) -> None:
+        """Count images that no line names, and lines that name no file. One listing of the folder."""
+        named = set(lines)
+        for file in storage.find_files(self.root):
+            if file in named:
+                named.discard(file)
+            elif is_image_name(file):
+                passed.add("images that no line names", file)
+        missing = sorted(name for name in named if not storage.exists(storage.join(self.root, name)))
+        self._seen["missing"] = missing
+
+    def class_names(self) -> tuple[str, ...] | None:
+        names: tuple[str, ...] | None = self._seen.get("names")
+        return names
 
     def notes(self) -> list[str]:
-        return []
+        if "passed" not in self._seen:
+            return []
+        image, label = self.choices.image_column or _FILE, self.choices.label_column or _LABELS
+        others = [name for name in self._seen["columns"] if name not in (image, label, _SPLIT)]
+        lines = [
+            f"columns: image from '{image}'; label from '{label}'" + (f"; not read: {', '.join(others)}" * bool(others))
+        ]
+        lines += self._seen.get("note", [])
+        if missing := self._seen["missing"]:
+            lines.append(f"missing: {len(missing)} lines name a file that is not there ({shorten(missing, 3)})")
+        return lines + self._seen["passed"].lines()
 
     def reader(self) -> FileReader:
         return FileReader(self.root)

@@ -1,70 +1,144 @@
-"""Hugging Face parquet on disk: an image column with encoded bytes and, usually, an integer label column."""
+"""Hugging Face parquet on disk: an image column with encoded bytes and, usually, a column of labels."""
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.passed import PassedOver
 from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 
+from .fields import ClassNames, TableColumns, choose_columns, numbered, read_label
+from .folder import shorten
 from .readers import FileReader
-from .source import SourceImage
+from .source import NO_CHOICES, Choices, SourceImage
+from .splits import no_such_split, wanted_split
+
+_SPLIT = "split"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceParquet:
-    """Files of one split. A row is found by its number in its file; its row group is read once for its neighbours."""
+    """Files of one split. A row is found by its number in its file; its row group is read once for its neighbours.
+
+    Classes go by name: each file may list them in an order of its own. Rows whose `split` column names another split
+    are left out.
+    """
 
     root: str
     files: tuple[str, ...]
-    image_column: str
-    label_column: str | None
+    columns: TableColumns
+    split: str | None
     stated_classes: tuple[str, ...] | None
     kind: str = "Hugging Face parquet"
+    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def images(self) -> Iterator[SourceImage]:
+        numbers, classes, passed = ClassNames(), dict.fromkeys(self.stated_classes or ()), PassedOver()
+        self._seen.update(numbers=numbers, classes=classes, passed=passed, orders=[])
+        split = self._split()
         for file in self.files:
-            table = _open(storage.join(self.root, file))
-            stem, start = file.removesuffix(".parquet").replace("/", "_"), 0
+            table = _look(storage.join(self.root, file))
+            names = self._class_names(file, table.schema_arrow)
+            stem, start, known = file.removesuffix(".parquet").replace("/", "_"), 0, {}
             for group in range(table.num_row_groups):
-                num_rows = table.metadata.row_group(group).num_rows
-                labels: list[int | None] = [None] * num_rows
-                if self.label_column:
-                    labels = (
-                        table.read_row_group(group, columns=[self.label_column], use_threads=False)
-                        .column(0)
-                        .to_pylist()
-                    )
-                for number, label in enumerate(labels):
+                for number, (label, of_split) in enumerate(self._labels(table, group, split is not None), start):
+                    if split is not None and of_split != split:
+                        passed.add(f"rows of the split {of_split}", f"row {number} of {file}")
+                        continue
+                    if label not in known:
+                        place = f"row {number} of {storage.join(self.root, file)}"
+                        known[label] = (names or numbers).name(read_label(label, place), place)
                     yield SourceImage(
-                        source=f"{stem}_{start + number:07d}",
+                        source=f"{stem}_{number:07d}",
                         file=file,
-                        offset=start + number,
-                        class_name=self._class_name(label),
+                        offset=number,
+                        class_name=known[label],
                         group=f"{file}:{group}",
                     )
-                start += num_rows
+                start += table.metadata.row_group(group).num_rows
 
-    def _class_name(self, label: int | None) -> str | None:
-        if label is None or label < 0:
+    def _split(self) -> str | None:
+        """The wanted value of the split column; None when there is no such column. Raises UsageError."""
+        if self.split is None or _SPLIT not in self.columns.others:
             return None
-        if self.stated_classes and label < len(self.stated_classes):
-            return self.stated_classes[label]
-        return f"{label:04d}"
+        values: Counter[str | None] = Counter()
+        for file in self.files:
+            column = _look(storage.join(self.root, file)).read([_SPLIT], use_threads=False).column(0)
+            values.update(column.unique().to_pylist())
+        names = [str(value) for value in values if value is not None]
+        wanted = wanted_split(names, self.split)
+        if wanted is None and names:
+            raise no_such_split(self.root, names, self.split)
+        return wanted
+
+    def _labels(self, table: Any, group: int, with_split: bool) -> Iterator[tuple[Any, str | None]]:
+        """(label, split) of the rows of a group."""
+        num_rows = table.metadata.row_group(group).num_rows
+        wanted = [name for name in (self.columns.label, _SPLIT if with_split else None) if name]
+        if not wanted:
+            yield from ((None, None) for _ in range(num_rows))
+            return
+        read = table.read_row_group(group, columns=wanted, use_threads=False)
+        nothing = [None] * num_rows
+        labels = read.column(self.columns.label).to_pylist() if self.columns.label else nothing
+        splits = read.column(_SPLIT).to_pylist() if with_split else nothing
+        yield from zip(labels, splits)
+
+    def _class_names(self, file: str, schema: Any) -> ClassNames | None:
+        """Of this file, which must have the columns of the first; None: its labels are their own names."""
+        place, first = storage.join(self.root, file), _look(storage.join(self.root, self.files[0])).schema_arrow
+        for name in filter(None, (self.columns.image, self.columns.label)):
+            if name not in schema.names or schema.field(name).type != first.field(name).type:
+                found = schema.field(name).type if name in schema.names else "absent"
+                raise UsageError(
+                    f"the column '{name}' is {first.field(name).type} in {self.files[0]} and {found} in {place}. The "
+                    f"files of a split must have the same columns: name one of them with --source, or write them alike."
+                )
+        names = _class_list(schema, self.columns.label)
+        if (names is None) != (self.stated_classes is None):
+            raise UsageError(
+                f"{self.files[0]} and {place} do not both name their classes in their features, so their numbers "
+                f"cannot be matched. Write the files alike."
+            )
+        if names is None:
+            return None
+        if names != self.stated_classes:
+            twice = sorted(set(names) - set(_listed_classes(schema, self.columns.label)))
+            if twice:
+                raise UsageError(
+                    f"{place} lists its classes otherwise than {self.files[0]}, and names occur twice in it, so they "
+                    f"cannot be matched: {shorten(twice)}. Write the files with one list."
+                )
+            self._seen["orders"].append(file)
+            self._seen["classes"].update(dict.fromkeys(names))
+        return ClassNames(names, f"the class list of {file}")
 
     def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes
+        if self.stated_classes is not None:
+            return tuple(self._seen.get("classes", self.stated_classes))
+        numbers: ClassNames | None = self._seen.get("numbers")
+        return numbers.ordered() if numbers else None
 
     def notes(self) -> list[str]:
-        return []
+        lines = [self.columns.note()]
+        if self._seen:
+            lines += self._seen["numbers"].note()
+            if orders := self._seen["orders"]:
+                lines.append(
+                    f"classes: {len(orders)} files list them otherwise, read by name ({', '.join(orders[:3])})"
+                )
+            lines += self._seen["passed"].lines()
+        return lines
 
     def reader(self) -> "ParquetReader":
-        return ParquetReader(self.root, self.image_column)
+        return ParquetReader(self.root, self.columns.image)
 
 
 @dataclass(frozen=True)
@@ -93,51 +167,55 @@ class ParquetReader:
         return data or b""
 
 
-def open_parquet(root: str, files: list[str]) -> HuggingFaceParquet:
-    """Look at the schema of the first file. Raises UsageError: no image column, or labels that are no integers."""
-    import pyarrow as pa
+def open_parquet(
+    root: str, files: list[str], split: str | None = None, choices: Choices = NO_CHOICES
+) -> HuggingFaceParquet:
+    """Look at the schema of the first file. Raises UsageError when its image or label column cannot be told.
 
-    schema = _open(storage.join(root, files[0])).schema_arrow
-    features = _features(schema)
-    images = [field.name for field in schema if _holds_bytes(field.type)]
-    if not images:
-        raise UsageError(
-            f"{storage.join(root, files[0])} has no column with encoded images (a struct with `bytes`, or binary); "
-            f"its columns are: {', '.join(schema.names)}."
-        )
-    by_kind = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    by_name = [name for name in ("label", "labels", "fine_label") if name in schema.names]
-    label = next((name for name in [*by_name, *by_kind] if pa.types.is_integer(schema.field(name).type)), None)
-    other = [name for name in [*by_name, *by_kind] if not pa.types.is_null(schema.field(name).type)]
-    if other and not label:
-        raise UsageError(
-            f"{storage.join(root, files[0])} has the label column '{other[0]}' of type {schema.field(other[0]).type}, "
-            f"but a class is read from integers only. Write it as integers (a ClassLabel), or leave the column out to "
-            f"go without classes."
-        )
-    names = features.get(label or "", {}).get("names")
+    `split` is the wanted value of a `split` column; None reads all rows.
+    """
+    files = sorted(files)
+    place = storage.join(root, files[0])
+    schema = _look(place).schema_arrow
+    columns = choose_columns(place, schema, _features(schema), choices, partial(_first_value, place))
     return HuggingFaceParquet(
         root=root,
-        files=tuple(sorted(files)),
-        image_column=images[0],
-        label_column=label,
-        stated_classes=tuple(names) if names else None,
+        files=tuple(files),
+        columns=columns,
+        split=split,
+        stated_classes=_class_list(schema, columns.label),
     )
+
+
+def _class_list(schema: Any, label: str | None) -> tuple[str, ...] | None:
+    return numbered(_listed_classes(schema, label)) or None
+
+
+def _listed_classes(schema: Any, label: str | None) -> list[str]:
+    return [str(name) for name in _features(schema).get(label or "", {}).get("names") or ()]
 
 
 def _features(schema: Any) -> dict[str, Any]:
     try:
-        return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError):
+        return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
+    except (LookupError, ValueError, TypeError):
         return {}
 
 
-def _holds_bytes(kind: Any) -> bool:
-    import pyarrow as pa
+def _first_value(place: str, column: str) -> Any:
+    """The first value of a column that is not null, of the first rows."""
+    batch = next(_open(place).iter_batches(batch_size=16, columns=[column], use_threads=False), None)
+    return next((value for value in (batch.column(0).to_pylist() if batch else ()) if value), None)
 
-    if pa.types.is_struct(kind):
-        return any(field.name == "bytes" for field in kind)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+def _look(place: str) -> Any:
+    """As `_open`, while listing: what cannot be read is the user's to correct."""
+    try:
+        return _open(place)
+    except DataError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{place} cannot be read ({error.strerror or error}). Correct its access.") from None
 
 
 @lru_cache(maxsize=8)

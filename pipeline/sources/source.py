@@ -1,7 +1,10 @@
 """What every layout offers: a list of its images, and the bytes of each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
+
+from pipeline.errors import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -17,6 +20,36 @@ class SourceImage(NamedTuple):
     group: str = ""  # images of one group are read together (a parquet row group), so they stay neighbours
     label_file: str = ""  # ground-truth label map of dense tasks, relative to the root
     labels: tuple[int, ...] = ()  # class ids of a multi-label task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user names where a guess could be wrong; "" leaves the choice to the layout."""
+
+    image_member: str = ""
+    """WebDataset tars with several images a sample: which one to read, by what follows the key, such as depth.png."""
+    image_column: str = ""
+    """Parquet files and lists: the column with the images, where it cannot be told or another one is wanted."""
+    label_column: str = ""
+    """Parquet files and lists: the column with the labels. WebDataset tars: the field of the json members."""
+
+    def made(self) -> dict[str, str]:
+        """Those that were made, by name."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def of(cls, made: Mapping[str, str]) -> "Choices":
+        """From what `made` gave, whatever else stands there."""
+        return cls(**{name: made[name] for name in asdict(NO_CHOICES) if name in made})
+
+    def check(self, kind: str, known: tuple[str, ...]) -> None:
+        """Raises UsageError for a choice that a source of this kind has no use for."""
+        for name, value in self.made().items():
+            if name not in known:
+                raise UsageError(f"--{name.replace('_', '-')} {value} says nothing about this source ({kind}).")
+
+
+NO_CHOICES = Choices()
 
 
 class Reader(Protocol):

@@ -1,19 +1,27 @@
 """Image archives, read in place by offset: a tar of one tar per class, a tar of class folders, Tiny ImageNet's val."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.io import storage, tar
+from pipeline.io.passed import PassedOver
 from pipeline.io.scan import Scan, in_parallel
+from pipeline.io.text import decode_text
 
 from .folder import ANNOTATIONS, match_annotations, shorten
-from .ilsvrc import is_val_name, match, val_classes
+from .ilsvrc import is_val_name, is_wnid, match, val_classes
+from .members import LABEL_MEMBERS, is_webdataset
 from .readers import SpanReader
-from .source import SourceImage, is_image_name
+from .source import NO_CHOICES, Choices, SourceImage, is_image_name
+from .wds import WebDatasetTars, read_class_names
+
+_HEAD = 64  # members that tell a tar of labelled samples, unless all labels come after them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,89 +34,205 @@ class TarArchive:
     root: str  # the folder of the archive
     name: str
     stated_classes: tuple[str, ...] | None = None
+    choices: Choices = NO_CHOICES
+    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
-        return f"tar archive {self.name}"
+        return f"{'WebDataset ' if 'samples' in self._seen else ''}tar archive {self.name}"
 
     def images(self) -> Iterator[SourceImage]:
         place = storage.join(self.root, self.name)
+        passed = PassedOver()
+        self._seen.clear()
+        self._seen["passed"] = passed
         with Scan(place) as scan:
-            members = tar.members(scan, 0, scan.size, place)
+            members, lost = tar.followed(list(tar.members(scan, 0, scan.size, place, links=True)))
+            if _has_samples(members):
+                samples = WebDatasetTars(
+                    root=self.root,
+                    files=(self.name,),
+                    stated_classes=read_class_names(self.root),
+                    choices=self.choices,
+                )
+                self._seen["samples"] = samples
+                yield from samples.images_of(scan, self.name, members, lost)
+                return
+            self.choices.check(self.kind, ())
+            _pass_links(passed, lost)
             found = [(member.name.removeprefix("./"), member) for member in members if not _is_hidden(member.name)]
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
+                _pass_others(passed, [name for name, _ in found if not name.endswith(".tar")])
                 yield from self._of_tars(inner, place)
             else:
                 yield from self._of_images(scan, found, place)
 
     def _of_tars(self, inner: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
-        """The class tars are scanned beside each other: each header tells where the next one is, so one scan waits."""
-        empty = []
-        for (name, _), images in zip(inner, in_parallel(partial(self._of_class, place), inner)):
-            yield from images
-            if not images:
-                empty.append(name)
-        if empty:
-            raise UsageError(f"{len(empty)} of the class tars in {place} hold no image: {shorten(empty)}.")
-
-    def _of_class(self, place: str, item: tuple[str, tar.Member]) -> list[SourceImage]:
-        name, outer = item
-        class_name, images = PurePosixPath(name).stem, []
-        with Scan(place) as scan:
-            end = outer.offset + outer.size
-            for member in tar.members(scan, outer.offset, end, f"{place}, in its member {name},"):
-                path = member.name.removeprefix("./")
-                if is_image_name(path) and not _is_hidden(path):
-                    source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
-                    images.append(self._image(source, member, class_name))
-        return images
+        """The class tars are scanned side by side: each header tells where the next one is, so one scan waits."""
+        spans = [(PurePosixPath(name).stem, self.name, member.offset, member.size, name) for name, member in inner]
+        yield from _class_tars(self.root, spans, self._seen["passed"], place)
 
     def _of_images(self, read: Scan, found: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
-        images = {name: member for name, member in found if is_image_name(name)}
+        passed = self._seen["passed"]
+        images: dict[str, tar.Member] = {}
+        others = []
+        for name, member in found:
+            if not is_image_name(name):
+                others.append(name)
+            elif images.setdefault(name, member) is not member:
+                passed.add("images that a later one of the same name replaces", name)
+                images[name] = member
         if not images:
-            names = shorten([name for name, _ in found])
-            raise UsageError(f"{place} holds neither images nor tars of images; its members are: {names}.")
+            raise UsageError(
+                f"{place} holds neither images nor tars of images; its {len(found)} members are: {shorten(others)}."
+            )
         notes = next((member for name, member in found if PurePosixPath(name).name == ANNOTATIONS), None)
+        _pass_others(passed, [name for name in others if PurePosixPath(name).name != ANNOTATIONS])
         if notes:
             by_name = {PurePosixPath(name).name: (name, member) for name, member in images.items()}
-            text = read(notes.offset, notes.size).decode()
+            text = decode_text(read(notes.offset, notes.size), f"{ANNOTATIONS} in {place}")
             classes = match_annotations(text, set(by_name), f"{ANNOTATIONS} in {place}")
             for base, (_, member) in by_name.items():
-                yield self._image(f"images/{base}", member, classes[base])
+                yield _image(f"images/{base}", self.name, member, classes[base])
             return
         if all(is_val_name(PurePosixPath(name).name) for name in images):
             for name, wnid in match(list(images), val_classes(self.root), place):
-                yield self._image(f"{wnid}/{PurePosixPath(name).name}", images[name], wnid)
+                yield _image(f"{wnid}/{PurePosixPath(name).name}", self.name, images[name], wnid)
             return
         depth = _depth_of_classes([PurePosixPath(name).parts for name in images], place)
         for name, member in images.items():
             parts = PurePosixPath(name).parts
-            yield self._image("/".join(parts[depth:]), member, parts[depth])
-
-    def _image(self, source: str, member: tar.Member, class_name: str) -> SourceImage:
-        return SourceImage(source, self.name, member.offset, member.size, class_name)
+            yield _image("/".join(parts[depth:]), self.name, member, parts[depth])
 
     def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes
+        samples: WebDatasetTars | None = self._seen.get("samples")
+        return samples.class_names() if samples else self.stated_classes
 
     def notes(self) -> list[str]:
-        return []
+        samples: WebDatasetTars | None = self._seen.get("samples")
+        return samples.notes() if samples else self._seen.get("passed", PassedOver()).lines()
 
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassTars:
+    """A folder of one tar per class, named after it: ILSVRC2012's training archive, unpacked once."""
+
+    root: str
+    files: tuple[str, ...]
+    kind: str = "folder of class tars"
+    _passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False, compare=False)
+
+    def images(self) -> Iterator[SourceImage]:
+        self._passed.clear()
+        spans = [(PurePosixPath(file).stem, file, 0, -1, file) for file in self.files]
+        yield from _class_tars(self.root, spans, self._passed, self.root)
+
+    def class_names(self) -> None:
+        return None
+
+    def notes(self) -> list[str]:
+        return self._passed.lines()
+
+    def reader(self) -> SpanReader:
+        return SpanReader(self.root)
+
+
+def open_tars(uri: str, names: list[str], choices: Choices = NO_CHOICES) -> WebDatasetTars | TarArchive | ClassTars:
+    """The tars of one split in a folder that holds nothing else to read. Raises UsageError that says which tar was
+    looked at and what it lacks.
+    """
+    if len(names) == 1:
+        return TarArchive(root=uri, name=names[0], choices=choices)
+    name, members = _first_with_members(uri, names)
+    if _has_samples(members):
+        return WebDatasetTars(root=uri, files=tuple(names), stated_classes=read_class_names(uri), choices=choices)
+    if all(is_wnid(PurePosixPath(name).stem) for name in names) and any(is_image_name(m.name) for m in members):
+        choices.check("folder of class tars", ())
+        return ClassTars(root=uri, files=tuple(names))
+    if not members:
+        raise UsageError(f"all {len(names)} tars in {uri} are empty ({shorten(names, 3)}). Fetch them again.")
+    endings = Counter(PurePosixPath(member.name).suffix.lower() or "no ending" for member in members)
+    lacks = "no image" if not any(map(is_image_name, endings)) else "no label (.cls or .json) with the key of an image"
+    raise UsageError(
+        f"the {len(names)} tars in {uri} are no WebDataset tars: {name} has {lacks}; all its members were looked at: "
+        f"{shorten([f'{ending} ({count})' for ending, count in endings.most_common()])}. Write <key>.cls for each "
+        f"<key>.jpg, or name one tar of class folders with --source."
+    )
+
+
+def _first_with_members(uri: str, names: list[str]) -> tuple[str, list[tar.Member]]:
+    """The first tar that is not empty: its first members when these tell what it is, else all."""
+    for name in names:
+        place = storage.join(uri, name)
+        with Scan(place) as scan:
+            members = tar.members(scan, 0, scan.size, place)
+            head = list(itertools.islice(members, _HEAD))
+            if head:
+                return name, head if _has_samples(head) else head + list(members)
+    return names[0], []
+
+
+def _has_samples(members: list[tar.Member]) -> bool:
+    endings = tuple(f".{ending}" for ending in LABEL_MEMBERS)
+    return any(member.name.endswith(endings) for member in members) and is_webdataset(m.name for m in members)
+
+
+def _class_tars(
+    root: str, spans: list[tuple[str, str, int, int, str]], passed: PassedOver, place: str
+) -> Iterator[SourceImage]:
+    """Images of tars of (class, file, offset in it, size or -1, name for people), side by side."""
+    empty = []
+    for span, (found, others, lost) in zip(spans, in_parallel(partial(_class_tar, root), spans)):
+        yield from found
+        _pass_others(passed, others)
+        _pass_links(passed, lost)
+        if not found:
+            empty.append(span[-1])
+    if empty:
+        raise UsageError(f"{len(empty)} of the class tars in {place} hold no image: {shorten(empty)}.")
+
+
+def _class_tar(root: str, span: tuple[str, str, int, int, str]) -> tuple[list[SourceImage], list[str], list[str]]:
+    """Images, names of other members and of links that lead nowhere."""
+    class_name, file, start, size, name = span
+    place, found, others = storage.join(root, file), [], []
+    said = f"{place}, in its member {name}," if size >= 0 else place
+    with Scan(place) as scan:
+        end = start + size if size >= 0 else scan.size
+        members, lost = tar.followed(list(tar.members(scan, start, end, said, links=True)))
+        for member in members:
+            path = member.name.removeprefix("./")
+            if _is_hidden(path):
+                continue
+            if is_image_name(path):
+                source = path if path.startswith(f"{class_name}/") else f"{class_name}/{path}"
+                found.append(_image(source, file, member, class_name))
+            else:
+                others.append(path)
+    return found, others, lost
+
+
+def _image(source: str, file: str, member: tar.Member, class_name: str) -> SourceImage:
+    return SourceImage(source, file, member.offset, member.size, class_name)
+
+
+def _pass_others(passed: PassedOver, names: list[str]) -> None:
+    for name in names:
+        passed.add("files of unknown ending", name)
+
+
+def _pass_links(passed: PassedOver, names: list[str]) -> None:
+    for name in names:
+        passed.add("links that lead to no file of the archive", name)
+
+
 def _is_hidden(name: str) -> bool:
     """As in `storage.find_files`: macOS packs a `._x.jpg` of attributes for each x.jpg."""
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
-def first_names(place: str, count: int = 64) -> list[str]:
-    """Names of the first members of a tar, to see what it is."""
-    with Scan(place) as scan:
-        found = tar.members(scan, 0, scan.size, place)
-        return [member.name for member in itertools.islice(found, count)]
 
 
 def _depth_of_classes(paths: list[tuple[str, ...]], place: str) -> int:
@@ -120,6 +244,6 @@ def _depth_of_classes(paths: list[tuple[str, ...]], place: str) -> int:
     if any(len(path) <= depth for path in folders):
         raise UsageError(
             f"the {len(paths)} images in {place} do not lie in class folders (<class>/<image>), and there is no "
-            f"{ANNOTATIONS} that names their classes."
+            f"{ANNOTATIONS} and no <key>.cls or <key>.json that names their classes."
         )
     return depth

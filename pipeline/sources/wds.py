@@ -1,20 +1,36 @@
 """Existing WebDataset tars: members `<key>.<image ending>` with `<key>.cls` or a label in `<key>.json`."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage, tar
+from pipeline.io.passed import PassedOver
 from pipeline.io.scan import Scan, in_parallel
+from pipeline.io.text import decode_text, read_text
 
+from .fields import LABEL_FIELDS, ClassNames, read_label
 from .folder import shorten
+from .members import LABEL_MEMBERS, Part, check_stems, parts
+from .members import group as members_by_key
 from .readers import SpanReader
-from .source import SourceImage, is_image_name
+from .source import NO_CHOICES, Choices, SourceImage
 
 CLASS_NAMES = "classnames.txt"  # as clip-benchmark publishes it, one name on each line
-_JSON_LABELS = ("label", "cls", "class_id", "class_index")
+_JSON_LABELS = tuple(name for name in LABEL_FIELDS if name != "labels")  # our own shards keep several classes there
+
+
+@dataclass
+class _Tar:
+    """What one tar gave, and how."""
+
+    images: list[SourceImage] = field(default_factory=list)
+    image_members: Counter[str] = field(default_factory=Counter)
+    label_origins: Counter[str] = field(default_factory=Counter)
+    passed: list[tuple[str, str]] = field(default_factory=list)  # (reason, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,86 +40,153 @@ class WebDatasetTars:
     root: str
     files: tuple[str, ...]
     stated_classes: tuple[str, ...] | None = None
+    choices: Choices = NO_CHOICES
     kind: str = "WebDataset tars"
+    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def images(self) -> Iterator[SourceImage]:
-        for images in in_parallel(self._of_one, self.files):
-            yield from images
+        self._begin()
+        for found in in_parallel(self._of_one, self.files):
+            self._take(found)
+            yield from found.images
+        self._check_choices()
 
-    def _of_one(self, file: str) -> list[SourceImage]:
+    def images_of(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> list[SourceImage]:
+        """Of one tar whose members, and links that lead nowhere, are listed already. Raises as `images`."""
+        self._begin()
+        found = self._samples(read, file, members, lost)
+        self._take(found)
+        self._check_choices()
+        return found.images
+
+    def _begin(self) -> None:
+        names = ClassNames(self.stated_classes, CLASS_NAMES)
+        # by the bytes of a cls: its class and what it counts as
+        known: dict[bytes, tuple[str | None, str]] = {}
+        self._seen.update(names=names, known=known, image=Counter(), label=Counter(), passed=PassedOver())
+
+    def _take(self, found: _Tar) -> None:
+        self._seen["image"].update(found.image_members)
+        self._seen["label"].update(found.label_origins)
+        for reason, name in found.passed:
+            self._seen["passed"].add(reason, name)
+
+    def _check_choices(self) -> None:
+        """Raises UsageError for a chosen member or field that no sample has."""
+        what = None
+        if not self._seen["image"]:
+            what = f"an image member {self.choices.image_member}".rstrip()
+        elif self.choices.label_column and not set(self._seen["label"]) - {"nothing"}:
+            what = f"a label in the field {self.choices.label_column}"
+        if what:
+            found = "; ".join(self._seen["passed"].lines()).removeprefix("left out: ") or "images without a label"
+            raise UsageError(f"no sample of {self.root}/{shorten(list(self.files), 2)} has {what}, but: {found}.")
+
+    def _of_one(self, file: str) -> _Tar:
         place = storage.join(self.root, file)
         with Scan(place) as scan:
-            return list(self._samples(scan, file, list(tar.members(scan, 0, scan.size, place))))
+            members, lost = tar.followed(list(tar.members(scan, 0, scan.size, place, links=True)))
+            return self._samples(scan, file, members, lost)
 
-    def _samples(self, read: Scan, file: str, members: list[tar.Member]) -> Iterator[SourceImage]:
-        samples: dict[str, dict[str, tar.Member]] = {}
-        for member in members:
-            folder, _, base = member.name.removeprefix("./").rpartition("/")
-            stem, _, suffix = base.partition(".")
-            found = samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})
-            if found.setdefault(suffix.lower(), member) is not member:
-                raise DataError(
-                    f"{file} holds {member.name} twice, so one of these samples would be lost. Keys must be unique in "
-                    f"a tar: write it again."
+    def _samples(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> _Tar:
+        found, stems = _Tar(), Counter[str]()
+        found.passed += [("links that lead to no file of their tar", f"{file}/{name}") for name in lost]
+        if not members:
+            found.passed.append(("tars without a member", file))
+        for key, group in members_by_key(file, members).items():
+            place = f"{file}, sample {key}"
+            samples = self._parts(tuple(group), place)
+            num_read = 0
+            for part in samples:
+                class_name, origin = self._class_name(read, group.get(part.label), part.label, place)
+                found.image_members[part.image.removeprefix(f"{part.stem}.")] += 1
+                found.label_origins[origin] += 1
+                num_read += 2 if part.label else 1
+                stems[part.stem] += part.label.endswith("json")
+                found.images.append(
+                    SourceImage(
+                        source=f"{file.removesuffix('.tar')}/{key}" + (f".{part.stem}" if part.stem else ""),
+                        file=file,
+                        offset=group[part.image].offset,
+                        length=group[part.image].size,
+                        class_name=class_name,
+                        group=file,  # neighbours in a tar are read together
+                    )
                 )
-        for key, found in samples.items():
-            image = next((member for suffix, member in found.items() if is_image_name(f".{suffix}")), None)
-            if image is None:
-                continue
-            yield SourceImage(
-                source=f"{file.removesuffix('.tar')}/{key}",
-                file=file,
-                offset=image.offset,
-                length=image.size,
-                class_name=self._class_name(read, found, f"{file}, sample {key}"),
-                group=file,  # neighbours in a tar are read together
-            )
+            if num_read < len(group):
+                found.passed += _not_read(f"{file}/{key}", group, samples)
+        check_stems(stems, file)
+        return found
 
-    def _class_name(self, read: Scan, found: dict[str, tar.Member], place: str) -> str | None:
-        label: Any = None
-        if "cls" in found:
-            label = read(found["cls"].offset, found["cls"].size).decode().strip()
-        elif "json" in found:
-            try:
-                content = json.loads(read(found["json"].offset, found["json"].size))
-            except ValueError as error:
-                raise DataError(f"{place}: its json cannot be read ({error}). Fetch the tar again.") from None
-            label = next((content[name] for name in _JSON_LABELS if name in content), None)
-        if label is None:
-            return None
-        if isinstance(label, list | dict):
-            raise UsageError(f"{place} has the label {label}; one class for each sample is needed, a number or a name.")
+    def _parts(self, suffixes: tuple[str, ...], place: str) -> tuple[Part, ...]:
+        by_field = self.choices.label_column not in ("", "cls")
         try:
-            number = int(label)
-        except ValueError:
-            return str(label)
-        if self.stated_classes is None:
-            return f"{number:04d}"
-        if not 0 <= number < len(self.stated_classes):
-            raise UsageError(
-                f"{place} has the class {number}, but {CLASS_NAMES} names {len(self.stated_classes)} classes."
+            return parts(
+                suffixes,
+                self.choices.image_member.lower().lstrip("."),
+                LABEL_MEMBERS[::-1] if by_field else LABEL_MEMBERS,
             )
-        return self.stated_classes[number]
+        except ValueError as error:
+            raise UsageError(
+                f"{place} {error}: which one is the image of the sample? Name it by what follows the key, such as "
+                f"--image-member {str(error).rsplit(' ', 1)[-1]}."
+            ) from None
+
+    def _class_name(self, read: Scan, member: tar.Member | None, suffix: str, place: str) -> tuple[str | None, str]:
+        """The class of a sample by its label member, and what it was read from, for people."""
+        wanted = self.choices.label_column
+        if member is None or (suffix.endswith("cls") and wanted not in ("", "cls")):
+            return None, "nothing"
+        names, known = self._seen["names"], self._seen["known"]
+        data = read(member.offset, member.size)
+        if suffix.endswith("cls"):
+            if data not in known:
+                label = read_label(decode_text(data, f"{place}, its cls"), place)
+                known[data] = names.name(label, place), "nothing" if label is None else "cls"
+            return known[data]
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: its json cannot be read ({error}). Fetch the tar again.") from None
+        if not isinstance(content, dict):
+            raise UsageError(f"{place}: its json is no object with fields but {str(content)[:40]}. Write one.")
+        name = next((name for name in ([wanted] if wanted else _JSON_LABELS) if name in content), None)
+        label = read_label(content[name], place) if name else None
+        return names.name(label, place), "nothing" if label is None else f"{name} of json"
 
     def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes
+        names = self._seen.get("names") or ClassNames(self.stated_classes)
+        return names.ordered()
 
     def notes(self) -> list[str]:
-        return []
+        if not self._seen:
+            return []
+        image, label = (_listed(self._seen[name]) for name in ("image", "label"))
+        return [
+            f"columns: image from {image}; label from {label}",
+            *self._seen["names"].note(),
+            *self._seen["passed"].lines(),
+        ]
 
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
 
 
-def is_webdataset(names: list[str]) -> bool:
-    """From the first member names of a tar: an image and its label share a key."""
-    keys: dict[str, set[str]] = {}
-    for name in names:
-        stem, _, suffix = name.rsplit("/", 1)[-1].partition(".")
-        keys.setdefault(stem, set()).add(suffix.lower())
-    return any(
-        {"cls", "json"} & suffixes and any(is_image_name(f".{s}") for s in suffixes) for suffixes in keys.values()
-    )
+def _not_read(name: str, group: dict[str, tar.Member], samples: tuple[Part, ...]) -> list[tuple[str, str]]:
+    """(reason, name) of the members that no sample of a group is read from."""
+    if not samples:
+        return [(f"keys without an image, with {', '.join(sorted(group)[:4])}", name)]
+    taken = {suffix for part in samples for suffix in (part.image, part.label)}
+    dotted = any(part.stem for part in samples)  # then what stands before the last dot differs from one to the next
+    return [
+        (f"members .{suffix.rpartition('.')[2] if dotted else suffix}", name) for suffix in group if suffix not in taken
+    ]
+
+
+def _listed(counts: Counter[str]) -> str:
+    """'jpg (90), png (10)'; one alone needs no number."""
+    found = counts.most_common()
+    return shorten([f"{name} ({count})" if len(found) > 1 else name for name, count in found])
 
 
 def choose_split(names: list[str], split: str, aliases: tuple[str, ...], others: set[str]) -> list[str]:
@@ -121,9 +204,14 @@ def choose_split(names: list[str], split: str, aliases: tuple[str, ...], others:
 
 
 def read_class_names(uri: str) -> tuple[str, ...] | None:
-    """`classnames.txt` of a folder or of the one above it."""
+    """`classnames.txt` of a folder or of the one above it: line i names class i."""
     for place in (uri, uri.rpartition("/")[0]):
         if CLASS_NAMES in storage.list_names(place):
-            lines = storage.read_bytes(storage.join(place, CLASS_NAMES)).decode().splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
+            file = storage.join(place, CLASS_NAMES)
+            lines = [line.strip() for line in read_text(file).rstrip().splitlines()]
+            if "" in lines:
+                raise UsageError(
+                    f"{file} has a blank line {lines.index('') + 1}, so it would name other classes. Fill it."
+                )
+            return tuple(lines)
     return None

@@ -26,7 +26,7 @@ def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found == {data: name for name, files in images.items() for data in files.values()}
     summary = preprocess(PreprocessConfig(source=uri, out=str(tmp_path / "out"), split="test", local=True, workers=0))
     assert isinstance(summary, Summary) and summary.num_samples == 3
-    with pytest.raises(UsageError, match="no split 'val'; it has test, train"):
+    with pytest.raises(UsageError, match="no split 'val'; it holds test, train"):
         detect(uri, "val")
     with pytest.raises(DataError, match="cannot download hub:nobody/nothing"):
         detect("hub:nobody/nothing", "train")

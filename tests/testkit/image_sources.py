@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -48,6 +49,23 @@ def tar_bytes(files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> by
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def linked_tar(
+    files: Iterable[tuple[str, bytes]], links: Iterable[tuple[str, str, str]], format: int = tarfile.GNU_FORMAT
+) -> bytes:
+    """An archive of files (name, content), then links (name, what they name, "hard" or "soft")."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target, kind in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE if kind == "hard" else tarfile.SYMTYPE, target
+            archive.addfile(info)
     return buffer.getvalue()
 
 

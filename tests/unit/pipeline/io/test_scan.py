@@ -16,6 +16,7 @@ from pipeline.io import scan, storage
 from pipeline.plan.plan import make_plan, read_shard_rows, save_plan
 from pipeline.shards.build import ShardSpec
 from pipeline.sources import Source, detect
+from pipeline.sources.fields import TableColumns
 from pipeline.sources.lists import LabelList
 from pipeline.sources.parquet import HuggingFaceParquet, _images, _open
 from pipeline.sources.wds import WebDatasetTars
@@ -120,10 +121,10 @@ def _huge_sources(root: Path) -> list[Source]:
     (root / "labels.csv").write_text("file,labels\n" + "\n".join(f"{i}.jpg,c{i}" for i in range(20_000)))
     listed = LabelList(root=str(root))
     list(listed.images())
-    parquet = {"image_column": "image", "label_column": "label"}
+    columns = TableColumns("image", "label", ())
     return [
         WebDatasetTars(root=str(root), files=names, stated_classes=classes),
-        HuggingFaceParquet(root=str(root), files=names, stated_classes=classes, **parquet),
+        HuggingFaceParquet(root=str(root), files=names, stated_classes=classes, columns=columns, split=None),
         replace(detect(str(write_folder(root / "images", IMAGES)), "train"), stated_classes=classes),  # type: ignore[type-var]
         replace(detect(str(write_tar_of_tars(root / "a.tar", IMAGES)), "train"), stated_classes=classes),  # type: ignore[type-var]
         listed,

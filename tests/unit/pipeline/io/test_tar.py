@@ -2,12 +2,13 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DataError
 from pipeline.io import tar
-from testkit.image_sources import tar_bytes
+from testkit.image_sources import linked_tar, tar_bytes
 
 FILES = {"a.txt": b"x" * 700, "d/b.bin": b"", f"{'long/' * 30}name.jpg": b"y" * 512, "ü.jpg": b"z"}
 
@@ -35,6 +36,58 @@ def test_folders_and_links_are_left_out() -> None:
         info.size = 3
         archive.addfile(info, io.BytesIO(b"abc"))
     assert _members(buffer.getvalue()) == {"f": b"abc"}
+
+
+DEEP = f"{'deep/' * 30}file.jpg"
+
+
+def _followed(data: bytes) -> tuple[dict[str, bytes], list[str]]:
+    read = lambda at, n: data[at : at + n]  # noqa: E731
+    files, lost = tar.followed(list(tar.members(read, 0, len(data), "x.tar", links=True)))
+    return {file.name: read(file.offset, file.size) for file in files}, lost
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_links_are_followed_inside_the_archive_only(format: int, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.jpg"
+    outside.write_bytes(b"not ours")
+    before = linked_tar((), [("./b/first.jpg", "../a/file.jpg", "soft")], format)[: tar.BLOCK]
+    data = before + linked_tar(
+        [("./a/file.jpg", b"abc")],
+        [
+            ("./b/hard.jpg", "./a/file.jpg", "hard"),
+            ("./b/chain.jpg", "first.jpg", "soft"),
+            ("./b/absolute.jpg", str(outside)[:100], "soft"),
+            ("./b/up.jpg", "../../../../outside.jpg", "soft"),
+            ("./b/gone.jpg", "./a/gone.jpg", "hard"),
+            ("./b/round.jpg", "about.jpg", "soft"),
+            ("./b/about.jpg", "round.jpg", "soft"),
+            ("./b/folder", "../a", "soft"),
+        ],
+        format,
+    )
+    files, lost = _followed(data)
+    assert files == dict.fromkeys(["./b/first.jpg", "./a/file.jpg", "./b/hard.jpg", "./b/chain.jpg"], b"abc")
+    assert [name.rsplit("/", 1)[-1] for name in lost] == [
+        "absolute.jpg", "up.jpg", "gone.jpg", "round.jpg", "about.jpg", "folder",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_links_to_and_from_long_names(format: int) -> None:
+    data = linked_tar([(DEEP, b"abc")], [(f"x/{DEEP}", DEEP, "hard"), ("short.jpg", DEEP, "soft")], format)
+    assert _followed(data) == (dict.fromkeys([DEEP, f"x/{DEEP}", "short.jpg"], b"abc"), [])
+
+
+def test_what_gnu_tar_writes_for_linked_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    (tmp_path / "b.jpg").hardlink_to(tmp_path / "a.jpg")
+    (tmp_path / "c.jpg").symlink_to("a.jpg")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in "abc":
+            archive.add(tmp_path / f"{name}.jpg", f"{name}.jpg")
+    assert _followed(buffer.getvalue()) == (dict.fromkeys(["a.jpg", "b.jpg", "c.jpg"], b"abc"), [])
 
 
 @pytest.mark.parametrize("cut", [100, 512 + 300, 2048 + 100])

@@ -149,7 +149,7 @@ def test_webdataset_tars_in_two_forms(tmp_path: Path) -> None:
     assert _content(source)["0/s0001"] == ("dog", jpeg(1))
     assert len(_content(source)) == 8
     source = detect(str(timm), "train")
-    assert _content(source)["imagenet1k-train-0001/s0005"] == ("0002", jpeg(5)) and len(_content(source)) == 8
+    assert _content(source)["imagenet1k-train-0001/s0005"] == ("2", jpeg(5)) and len(_content(source)) == 8
     assert len(_content(detect(str(timm), "val"))) == 4
     with pytest.raises(UsageError, match="of the splits train, validation, not of 'test'"):
         detect(str(timm), "test")

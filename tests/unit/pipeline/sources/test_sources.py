@@ -98,8 +98,10 @@ def test_parquet_by_split_with_labels_of_its_features(tmp_path: Path) -> None:
         detect(str(tmp_path), "test")
 
 
-@pytest.mark.parametrize(("labels", "kind"), [(["cat", "dog"], "string"), ([[0], [0, 1]], "list<.*int64>")])
-def test_labels_that_are_no_integers_are_refused_not_forgotten(tmp_path: Path, labels: list, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("labels", "kind"), [([{"id": 1}, {"id": 2}], "struct<.*int64>"), ([[0], [0, 1]], "list<.*int64>")]
+)
+def test_labels_that_are_no_class_are_refused_not_forgotten(tmp_path: Path, labels: list, kind: str) -> None:
     images = [{"bytes": jpeg(i), "path": f"{i}.jpg"} for i in range(2)]
     file = tmp_path / "train-0.parquet"
     pq.write_table(pa.table({"image": images, "labels": labels}), file)
