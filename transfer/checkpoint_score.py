@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import check_labelled, check_superpixels, data_config
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.intervals import over_draws, wilson
 from pipeline.shards.dataset import open_dataset
-from transfer.features.features import model_features
+from transfer.features.features import model_batches, model_features
 from transfer.features.hold_out import hold_out
 from transfer.protocols.knn import Knn
 from transfer.protocols.protocol import Fitted, Labelled
@@ -50,16 +49,12 @@ def score_checkpoint(spec: ScoreSpec) -> dict[str, float]:
         check_superpixels(record, dataset)
     rows = np.sort(np.random.default_rng(spec.seed).permutation(split.num_samples)[: spec.max_samples])
     part = dataclasses.replace(split, index=split.index[rows])
-    tokens = model.config.tokens
-    batches = EvalLoader(
-        part, data_config(record, 0), batch_size=spec.batch_size, tokens=tokens, with_maps=model.config.needs_maps
-    )
-    if not model.config.needs_maps:
-        batches = (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)  # type: ignore[assignment]
+    data, tokens = data_config(record, 0), model.config.tokens
+    batches = model_batches(model, part, data, batch_size=spec.batch_size, tokens=tokens)
     found = list(model_features(model, batches, "cpu"))
     values = np.concatenate([features for _, features in found])[np.argsort(np.concatenate([ids for ids, _ in found]))]
-    samples = Labelled(values=values, class_ids=part.class_ids.astype(np.int64), num_classes=len(dataset.classes))
-    bank, scored = hold_out(samples.class_ids, HELD_OUT_SHARE, spec.seed)
+    samples = Labelled(values=values, truth=part.class_ids.astype(np.int64), num_classes=len(dataset.classes))
+    bank, scored = hold_out(samples.truth, HELD_OUT_SHARE, spec.seed)
     return {f"transfer/{spec.task.name}/{name}": value for name, value in _scores(samples, bank, scored).items()}
 
 
@@ -69,7 +64,7 @@ def _scores(samples: Labelled, bank: np.ndarray, scored: np.ndarray) -> dict[str
     train, rest = samples.rows(bank[:-1]), samples.rows(bank[-1:])  # nothing is chosen: protocols join the two again
 
     def top1(one: Fitted) -> float:
-        return float((one.predict(test.values).argmax(1) == test.class_ids).mean())
+        return float((one.predict(test.values).argmax(1) == test.truth).mean())
 
     with torch.inference_mode():
         knn = top1(Knn().fit(train, rest)[0])
@@ -80,5 +75,5 @@ def _scores(samples: Labelled, bank: np.ndarray, scored: np.ndarray) -> dict[str
         low, high = over_draws(draws)
         name = f"{SHOTS}_shot"
         points |= {name: float(np.mean(draws)), f"{name}_low": low, f"{name}_high": high}
-    points["chance"] = float(np.bincount(test.class_ids).max() / len(test))
+    points["chance"] = float(np.bincount(test.truth).max() / len(test))
     return points

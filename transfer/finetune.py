@@ -7,7 +7,6 @@ training samples, once for each seed, and only these last weights see the test i
 
 import dataclasses
 import itertools
-import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 
 from focusvit.data.config import DataConfig
-from focusvit.data.loader import EvalLoader
 from focusvit.runs.checkpoint import load_model, read_confusion
 from focusvit.runs.checkpoint_record import record_at
 from focusvit.runs.config_json import to_json
@@ -27,21 +25,20 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from focusvit.train.watch import DivergedError
-from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
-from transfer.features.features import weights_hash
+from transfer.features.features import model_batches, weights_hash
 from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score
+from transfer.tasks.measuring import HELD_OUT_SHARE, attempted
 from transfer.tasks.result import Result, result_key
 from transfer.tasks.spec import Outcome, WorkSpec
 from transfer.tasks.subset import write_subset
 
 from .protocols import metrics
-from .work import HELD_OUT_SHARE, TaskRun
+from .work import TaskRun
 
-log = logging.getLogger(__name__)
 Train = Callable[[TrainConfig, str, str, str], None]
 """(config, data set, run directory, device): train to the end. `cluster` hands in one that uses Ray workers."""
 FIT, CHOOSE, ALL = "fit", "choose", "all"
@@ -105,13 +102,7 @@ def train_here(config: TrainConfig, data_uri: str, run_dir: str, device: str) ->
 
 def run_finetune(spec: WorkSpec, settings: FineTune, train: Train = train_here) -> Outcome:
     """Fine-tune on one task. Never raises for what the task or its data did: that becomes its list of failures."""
-    try:
-        return _FineTuneRun(spec, settings, train).run()
-    except (UsageError, DataError, ValueError, OSError) as error:
-        return Outcome(task=spec.task, failures=[f"{spec.task.name}, finetune: {error}"])
-    except Exception as error:  # a lost worker must not take the tables of the other tasks along
-        log.exception("fine-tuning on %s failed", spec.task.name)
-        return Outcome(task=spec.task, failures=[f"{spec.task.name}, finetune: {type(error).__name__}: {error}"])
+    return attempted(spec.task, f"{spec.task.name}, finetune", lambda: _FineTuneRun(spec, settings, train).run())
 
 
 class _FineTuneRun:
@@ -126,14 +117,20 @@ class _FineTuneRun:
         of = self.run_of_task
         outcome = Outcome(task=self.task, data_identity=of.splits[self.task.test].identity)
         if of.multilabel:
-            return dataclasses.replace(
-                outcome, notes=[f"{self.task.name}: fine-tuning needs one class for each sample"]
-            )
+            outcome.notes = [f"{self.task.name}: fine-tuning needs one class for each sample"]
+            return outcome
         key = self._key()
-        found = of.results.find(key)
-        if found is not None:
-            return dataclasses.replace(outcome, rows=found, notes=self._notes(found), num_skipped=1)
-        folder = storage.join(self.spec.out, "finetune", key[:16])
+        outcome.rows = of.results.find(key) or []
+        if outcome.rows:
+            outcome.num_skipped = 1
+        else:
+            outcome.rows = self._measure(storage.join(self.spec.out, "finetune", key[:16]))
+            of.results.put(key, outcome.rows)
+        lost = [row.chosen["diverged"] for row in outcome.rows if "diverged" in row.chosen]
+        outcome.notes = [f"{self.task.name}, finetune: diverged and left out of the grid: {points}" for points in lost]
+        return outcome
+
+    def _measure(self, folder: str) -> list[Result]:
         started = time.perf_counter()
         data = self._data(storage.join(folder, "data"))
         lr, decay, held_out, diverged = self._choose(folder, data)
@@ -141,14 +138,9 @@ class _FineTuneRun:
         rows = self._scored(np.stack(logits, 1), lr, decay, held_out, time.perf_counter() - started)
         for row in rows if diverged else ():
             row.chosen["diverged"] = ", ".join(diverged)
-        of.results.put(key, rows)
         if storage.is_local(folder):  # the sweep's checkpoints have served; the result is a file
             shutil.rmtree(folder)
-        return dataclasses.replace(outcome, rows=rows, notes=self._notes(rows))
-
-    def _notes(self, rows: list[Result]) -> list[str]:
-        lost = [row.chosen["diverged"] for row in rows if "diverged" in row.chosen]
-        return [f"{self.task.name}, finetune: diverged and left out of the grid: {points}" for points in lost]
+        return rows
 
     def _key(self) -> str:
         of = self.run_of_task
@@ -211,16 +203,13 @@ class _FineTuneRun:
         place = storage.join(folder, f"final-{seed}")
         self._trained(place, data, lr, decay, ALL, seed=self.spec.seed + seed)
         model, _ = load_model(_latest(place), self.spec.device)
-        with_maps = model.config.needs_maps
-        batches = EvalLoader(
-            self.run_of_task.splits[self.task.test], self.run_of_task.data, batch_size=self.spec.batch_size,
-            tokens=self.run_of_task.budget if with_maps else None, with_maps=with_maps,
-        )  # fmt: skip
+        test, size = self.run_of_task.splits[self.task.test], self.spec.batch_size
+        batches = model_batches(model, test, self.run_of_task.data, batch_size=size, tokens=self.run_of_task.budget)
         with torch.inference_mode():
             found = []
             for batch in batches:
                 here = batch.to(self.spec.device)
-                found.append(model(here.images, here.maps, self.run_of_task.budget).float().cpu().numpy())
+                found.append(model(here.images, here.maps, here.num_tokens).float().cpu().numpy())
         return np.concatenate(found)
 
     def _scored(self, logits: np.ndarray, lr: float, decay: float, held_out: float, fit_s: float) -> list[Result]:

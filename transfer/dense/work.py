@@ -4,23 +4,21 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from focusvit.model.model import FocusViT
 from focusvit.runs.config_json import to_json
 from focusvit.score.intervals import bootstrap, over_draws
-from pipeline.errors import DataError, UsageError
-from pipeline.shards.dataset import Dataset, Split
-from transfer.features.features import FeatureStore, split_key, weights_hash
+from pipeline.errors import UsageError
+from pipeline.shards.dataset import Split
+from transfer.features.features import split_key, weights_hash
 from transfer.features.sealed import SealedTest
-from transfer.tasks.result import Result, ResultStore, result_key
-from transfer.tasks.spec import WorkSpec
-from transfer.tasks.subset import limited
-from transfer.tasks.task import Task
+from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring
+from transfer.tasks.result import Result, result_key
+from transfer.tasks.spec import Outcome, WorkSpec
 
 from . import segmentation
 from .boundary import boundary_f1
@@ -29,7 +27,6 @@ from .painting import paint_examples
 from .protocols import DenseKMeans, DenseLinear, FittedDense, Regions
 
 _BATCH = 16
-HELD_OUT_SHARE = 0.1
 DENSE_VERSION = 2  # raised when the same settings would give other numbers of a dense task
 
 
@@ -47,36 +44,26 @@ class DenseSplit:
         return Regions(values=np.asarray(self.values[rows]), histograms=np.asarray(self.histograms[rows]))
 
 
-class DenseTaskRun:
-    """The steps of one dense task, with what they share."""
+class DenseTaskRun(Measuring):
+    """A task whose samples have a label map each."""
 
-    def __init__(self, spec: WorkSpec, dataset: Dataset, task: Task, model: FocusViT) -> None:
-        self.spec, self.dataset, self.task, self.model = spec, dataset, task, model
-        self.train, self.test = (
-            limited(dataset.split(name), spec.max_samples, spec.seed) for name in (task.train, task.test)
-        )
-        self.classes = task.classes or dataset.classes or _numbered(self.train, task.ignore)
-        self.config = self._dense_config(model)
-        self.store, self.results = FeatureStore(Path(spec.features_folder)), ResultStore(spec.out)
-        self.features_s, self.num_skipped = 0.0, 0
-        self.opened: set[str] = set()
+    def __init__(self, spec: WorkSpec) -> None:
+        super().__init__(spec)
+        self.task = self.outcome.task = dataclasses.replace(self.task, metric="miou")
+        self.train, self.test = self.splits[self.task.train], self.splits[self.task.test]
+        self.classes = self.task.classes or self.dataset.classes or _numbered(self.train, self.task.ignore)
+        self.config = self._dense_config(self.model)
 
-    def run(self) -> tuple[list[Result], list[str]]:
-        """(rows, failures): protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
-        rows: list[Result] = []
-        failures: list[str] = []
+    def run(self) -> Outcome:
+        """Protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
         protocols = (DenseLinear(device=self.spec.device, seed=self.spec.seed), DenseKMeans(seed=self.spec.seed))
         for features in ("checkpoint", "random", "colour") if self.spec.baselines else ("checkpoint",):
             for protocol in protocols:
-                try:
-                    rows += self._measure(features, protocol)
-                except (UsageError, DataError, ValueError) as error:
-                    failures.append(f"{self.task.name}, {features} {protocol.name}: {error}")
-        try:
-            rows += self._bounds()
-        except (UsageError, DataError, ValueError) as error:
-            failures.append(f"{self.task.name}, oracles: {error}")
-        return rows, failures
+                key = self._result_key(features, protocol.name, dataclasses.asdict(protocol) | {"device": ""})
+                name = f"{features} {protocol.name}"
+                self.add(name, key, partial(self._measure, features, protocol))
+        self.add("oracles", self._result_key("oracle", "bounds", {}), self._bounds)
+        return self.outcome
 
     def _dense_config(self, model: FocusViT) -> DenseConfig:
         config = model.config
@@ -97,11 +84,6 @@ class DenseTaskRun:
     # Measurements.
 
     def _measure(self, features: str, protocol: DenseLinear | DenseKMeans) -> list[Result]:
-        key = self._result_key(features, protocol.name, dataclasses.asdict(protocol) | {"device": ""})
-        found = self.results.find(key)
-        if found is not None:
-            self.num_skipped += 1
-            return found
         train, test = self._split(features, self.train), self._split(features, self.test)
         order = np.random.default_rng(self.spec.seed).permutation(self.train.num_samples)
         count = max(1, round(HELD_OUT_SHARE * len(order)))
@@ -112,7 +94,6 @@ class DenseTaskRun:
         # From here on nothing is chosen: test labels are only counted.
         row = self._scored(fitted, answers.values, answers.truth, features=features, protocol=protocol.name)
         row = dataclasses.replace(row, fit_s=fit_s, pictures=self._painted(fitted[0], answers.values, row))
-        self.results.put(key, [row])
         return [row]
 
     def _scored(
@@ -141,11 +122,6 @@ class DenseTaskRun:
 
     def _bounds(self) -> list[Result]:
         """The best that any labelling of the superpixels, and of a uniform grid of as many cells, could reach."""
-        key = self._result_key("oracle", "bounds", {})
-        found = self.results.find(key)
-        if found is not None:
-            self.num_skipped += 1
-            return found
         rows = []
         C, K = self.config.num_classes, self.config.num_regions
         kinds: list[tuple[str, Any]] = [("grid", uniform_map)]
@@ -164,7 +140,6 @@ class DenseTaskRun:
             row = self._row(np.stack(counts), features="oracle", protocol=name, boundary=_mean(borders))
             variant, cells = (f"K={K}", K) if name == "superpixels" else segmentation.grid_label(sizes, K)
             rows.append(dataclasses.replace(row, variant=variant, chosen={"regions": cells}))
-        self.results.put(key, rows)
         return rows
 
     def _row(self, counts: np.ndarray, *, features: str, protocol: str, boundary: float) -> Result:
@@ -216,20 +191,16 @@ class DenseTaskRun:
 
     def _split(self, features: str, split: Split) -> DenseSplit:
         """Features and histograms of one split, from the cache or computed in one pass."""
-        source = features if features == "colour" else weights_hash(self._network(features))
+        source = features if features == "colour" else weights_hash(self.network(features))
         key = split_key(f"dense {source}", self._transform(features), split)
-        found = self.store.find(key)
-        if found is None:
-            started = time.perf_counter()
-            found = self.store.put(key, self._parts(features, split), split.num_samples * self.config.num_regions)
-            self.features_s += time.perf_counter() - started
+        found = self.features(key, self._parts(features, split), split.num_samples * self.config.num_regions)
         width = found.shape[1] - self.config.num_classes
         return DenseSplit(values=found[:, :width], histograms=found[:, width:], num_regions=self.config.num_regions)
 
     def _parts(self, features: str, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows of features with the histogram of the region behind them: one file, one pass, flat memory."""
         config, K = self.config, self.config.num_regions
-        network = self._network(features)
+        network = self.network(features)
         for numbers, samples in batches_of(split, config, _BATCH):
             rows = (numbers[:, None] * K + np.arange(K)).ravel()
             found = [
@@ -252,23 +223,13 @@ class DenseTaskRun:
         return {"dense": dataclasses.asdict(self.config), "classes": list(self.classes), "model": model}
 
     def _result_key(self, features: str, protocol: str, settings: dict[str, Any]) -> str:
-        source = weights_hash(self._network(features)) if features in ("checkpoint", "random") else features
+        source = weights_hash(self.network(features)) if features in ("checkpoint", "random") else features
         splits = {split.name: [split.identity, split.info.root_hash] for split in (self.train, self.test)}
         return result_key(
             {"source": source, "features": features, "protocol": protocol, "settings": settings, "splits": splits,
              "task": dataclasses.asdict(self.task) | {"uri": ""}, "transform": self._transform(features),
              "held_out_share": HELD_OUT_SHARE, "seed": self.spec.seed, "dense_version": DENSE_VERSION}
         )  # fmt: skip
-
-    def _network(self, features: str) -> FocusViT:
-        if features != "random":
-            return self.model
-        if not hasattr(self, "_untrained"):
-            state = torch.random.get_rng_state()
-            torch.manual_seed(self.spec.seed)
-            self._untrained = FocusViT(self.model.config).to(self.spec.device).eval()
-            torch.random.set_rng_state(state)
-        return self._untrained
 
 
 def is_dense(split: Split) -> bool:

@@ -5,6 +5,7 @@ data set can never be served by an old file. Rows are written as they come: memo
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,9 @@ import torch
 from torch import nn
 
 from focusvit.data.batch import Batch
+from focusvit.data.config import DataConfig
+from focusvit.data.loader import EvalLoader
+from focusvit.model.model import FocusViT
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
@@ -139,6 +143,16 @@ def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tupl
         rows = small.flatten(1) / 255
         rows = rows - rows.mean(1, keepdim=True)
         yield batch.sample_ids[batch.valid].numpy(), rows[batch.valid].numpy()
+
+
+def model_batches(
+    model: FocusViT, split: Split, data: DataConfig, *, batch_size: int, tokens: int | None
+) -> Iterable[Batch]:
+    """Batches of the fixed view as `model` takes them: models that pool without maps (grid, merging) need a budget."""
+    with_maps = model.config.needs_maps
+    shown = tokens if with_maps else None
+    batches = EvalLoader(split, data, batch_size=batch_size, tokens=shown, with_maps=with_maps)
+    return batches if with_maps else (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)
 
 
 def split_key(source: str, transform: dict[str, Any], split: Split) -> FeatureKey:

@@ -43,7 +43,7 @@ class LinearHeads:
         kinds = np.tile(np.arange(len(REPRESENTATIONS)), len(self.learning_rates))
         weights = self._train(train, scale, rates, kinds)
         accuracy = [
-            float((_scores(weights[h], kinds[h], scale, held_out.values).argmax(1) == held_out.class_ids).mean())
+            float((_scores(weights[h], kinds[h], scale, held_out.values).argmax(1) == held_out.truth).mean())
             for h in range(len(rates))
         ]
         best = int(np.argmax(accuracy))
@@ -64,7 +64,7 @@ class LinearHeads:
     ) -> np.ndarray:
         """float32 (H, 2 D + 1, C): SGD on H heads together. Heads without squares keep zeros there."""
         width, num_heads = data.values.shape[1], len(rates)
-        values, class_ids = torch.from_numpy(np.array(data.values)), torch.from_numpy(data.class_ids)
+        values, class_ids = torch.from_numpy(np.array(data.values)), torch.from_numpy(data.truth)
         lr = torch.from_numpy(rates * self.batch / 256).float().to(self.device)[:, None, None]
         mask = torch.ones(num_heads, 2 * width + 1, 1)
         mask[torch.from_numpy(kinds % 2 == 0), width : 2 * width] = 0

@@ -36,8 +36,10 @@ class Knn:
 
         def predict(values: np.ndarray) -> np.ndarray:
             weight, index = neighbours(whole.values, values, k=k, temperature=self.temperature, device=self.device)
+            if whole.truth.ndim == 2:  # each neighbour votes for all its classes
+                return (weight[:, :, None] * whole.truth[index]).sum(1) / weight.sum(1, keepdims=True)
             scores = np.zeros((len(values), whole.num_classes), np.float32)
-            np.add.at(scores, (np.arange(len(values))[:, None], whole.class_ids[index]), weight)
+            np.add.at(scores, (np.arange(len(values))[:, None], whole.truth[index]), weight)
             return scores
 
         return [Fitted(predict=predict, chosen={"k": k, "T": self.temperature})]

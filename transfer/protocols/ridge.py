@@ -33,7 +33,7 @@ class Ridge:
     def fit(self, train: Labelled, held_out: Labelled) -> Sequence[Fitted | Skipped]:
         """`draws` classifiers for each number of shots; a number that some class cannot give is listed as skipped."""
         whole = train.with_more(held_out)
-        counts = np.bincount(whole.class_ids, minlength=whole.num_classes)
+        counts = np.bincount(whole.truth, minlength=whole.num_classes)
         fewest = int(counts[counts > 0].min())
         fitted: list[Fitted | Skipped] = []
         for shots in self.shots:
@@ -43,7 +43,7 @@ class Ridge:
                 fitted.append(Skipped(variant=variant, reason=f"class {short} has {fewest} training samples"))
                 continue
             for draw in range(self.draws):
-                rows = draw_rows(whole.class_ids, shots, seed=(self.seed, shots, draw))
+                rows = draw_rows(whole.truth, shots, seed=(self.seed, shots, draw))
                 weights = _Weights(whole.rows(rows), self.l2)
                 chosen: dict[str, float | int | str] = {"l2": self.l2, "shots": shots, "draws": self.draws}
                 fitted.append(Fitted(predict=weights.scores, chosen=chosen, variant=variant))
@@ -77,10 +77,10 @@ class _Weights:
         values = few.values.astype(np.float64)
         self.mean, self.deviation = values.mean(0), np.maximum(values.std(0), 1e-5)
         targets = np.full((len(few), few.num_classes), -1.0)
-        targets[np.arange(len(few)), few.class_ids] = 1.0
+        targets[np.arange(len(few)), few.truth] = 1.0
         self.weights = solve_ridge(self._whitened(values), targets, l2)
         # A class without any sample must not win on its constant target.
-        self.absent = np.bincount(few.class_ids, minlength=few.num_classes) == 0
+        self.absent = np.bincount(few.truth, minlength=few.num_classes) == 0
 
     def _whitened(self, values: np.ndarray) -> np.ndarray:
         return np.concatenate([(values - self.mean) / self.deviation, np.full((len(values), 1), _BIAS)], 1)

@@ -1,5 +1,7 @@
 """From fitted classifiers and the test set to rows of the table: metric, interval, chance."""
 
+from typing import Any
+
 import numpy as np
 
 from focusvit.score.intervals import bootstrap, over_draws, wilson
@@ -8,76 +10,79 @@ from transfer.tasks.result import Result
 from transfer.tasks.task import Task
 
 from . import metrics
+from .multilabel import average_precision, eleven_point_precision, mean_of_known
 from .protocol import Fitted
+
+_RANKING_DRAWS = 200  # of the bootstrap: each sorts every class again
 
 
 def score(
-    fitted: list[Fitted],
-    test: Answers,
-    task: Task,
-    *,
-    features: str,
-    protocol: str,
-    classes: tuple[str, ...],
-    **facts: float,
-) -> list[Result]:
-    """One row per variant. Repeats of a variant become its mean with Student's t; a single one is resampled over the
-    test samples. `facts` are num_train and fit_s, the same for each row.
+    fitted: list[Fitted], test: Answers, task: Task, *, features: str, protocol: str, classes: tuple[str, ...],
+    num_train: int, fit_s: float,
+) -> list[Result]:  # fmt: skip
+    """One row per variant. Repeats of a variant become its mean with Student's t; a single one gets an interval over
+    the test samples. `num_train` and `fit_s` are the same for each row.
     """
     rows = []
     for variant in dict.fromkeys(one.variant for one in fitted):
         repeats = [one for one in fitted if one.variant == variant]
-        predicted = [one.predict(test.values).argmax(1) for one in repeats]
-        scores = [_scores(one, test.truth, len(classes)) for one in predicted]
-        draws = [one[task.metric] for one in scores]
-        if len(repeats) > 1:
-            low, high = over_draws(draws)
-            interval = f"t over {len(draws)} draws"
-        else:
-            low, high, interval = _single_interval(predicted[0], test.truth, len(classes), task.metric)
-        counted = sum(metrics.confusion(one, test.truth, len(classes)) for one in predicted)
-        share = metrics.per_class(np.concatenate(predicted), np.tile(test.truth, len(predicted)), len(classes))
+        scores = [one.predict(test.values) for one in repeats]
+        measured = _ranked(scores[0], test.truth) if task.metric == "map" else _classified(scores, test.truth, task)
         rows.append(
             Result(
-                task=task.name,
-                features=features,
-                protocol=protocol,
-                variant=variant,
-                metric=task.metric,
-                value=float(np.mean(draws)),
-                low=low,
-                high=high,
-                interval=interval,
-                chance=metrics.chance(test.truth, len(classes), task.metric),
-                num_classes=len(classes),
-                num_train=int(facts["num_train"]),
-                num_test=len(test.truth),
-                scores={name: float(np.mean([one[name] for one in scores])) for name in scores[0]},
-                chosen=dict(repeats[0].chosen),
-                draws=draws if len(draws) > 1 else [],
-                per_class=[None if np.isnan(value) else float(value) for value in share],
-                confusion=np.asarray(counted).tolist(),
-                classes=list(classes),
-                fit_s=float(facts["fit_s"]),
+                task=task.name, features=features, protocol=protocol, variant=variant, metric=task.metric,
+                num_classes=len(classes), num_train=num_train, num_test=len(test.truth), classes=list(classes),
+                chosen=dict(repeats[0].chosen), fit_s=fit_s, **measured,
             )
-        )
+        )  # fmt: skip
     return rows
 
 
-def _scores(predicted: np.ndarray, class_ids: np.ndarray, num_classes: int) -> dict[str, float]:
+def _classified(scores: list[np.ndarray], class_ids: np.ndarray, task: Task) -> dict[str, Any]:
+    """Of repeats, scores (N, C) each, and the class of each sample (N,)."""
+    num_classes = scores[0].shape[1]
+    predicted = [one.argmax(1) for one in scores]
+    counts = [metrics.confusion(one, class_ids, num_classes) for one in predicted]
+    draws = [metrics.of_confusion(one, task.metric) for one in counts]
+    if len(draws) > 1:
+        (low, high), interval = over_draws(draws), f"t over {len(draws)} draws"
+    elif task.metric == "top1":
+        (low, high), interval = wilson(int(np.trace(counts[0])), len(class_ids)), "wilson"
+    else:
+
+        def resampled(rows: np.ndarray) -> float:
+            return metrics.of_confusion(
+                metrics.confusion(predicted[0][rows], class_ids[rows], num_classes), task.metric
+            )
+
+        (low, high), interval = bootstrap(resampled, len(class_ids)), "bootstrap"
+    total = np.sum(counts, 0)
     return {
-        "top1": float((predicted == class_ids).mean()),
-        "mean_per_class": metrics.mean_per_class(predicted, class_ids, num_classes),
-    }
+        "value": float(np.mean(draws)), "low": low, "high": high, "interval": interval,
+        "chance": metrics.chance(class_ids, num_classes, task.metric),
+        "scores": {
+            name: float(np.mean([metrics.of_confusion(one, name) for one in counts]))
+            for name in ("top1", "mean_per_class")
+        },
+        "draws": draws if len(draws) > 1 else [],
+        "per_class": _numbers(metrics.per_class(total)), "confusion": total.tolist(),
+    }  # fmt: skip
 
 
-def _single_interval(
-    predicted: np.ndarray, class_ids: np.ndarray, num_classes: int, metric: str
-) -> tuple[float, float, str]:
-    if metric == "top1":
-        return *wilson(int((predicted == class_ids).sum()), len(class_ids)), "wilson"
+def _ranked(scores: np.ndarray, relevant: np.ndarray) -> dict[str, Any]:
+    """Of one classifier, scores (N, C), and the classes that each sample shows, bool (N, C)."""
+    found = average_precision(scores, relevant)
+    value = mean_of_known(found)
+    low, high = bootstrap(
+        lambda rows: mean_of_known(average_precision(scores[rows], relevant[rows])), len(relevant), draws=_RANKING_DRAWS
+    )
+    return {
+        "value": value, "low": low, "high": high, "interval": "bootstrap",
+        "chance": float(relevant.mean(0)[relevant.any(0)].mean()),
+        "scores": {"map": value, "map_11_points": mean_of_known(eleven_point_precision(scores, relevant))},
+        "per_class": _numbers(found),
+    }  # fmt: skip
 
-    def resampled(rows: np.ndarray) -> float:
-        return metrics.mean_per_class(predicted[rows], class_ids[rows], num_classes)
 
-    return *bootstrap(resampled, len(class_ids)), "bootstrap"
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

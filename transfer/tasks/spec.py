@@ -30,7 +30,7 @@ class WorkSpec:
     seed: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Outcome:
     """What came of one task. A failure is a line to list, not an exception to stop on."""
 

@@ -31,7 +31,7 @@ from tests.benchmarks.record import TimedConfig, begin
 from tests.benchmarks.report import Table
 from transfer.features.features import FeatureKey, FeatureStore, model_features
 from transfer.protocols.knn import Knn
-from transfer.protocols.logistic import FULL_GRID, solve_logistic
+from transfer.protocols.logistic import FULL_GRID, hard_problem
 from transfer.protocols.protocol import Labelled
 from transfer.protocols.ridge import solve_ridge
 from transfer.protocols.softmax import linear_scores
@@ -168,7 +168,7 @@ def _solvers(config: BenchTransferConfig) -> Table:
 
     warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")  # lbfgs says that it did not converge
     train, test = _features(config, config.samples, 0), _features(config, 2000, 1)
-    x, y = train.values.astype(np.float64), 2 * np.eye(config.classes)[train.class_ids] - 1
+    x, y = train.values.astype(np.float64), 2 * np.eye(config.classes)[train.truth] - 1
     half, other = train.rows(np.arange(0, len(train), 2)), train.rows(np.arange(1, len(train), 2))
     pairs: list[tuple[str, Callable[[], np.ndarray], Callable[[], np.ndarray]]] = [
         (
@@ -176,7 +176,7 @@ def _solvers(config: BenchTransferConfig) -> Table:
             lambda: Knn().fit(half, other)[0].predict(test.values),
             lambda: (
                 KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
-                .fit(train.values, train.class_ids)
+                .fit(train.values, train.truth)
                 .predict_proba(test.values)
             ),
         ),
@@ -192,13 +192,13 @@ def _solvers(config: BenchTransferConfig) -> Table:
             (
                 f"logistic, C = {c:.3g}",
                 partial(_our_logistic, train, c, test.values),
-                partial(_their_logistic, theirs, x, train.class_ids, test.values),
+                partial(_their_logistic, theirs, x, train.truth, test.values),
             )
         )
     rows = []
     for name, mine, theirs in pairs:
         both = _in_turns({"mine": mine, "theirs": theirs}, config.repeats, config.timer)
-        right = [float((solve().argmax(1) == test.class_ids).mean()) for solve in (mine, theirs)]
+        right = [float((solve().argmax(1) == test.truth).mean()) for solve in (mine, theirs)]
         ratio = both["theirs"] / both["mine"]
         rows.append(
             [name, f"{both['mine']:.3f}", f"{both['theirs']:.3f}", f"{ratio:.1f}", *(f"{r:.4f}" for r in right)]
@@ -212,7 +212,8 @@ def _solvers(config: BenchTransferConfig) -> Table:
 
 
 def _our_logistic(train: Labelled, c: float, values: np.ndarray) -> np.ndarray:
-    return linear_scores(solve_logistic(train, c), values)
+    problem = hard_problem(train, "cpu")
+    return linear_scores(problem.solve(c, problem.zeros(), 1000, 1e-6)[0], values)
 
 
 def _their_logistic(model: Any, x: np.ndarray, class_ids: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -226,7 +227,7 @@ def _features(config: BenchTransferConfig, num: int, seed: int) -> Labelled:
     rng = np.random.default_rng(seed)
     class_ids = rng.integers(0, config.classes, num)
     values = (0.35 * centres[class_ids] + rng.normal(size=(num, config.width))) * spread @ mix / config.width**0.5
-    return Labelled(values=values.astype(np.float32), class_ids=class_ids, num_classes=config.classes)
+    return Labelled(values=values.astype(np.float32), truth=class_ids, num_classes=config.classes)
 
 
 def _memory() -> Table:

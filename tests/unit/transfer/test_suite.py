@@ -88,11 +88,10 @@ def test_protocols_never_get_the_test_set_before_they_have_chosen(road, tmp_path
 
 def test_a_protocol_that_is_measured_twice_in_one_run_is_refused(road, tmp_path):
     run = work.TaskRun(spec(road, tmp_path, baselines=False))
-    assert run._measure("checkpoint", Knn())
-    for result in (tmp_path / "results").iterdir():
-        result.unlink()
+    keys = {name: run._key("checkpoint", split) for name, split in run.splits.items()}
+    assert run._measure("checkpoint", keys, Knn())
     with pytest.raises(SecondLookError, match="'checkpoint knn' asked for the test labels a second time"):
-        run._measure("checkpoint", Knn())
+        run._measure("checkpoint", keys, Knn())
 
 
 @pytest.mark.parametrize(

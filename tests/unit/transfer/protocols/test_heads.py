@@ -13,7 +13,7 @@ from transfer.protocols.protocol import Labelled
 @pytest.fixture(scope="module")
 def digits():
     images, class_ids = load_digits(return_X_y=True)
-    whole = Labelled(values=(images / 16).astype(np.float32), class_ids=class_ids.astype(np.int64), num_classes=10)
+    whole = Labelled(values=(images / 16).astype(np.float32), truth=class_ids.astype(np.int64), num_classes=10)
     order = np.random.default_rng(0).permutation(1797)
     return whole.rows(order[:1000]), whole.rows(order[1000:1200]), whole.rows(order[1200:])
 
@@ -36,7 +36,7 @@ def test_a_head_in_the_crowd_equals_sgd_on_it_alone(digits):
     start = 0.01 * torch.randn(1, 129, 10, generator=generator)[0]
     weight = torch.nn.Parameter(torch.cat([start[:64], start[128:]]))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
-    values, class_ids = torch.from_numpy(train.values), torch.from_numpy(train.class_ids)
+    values, class_ids = torch.from_numpy(train.values), torch.from_numpy(train.truth)
     for step in range(40):
         rows = torch.randint(0, len(values), (32,), generator=generator)
         optimizer.param_groups[0]["lr"] = 0.1 * 32 / 256 * (0.5 + 0.5 * np.cos(np.pi * step / 40))
@@ -52,5 +52,5 @@ def test_the_best_head_comes_close_to_the_exact_probe(digits):
     head, *others = LinearHeads(steps=300, batch=128).fit(train, held_out)
     assert len(others) == 2 and (head.predict(test.values) != others[0].predict(test.values)).any()
     (exact,) = Logistic().fit(train, held_out)
-    mine, best = ((f.predict(test.values).argmax(1) == test.class_ids).mean() for f in (head, exact))
+    mine, best = ((f.predict(test.values).argmax(1) == test.truth).mean() for f in (head, exact))
     assert mine > best - 0.03 and head.chosen["num_heads"] == 52 and head.chosen["features"] in REPRESENTATIONS
