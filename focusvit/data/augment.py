@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.superpixels import hierarchy
-from pipeline.superpixels.segment import Superpixels
+from pipeline.superpixels.segment import Superpixels, as_rgb
 
 from .order import key_of
 from .transforms import Colour, after_crop, cropping, has_geometry
@@ -114,6 +114,7 @@ class TrainViews:
         The box is drawn by albumentations and applied here: its Compose takes as long as a third of a JPEG decode.
         """
         self.reseed(key)
+        rgb = as_rgb(rgb)
         draw, box, part = self._transforms[0], WHOLE, rgb
         if draw is not None:
             x0, y0, x1, y1 = draw.get_params_dependent_on_data({"shape": rgb.shape}, {})["crop_coords"]
@@ -190,7 +191,10 @@ def eval_view(
     map_px: int,
     crop_fraction: float = 0.875,
 ) -> View:
-    """The fixed view for scores, features and predictions: a centred square, resized to `image_px`."""
+    """The fixed view for scores, features and predictions: a centred square, resized to `image_px`. `rgb` may also be a
+    PIL image.
+    """
+    rgb = as_rgb(rgb)
     height, width = rgb.shape[:2]
     crop = centre_box(height, width, crop_fraction)
     y0, x0, y1, x1 = (round(v * n) for v, n in zip(crop, (height, width) * 2))

@@ -30,12 +30,17 @@ class ViewConfig:
     superpixels: SuperpixelConfig
 
     def view(self, data: bytes) -> View:
-        """What the model sees of an encoded image. Raises BadImage."""
+        """What the model sees of an encoded image. Raises BadImage, ValueError for what is no encoded image."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ValueError(
+                f"the bytes of an image file are wanted, not {type(data).__name__}: read the file, "
+                "pathlib.Path('photo.jpg').read_bytes(); `view_of` takes arrays and PIL images of the stored size"
+            )
         _, _, rgb = prepare_image(data, self.image)
         return self.view_of(rgb)
 
     def view_of(self, rgb: np.ndarray) -> View:
-        """What the model sees of an image of the stored size, uint8 (H, W, 3); superpixels by fast-slic."""
+        """What the model sees of an image of the stored size, uint8 (H, W, 3) or PIL; superpixels by fast-slic."""
         superpixels = segment_image(rgb, self.superpixels) if self.tokens is not None else None
         return eval_view(
             rgb,

@@ -1,7 +1,7 @@
 """From an image to its superpixels: a fine SLIC map and the order in which its regions merge."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -59,14 +59,24 @@ class Superpixels(NamedTuple):
 
 
 def segment_image(rgb: np.ndarray, config: SuperpixelConfig) -> Superpixels:
-    """Superpixels of `rgb`, uint8 (H, W, 3), H, W >= 1. Deterministic; safe to call from several threads."""
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
-        raise ValueError(f"an image must be uint8 (H, W, 3) with at least one pixel, got {rgb.dtype} {rgb.shape}")
+    """Superpixels of `rgb`, uint8 (H, W, 3), H, W >= 1, or a PIL image. Deterministic; safe to call from threads."""
+    rgb = as_rgb(rgb)
     small = scale_for_segmentation(rgb, config)
     regions = connected_regions(slic(small, config.seed_regions, config.compactness, config.iterations))
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     merges = merge_order(regions, lab, config.spatial_weight, regions_px=regions.size / config.fine_regions)
     return _keep(regions, merges, config.fine_regions)
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """uint8 (H, W, 3) of such an array, or of a PIL image of any mode. Raises ValueError for anything else."""
+    if hasattr(image, "convert") and hasattr(image, "getbands"):  # PIL's, which need not be loaded to know
+        image = np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image must be an array uint8 (H, W, 3) or a PIL image, not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"an image must be uint8 (H, W, 3) with at least one pixel, got {image.dtype} {image.shape}")
+    return image
 
 
 def scale_for_segmentation(rgb: np.ndarray, config: SuperpixelConfig) -> np.ndarray:

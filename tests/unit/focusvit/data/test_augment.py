@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from focusvit.data.augment import TrainViews, centre_box, eval_view
 from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
@@ -95,3 +96,14 @@ def test_the_evaluation_view_of_a_square_of_the_right_size_is_the_image() -> Non
     rgb = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     view = eval_view(rgb, None, None, image_px=32, map_px=32, crop_fraction=1.0)
     assert np.array_equal(view.image, rgb) and view.map is None
+
+
+def test_a_pil_image_gives_the_views_of_its_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    sizes = {"image_px": 32, "map_px": 16}
+    assert (eval_view(image, None, None, **sizes).image == eval_view(pixels, None, None, **sizes).image).all()
+    train = TrainViews(**sizes)
+    assert (train(image, None, None, (1, 2)).image == train(pixels, None, None, (1, 2)).image).all()
+    with pytest.raises(ValueError, match=r"uint8 .* or a PIL image, not str"):
+        eval_view("photo.jpg", None, None, **sizes)

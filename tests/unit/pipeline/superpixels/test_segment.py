@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
@@ -176,3 +177,19 @@ def test_the_study_is_made_with_the_light_superpixels() -> None:
     flags = re.search(r"^LIGHT := (.*)$", makefile, re.MULTILINE)[1].split()
     config = parse(PreprocessConfig, ["--source", "s", "--out", "o", *flags], prog="focusvit preprocess")
     assert config.superpixels == LIGHT
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
+def test_a_pil_image_is_taken_as_what_it_shows(mode: str) -> None:
+    image = Image.fromarray(photo(40, 30)).convert(mode)
+    found, expected = segment_image(image, CONFIG), segment_image(np.asarray(image.convert("RGB")), CONFIG)
+    assert (found.map == expected.map).all() and (found.merges == expected.merges).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(b"bytes", "not bytes"), ([[1, 2]], "not list"), (None, "not NoneType"), (np.zeros((4, 4, 3)), "got float64")],
+)
+def test_what_is_no_image_is_named(wrong: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        segment_image(wrong, CONFIG)
