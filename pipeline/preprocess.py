@@ -1,7 +1,5 @@
 """`focusvit preprocess`: from a source to one finished split of a data set. Run again, it goes on where it stopped."""
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,8 @@ from .commandline import Flat, parse
 from .dry_run import estimate
 from .errors import DataError, UsageError
 from .io import storage
+from .io.json_text import json_text
+from .io.machine import usable_cpus
 from .sources import Source, resolve_source
 from .sources.detect import Reading, look
 from .sources.source import NO_CHOICES, Choices
@@ -181,7 +181,7 @@ def _read(config: PreprocessConfig, out: str) -> Reading:
 
 
 def _num_workers(config: PreprocessConfig) -> int:
-    return config.workers if config.workers is not None else len(os.sched_getaffinity(0))
+    return config.workers if config.workers is not None else usable_cpus()
 
 
 def _specs(
@@ -288,5 +288,5 @@ def main(argv: list[str]) -> int:
         content, line = asdict(result), f"preprocess {result.line()}"
     else:
         content, line = result, result["text"]
-    sys.stdout.write((json.dumps(content) if config.json else line) + "\n")
+    sys.stdout.write((json_text(content) if config.json else line) + "\n")
     return 0

@@ -1,7 +1,6 @@
 """`focusvit transfer`: a checkpoint on downstream tasks: one table with spread and chance, tracked run by run."""
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from focusvit.runs.store import default_tracking_uri
 from pipeline.commandline import Repeatable, parse
 from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
 from transfer.report.logbook import Logbook
 from transfer.report.table import csv_table, markdown_table, text_table
@@ -240,7 +240,7 @@ def _show(
 ) -> None:
     rows = [row for outcome in outcomes for row in outcome.rows]
     if config.json:
-        sys.stdout.write(json.dumps(_summary(config, checkpoint, outcomes)) + "\n")
+        sys.stdout.write(json_text(_summary(config, checkpoint, outcomes)) + "\n")
     elif rows:
         say(text_table(rows) + "\n")
     for outcome in outcomes:

@@ -1,9 +1,10 @@
 """What a check found, and what to do about it. `doctor` and the check of the nodes before a job speak in these."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from pipeline.io.json_text import json_text
 
 Level = Literal["ok", "warning", "broken"]
 
@@ -53,4 +54,4 @@ def as_text(findings: list[Finding]) -> str:
 
 def as_json(findings: list[Finding]) -> str:
     """One JSON object: `broken` (a count) and `findings` (a list)."""
-    return json.dumps({"broken": num_broken(findings), "findings": [asdict(finding) for finding in findings]})
+    return json_text({"broken": num_broken(findings), "findings": [asdict(finding) for finding in findings]})

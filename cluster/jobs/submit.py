@@ -16,6 +16,7 @@ from cluster.connection import connect, jobs_url
 from focusvit.cli import VERBS
 from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError, did_you_mean, last_line
+from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
 
 from .environment import JOB_VARIABLE, SECRETS_FILE, SETUP_HOOK, job_variables
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> int:
             sys.stderr.write(f"warning: {uri} names this machine; inside the cluster it means each node itself\n")
         sys.stderr.write(_describe(job, url, copy))
         if config.dry_run:
-            sys.stdout.write(json.dumps(_shown(job), indent=2) + "\n")
+            sys.stdout.write(json_text(_shown(job), indent=2) + "\n")
             return 0
         client = connect(url)
         for name, content in job.extra_files().items():

@@ -1,6 +1,5 @@
 """`focusvit jobs`: list, status, logs and stop of the jobs of a Ray cluster."""
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.connection import connect, jobs_url
 from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError, first_line
+from pipeline.io.json_text import json_text
 
 from .follow import follow
 from .progress_lines import SHARD_RETRIED, last_bar, worker_failures
@@ -56,13 +56,13 @@ def _told(client: "JobSubmissionClient", action: str, job: str, as_json: bool) -
     """What the action prints."""
     if action == "list":
         rows = [_row(details) for details in sorted(client.list_jobs(), key=lambda one: one.start_time or 0)]
-        return json.dumps(rows) + "\n" if as_json else _table(rows)
+        return json_text(rows) + "\n" if as_json else _table(rows)
     if action == "logs":
         return client.get_job_logs(job)
     if action == "stop":
         return _stop(client, job)
     row = status_of(client, job)
-    return json.dumps(row) + "\n" if as_json else _status_text(row)
+    return json_text(row) + "\n" if as_json else _status_text(row)
 
 
 def _split(argv: list[str]) -> tuple[str, str, list[str]]:

@@ -1,7 +1,6 @@
 """`focusvit info`: what a data set, a checkpoint or a run directory holds, told by its own files."""
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from pipeline.care.holdings import describe_dataset
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import DATASET_FILE
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
             f"{uri} is neither a data set ({DATASET_FILE}) nor a run or checkpoint (checkpoints/, checkpoint.json); it "
             f"holds {', '.join(sorted(names)[:5])}. Name a folder that a focusvit command wrote."
         )
-    sys.stdout.write(json.dumps(facts) + "\n" if config.json else "\n".join(lines) + "\n")
+    sys.stdout.write(json_text(facts) + "\n" if config.json else "\n".join(lines) + "\n")
     return 0
 
 

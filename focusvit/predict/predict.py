@@ -3,7 +3,6 @@
 With --onnx nothing here loads torch, so this module imports the checkpoint's side only when it is asked for.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 
 from .pictures import enlarge, labelled_sheet, outlined, paint_means, save_png
 from .view import Prediction
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
             save_png(storage.join(storage.resolve(config.out), names[place]), overlay)
     for place, reason in bad:
         if config.json:
-            sys.stdout.write(json.dumps({"image": place, "error": reason}) + "\n")
+            sys.stdout.write(json_text({"image": place, "error": reason}) + "\n")
         sys.stderr.write(f"bad image: {place} {reason}\n")
     where = f"; overlays in {storage.resolve(config.out)}" if config.out and num_done else ""
     say(f"{num_done} images predicted, {len(bad)} could not be read{where}\n")
@@ -154,7 +154,7 @@ def _line(config: PredictConfig, classes: tuple[str, ...], place: str, found: Pr
     best = [(classes[i], float(found.shares[i])) for i in found.top(config.top)]
     if config.json:
         top: list[dict[str, Any]] = [{"class": name, "share": share} for name, share in best]
-        return json.dumps({"image": place, "top": top})
+        return json_text({"image": place, "top": top})
     return f"{storage.name_of(place):<32} " + "  ".join(f"{name} {share:.1%}" for name, share in best)
 
 

@@ -5,9 +5,9 @@ Knows no torch: whoever runs the file reads it.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from focusvit.runs.config_json import from_json, to_json
+from focusvit.runs.sealed_json import parse_object
 from pipeline.errors import DataError, UsageError
 
 from .view import ViewConfig
@@ -45,7 +45,7 @@ def read_record(text: str | None, place: str) -> ExportRecord:
     if text is None:
         raise DataError(f"{place} is no model that `focusvit export` wrote: its metadata has no entry '{KEY}'.")
     try:
-        values: dict[str, Any] = json.loads(text)
+        values = parse_object(text, f"{place}: its record")
         found = values.pop("format_version", None)
         if found != FORMAT_VERSION:
             raise DataError(
@@ -53,5 +53,5 @@ def read_record(text: str | None, place: str) -> ExportRecord:
                 "with this version of focusvit, or predict with the version that wrote the file."
             )
         return from_json(ExportRecord, values, place)
-    except (ValueError, TypeError, AttributeError, UsageError) as error:
+    except UsageError as error:
         raise DataError(f"{place}: its record cannot be read ({error}). Export the checkpoint again.") from None

@@ -1,6 +1,5 @@
 """`focusvit replay DUMP`: run a step that was not finite once more and say where it broke."""
 
-import json
 import re
 import sys
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from focusvit.runs.sealed_json import read_sealed
 from pipeline.commandline import Positional, parse
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 
 from .config import TrainConfig
 from .distill import Teacher
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     config = parse(ReplayConfig, argv, prog="focusvit replay")
     findings = replay(storage.resolve(config.dump), config.rank, pick_device(config.device))
     if config.json:
-        sys.stdout.write(json.dumps(findings) + "\n")
+        sys.stdout.write(json_text(findings) + "\n")
         return 0
     where = findings["first_module"] or "no module's output"
     sys.stdout.write(

@@ -1,6 +1,5 @@
 """`focusvit show`: images beside their superpixels at several token budgets, as one picture."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.image.borders import draw_borders
 from pipeline.image.image import decode_image
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import Split, open_dataset
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import Superpixels
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     storage.put(out, encode_picture(sheet, out))
     height, width = sheet.shape[:2]
     if config.json:
-        sys.stdout.write(json.dumps({"out": out, "samples": count, "width_px": width, "height_px": height}) + "\n")
+        sys.stdout.write(json_text({"out": out, "samples": count, "width_px": width, "height_px": height}) + "\n")
     else:
         sys.stdout.write(f"show: {width} x {height} pixels, at {out}\n")
     return 0

@@ -4,7 +4,6 @@ Maps are made of the stored pixels, so the result is to the byte what a fresh pr
 """
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pipeline.commandline import Positional, parse
 from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage, ImageConfig, decode_image
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.plan.plan import load_plan, read_shard_rows, save_plan
 from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, describe, finish_split
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> int:
     stream.write(f"remap {config.uri} -> {config.out}: {asdict(config.superpixels)}\n")
     roots = remap(config)
     if config.json:
-        sys.stdout.write(json.dumps({"out": storage.resolve(config.out), "root_hashes": roots}) + "\n")
+        sys.stdout.write(json_text({"out": storage.resolve(config.out), "root_hashes": roots}) + "\n")
     else:
         text = "; ".join(f"{name}: root {root}" for name, root in roots.items())
         sys.stdout.write(f"remap finished at {storage.resolve(config.out)}: {text}\n")

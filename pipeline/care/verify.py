@@ -1,6 +1,5 @@
 """`focusvit verify`: every byte of a data set against its plan; with --repair the damaged shards are built again."""
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from pipeline.commandline import Positional, parse
 from pipeline.errors import DataError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import derived_files, split_info
 from pipeline.shards.dataset import (
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> int:
             "repaired": repaired,
             "versions": byte_versions(),
         }
-        sys.stdout.write(json.dumps(content) + "\n")
+        sys.stdout.write(json_text(content) + "\n")
     else:
         state = f"{len(problems)} problems" if problems else "all is well"
         again = f", {len(repaired)} shards built again" if config.repair else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, UsageError, first_line, last_line
+from pipeline.io.machine import usable_cpus
 
 from . import sample
 from .build import ShardSpec
@@ -56,7 +57,7 @@ def run_local(
     """Results as they finish, from `workers` processes (None: one for each CPU). 0 builds them here, one by one,
     for a debugger.
     """
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = usable_cpus() if workers is None else workers
     if workers == 0:
         for spec in specs:
             yield work(spec)

@@ -13,6 +13,7 @@ from focusvit.runs.provenance import evidence
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
 
 from .charts import curves_figure, radar_figure, transfer_figure
@@ -55,10 +56,8 @@ def main(argv: list[str]) -> int:
     facts = evidence("focusvit report " + " ".join(argv), ("torch", "numpy", "scikit-learn", "scipy"))
     text = write_report(out, trainings, transfers, facts)
     if config.json:
-        import json
-
         rows = {"trainings": [_training_row(run) for run in trainings], "transfers": [run.uri for run in transfers]}
-        sys.stdout.write(json.dumps({"report": storage.join(out, "report.md"), **rows}) + "\n")
+        sys.stdout.write(json_text({"report": storage.join(out, "report.md"), **rows}) + "\n")
     else:
         say(text)
     say(f"report written: {storage.join(out, 'report.md')}\n")

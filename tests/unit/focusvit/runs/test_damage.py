@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from focusvit.predict.record import read_record
 from focusvit.runs import checkpoint_record
 from focusvit.runs.checkpoint import add_scores, load_checkpoint, load_model, newest_sound, read_confusion, record_at
 from focusvit.runs.run_dir import MetricsLog, RunDir
@@ -235,3 +236,11 @@ def test_a_bad_line_of_the_points_is_named_and_the_others_stay(
     assert [f"line {number} is damaged" in caplog.text for number in (1, 2, 3, 4, 5, 6, 7)] == [
         False, True, False, True, False, False, True
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 99_999 + "1" + "}" * 99_999, "{", "[]", "7", '{"format_version": 1, "x": 1}']
+)
+def test_a_damaged_record_of_an_exported_file_is_named(text: str) -> None:
+    with pytest.raises(DataError, match=r"model\.onnx: its record"):
+        read_record(text, "model.onnx")
