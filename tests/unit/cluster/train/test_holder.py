@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from focusvit.runs import holder
-from focusvit.runs.holder import held
+from cluster.train import holder
+from cluster.train.holder import held
 from focusvit.runs.run_dir import RunDir
 from pipeline.errors import UsageError
 from pipeline.io import storage
@@ -31,7 +31,7 @@ def test_a_second_training_on_a_disk_is_refused_with_the_first_ones_process_and_
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_training_that_died_holds_nothing(end: str, tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom focusvit.runs.holder import held\nfrom focusvit.runs.run_dir import RunDir\n"
+        "import sys, time\nfrom cluster.train.holder import held\nfrom focusvit.runs.run_dir import RunDir\n"
         f"with held(RunDir({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -18,10 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from focusvit.runs.run_dir import RunDir
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-
-from .run_dir import RunDir
 
 log = logging.getLogger(__name__)
 BEAT_S = 5.0
