@@ -24,6 +24,7 @@ from .pooling import Level, from_features, from_maps, grid_cells
 
 Segmenter = Callable[[Tensor, tuple[int, ...]], Sequence[Tensor]]
 """(pixels, budgets) -> one map (B, Hm, Wm) for each of the falling budgets, ids 0..budget-1"""
+Merger = Callable[[Tensor, Level | None, tuple[int, int], int], Level]
 Budget = int | float
 _ATTRIBUTE = "_focusvit_patch"
 _CALL, _TOKENS = "_focusvit_call", "_focusvit_tokens"
@@ -31,7 +32,7 @@ _CALL, _TOKENS = "_focusvit_call", "_focusvit_tokens"
 
 def patch(
     model: nn.Module, tokens: Budget | Mapping[int, Budget] = 0.5, depth: int | None = None, *,
-    merge: Literal["colour", "keys"] = "colour", latents: int | None = None, feature_maps: bool = False,
+    merge: Literal["colour", "keys"] | Merger = "colour", latents: int | None = None, feature_maps: bool = False,
     segmenter: Segmenter | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Pool the patches of `model` into superpixels before block `depth`, in place; returns `model`.
@@ -43,7 +44,8 @@ def patch(
         merge: "colour" follows the image: maps come from the keyword `maps` of a call, `model(pixels, maps=maps)`,
             integers (B, Hm, Wm) whose sides are multiples of the patch grid (a sequence of them for several levels),
             else from `segmenter(pixels, budgets)`, by default SLIC on the pixels' own device. "keys" needs no map:
-            neighbours merge by the likeness of the model's own keys (token merging, held to regions that touch).
+            neighbours merge by the likeness of the model's own keys (token merging, held to regions that touch). A
+            function (keys (B, R, D), level before, patch grid, tokens) -> level makes other controls.
         latents: the blocks after pooling attend lightly (LLA): every token asks, keys and values come from the class
             token and so many cells of a uniform grid, each the mean of the tokens painted on its pixels.
         feature_maps: every block after pooling returns features of all patches, for backbones and heads that read
@@ -68,11 +70,12 @@ def patch(
     levels = _levels(tokens, depth, len(host.blocks))
     if latents is not None and latents < 1:
         raise ValueError(f"latents is {latents}: use at least 1, or None")
-    if merge not in ("colour", "keys"):
-        raise ValueError(f"merge is '{merge}': use 'colour' or 'keys'")
+    if merge not in ("colour", "keys") and not callable(merge):
+        raise ValueError(f"merge is '{merge}': use 'colour', 'keys' or a function")
+    merger = {"colour": None, "keys": from_features}.get(merge, merge) if isinstance(merge, str) else merge
     known = (tuple(mean), tuple(std)) if mean is not None and std is not None else pixel_statistics(model)
     state = Patch(
-        levels, latents, merge == "keys", feature_maps, _pair(host.patches.stride), segmenter or DefaultSegmenter(known)
+        levels, latents, merger, feature_maps, _pair(host.patches.stride), segmenter or DefaultSegmenter(known)
     )
     try:
         state.attach(model, host)
@@ -124,7 +127,7 @@ class Patch:
 
     levels: tuple[tuple[int, Budget], ...]
     latents: int | None
-    by_keys: bool
+    merger: Merger | None
     feature_maps: bool
     patch_px: tuple[int, int]
     segmenter: Segmenter
@@ -179,7 +182,7 @@ class Patch:
         budgets = tuple(n if isinstance(n, int) else max(1, round(n * rows * columns)) for _, n in self.levels)
         maps, self.maps = self.maps, None
         self.call = Call(grid, budgets, [])
-        if self.by_keys:
+        if self.merger is not None:
             return
         if maps is None:
             maps = self.segmenter(pixels[..., : rows * self.patch_px[0], : columns * self.patch_px[1]], budgets)
@@ -239,9 +242,9 @@ class Stage:
                     f"block {self.number} got {x.shape[1]} tokens and expected at least {count}: a model that drops "
                     f"patches cannot be patched"
                 )
-            if self.patch.by_keys and len(call.levels) == self.level:
+            if self.patch.merger is not None and len(call.levels) == self.level:
                 keys = keys_of(first_norm(block), self.attention, x)[:, x.shape[1] - count :]
-                found = from_features(keys, before, call.grid, call.budgets[self.level])
+                found = self.patch.merger(keys, before, call.grid, call.budgets[self.level])
                 call.levels.append(self.patch.with_latents(found, call.grid))
             x = call.levels[self.level].pool(x)
             self.patch.recall(block, (x,))

@@ -47,6 +47,7 @@ BENCHES: Verbs = {
     ),
     "study": ("tests.benchmarks.study.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
     "picture": ("tests.benchmarks.model.picture:main", "the picture of the README, drawn with a checkpoint"),
+    "hosts": ("tests.benchmarks.hosts.hosts:main", "superpixels in a pretrained ViT, frozen: quality against speed"),
 }
 
 
