@@ -9,10 +9,12 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from focusvit.predict.look import Eye
-from focusvit.predict.pictures import enlarge, labelled_sheet, outlined
+from focusvit.predict.pictures import labelled_sheet, outlined
 from focusvit.runs.checkpoint import load_model
 from pipeline.commandline import parse
 from pipeline.io import storage
+from pipeline.superpixels.hierarchy import cut
+from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 from tests.benchmarks.report import RESULTS
 
 BUDGETS = (16, 49, 100)
@@ -30,29 +32,27 @@ class PictureConfig:
     """where the picture goes"""
 
 
-def strip(eye: Eye, data: bytes) -> np.ndarray:
-    """uint8 RGB: the view of the model, its superpixels at `BUDGETS`, and its last block's attention on regions."""
-    tokens = eye.model.config.tokens
-    view = eye.view(data, tokens)
-    cells = [("a photo", enlarge(view.image, view.map)[0])]
+def strip(eye: Eye, photo: np.ndarray) -> np.ndarray:
+    """uint8 RGB: the photo (uint8 RGB), its superpixels at `BUDGETS`, and the last block's attention on regions."""
+    found = segment_image(photo, SuperpixelConfig())
+    size = photo.shape[1::-1]
+    cells = [("a photo", photo)]
     for budget in BUDGETS:
-        cut = eye.view(data, budget)
-        cells.append((f"{budget} superpixels", outlined(cut.image, cut.map)))
+        regions = cv2.resize(cut(found.map, found.merges, budget), size, interpolation=cv2.INTER_NEAREST)
+        cells.append((f"{budget} superpixels", outlined(photo, regions)))
+    tokens = eye.model.config.tokens
+    view = eye.view(cv2.imencode(".png", photo[..., ::-1])[1].tobytes(), tokens)
     last_block = eye.attention(view, eye.seen(view, tokens))[-2]  # then follows the rollout, which is over patches
-    cells.append((f"where it looks ({tokens} superpixels)", last_block[1]))
-    return labelled_sheet(cells, f"answer: {eye.answer(eye.seen(view, tokens))}", columns=len(cells))
+    cells.append((f"where it looks, {tokens} superpixels", last_block[1]))
+    return labelled_sheet(cells, "", columns=len(cells))[36:]  # without the room for a title
 
 
 def main(argv: list[str]) -> int:
     """Draw the strip as a small JPEG."""
     config = parse(PictureConfig, argv, prog="python -m tests.benchmarks picture")
     eye = Eye(*load_model(storage.resolve(config.checkpoint), "cpu"))
-    if config.image:
-        data = Path(config.image).read_bytes()
-    else:
-        flower = load_sample_images().images[1]
-        data = cv2.imencode(".png", flower[:, 107:534, ::-1])[1].tobytes()  # the middle square
-    picture = strip(eye, data)
-    cv2.imwrite(config.out, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    photo = cv2.imread(config.image)[..., ::-1] if config.image else load_sample_images().images[1][:, 107:534]
+    picture = strip(eye, np.ascontiguousarray(photo))
+    cv2.imwrite(config.out, picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 78])
     sys.stdout.write(f"picture: {picture.shape[1]} x {picture.shape[0]} px, {Path(config.out).stat().st_size} bytes\n")
     return 0
