@@ -8,7 +8,6 @@ saving and every head stay as they are, and outputs have the host's own shapes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -20,12 +19,12 @@ from focusvit.segment.ward import slic_levels
 
 from .attention import Told, keys_of, restore, use_latents
 from .hosts import Host, arguments, find_host, first_norm, implementation, mask_of, pixel_statistics
+from .levels import Budget, check_maps, levels_of
 from .pooling import Level, from_features, from_maps, grid_cells
 
 Segmenter = Callable[[Tensor, tuple[int, ...]], Sequence[Tensor]]
 """(pixels, budgets) -> one map (B, Hm, Wm) for each of the falling budgets, ids 0..budget-1"""
 Merger = Callable[[Tensor, Level | None, tuple[int, int], int], Level]
-Budget = int | float
 _ATTRIBUTE = "_focusvit_patch"
 _CALL, _TOKENS = "_focusvit_call", "_focusvit_tokens"
 
@@ -67,7 +66,7 @@ def patch(
     if hasattr(model, _ATTRIBUTE):
         raise ValueError(f"this {type(model).__name__} is patched already; call focusvit.unpatch(model) first")
     host = find_host(model)
-    levels = _levels(tokens, depth, len(host.blocks))
+    levels = levels_of(tokens, depth, len(host.blocks))
     if latents is not None and latents < 1:
         raise ValueError(f"latents is {latents}: use at least 1, or None")
     if merge not in ("colour", "keys") and not callable(merge):
@@ -187,7 +186,7 @@ class Patch:
         if maps is None:
             maps = self.segmenter(pixels[..., : rows * self.patch_px[0], : columns * self.patch_px[1]], budgets)
         maps = [maps] if isinstance(maps, Tensor) else list(maps)
-        _check_maps(maps, budgets, len(pixels))
+        check_maps(maps, budgets, len(pixels))
         self.call.levels = [self.with_latents(level, grid) for level in from_maps(maps, budgets, grid)]
 
     def with_latents(self, level: Level, grid: tuple[int, int]) -> Level:
@@ -260,42 +259,6 @@ class Stage:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             setattr(whole, _TOKENS, tokens)
         return (whole, *out[1:]) if isinstance(out, tuple) else whole
-
-
-def _levels(tokens: Budget | Mapping[int, Budget], depth: int | None, blocks: int) -> tuple[tuple[int, Budget], ...]:
-    if isinstance(tokens, Mapping):
-        if depth is not None:
-            raise ValueError("tokens already says the depth of each level: leave `depth` out")
-        found = tuple(sorted(tokens.items()))
-    else:
-        found = ((2 * blocks // 3 if depth is None else depth, tokens),)
-    if not found or not all(0 <= at < blocks for at, _ in found):
-        raise ValueError(
-            f"depth is {', '.join(str(at) for at, _ in found)}; this model has {blocks} blocks: use 0..{blocks - 1}"
-        )
-    counts = [count for _, count in found]
-    if not all(0 < count < 1 if isinstance(count, float) else count >= 1 for count in counts):
-        raise ValueError(f"tokens is {counts}: use numbers from 1, or shares of the patches between 0 and 1")
-    if len({type(count) for count in counts}) > 1 or any(b >= a for a, b in pairwise(counts)):
-        raise ValueError(
-            f"tokens of the levels are {counts}: they must fall from level to level, all numbers or all shares"
-        )
-    return found
-
-
-def _check_maps(maps: list[Tensor], budgets: tuple[int, ...], batch: int) -> None:
-    if len(maps) != len(budgets) or any(len(labels) != batch for labels in maps):
-        raise ValueError(
-            f"{len(maps)} maps for {[len(labels) for labels in maps]} images; {batch} images at {len(budgets)} levels "
-            f"need one map (B, Hm, Wm) for each level"
-        )
-    for labels, tokens in zip(maps, budgets):
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
-            most = int(labels.max())  # on a GPU this would make the host wait
-            if most >= tokens:
-                raise ValueError(
-                    f"a map holds region {most}, and the model is patched for {tokens} tokens (ids from 0)"
-                )
 
 
 def _pair(side: Any) -> tuple[int, int]:
