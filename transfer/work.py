@@ -16,6 +16,7 @@ from focusvit.predict.compatible import check_labelled, data_config
 from focusvit.runs.config_json import to_json
 from pipeline.errors import DataError
 from pipeline.shards.dataset import Split, open_dataset
+from pipeline.shards.proof import prove_index
 from transfer.dense.work import DenseTaskRun, is_dense
 from transfer.features.features import (
     FeatureKey,
@@ -84,6 +85,7 @@ class TaskRun(Measuring):
         if self.multilabel:
             return read_relevant(split)
         check_labelled(split)
+        prove_index(split)  # features may come from a file, so that no shard is read
         low, high, most = int(split.class_ids.min()), int(split.class_ids.max()), split.num_classes - 1
         if high > most:
             raise DataError(

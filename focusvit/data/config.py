@@ -1,6 +1,7 @@
 """What the model sees of a sample: sizes, crops, colours, mixing; and how fast it gets there."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .mixing import MixConfig
 from .transforms import COLOURS, Colour
@@ -42,6 +43,9 @@ class DataConfig:
     """folder on the local disk for shards of an object store, fetched ahead; None = each sample by its own range"""
     cache_limit_gb: float = 50.0
     """the cache deletes the shards used longest ago beyond this size"""
+    check_shards: Literal["local", "all", "none"] = "local"
+    """hash a shard before its first sample is learned from, once in each loader worker (0.5 s of CPU for a GB); local:
+    shards on a disk; all: those of a store too, each fetched whole once more; none: left to `focusvit verify`"""
     max_bad_share: float = 0.01
     """training stops when more than this share of the samples seen did not decode"""
 
@@ -56,6 +60,8 @@ class DataConfig:
             raise ValueError(f"data.crop_ratio must satisfy 0 < low <= high, not {self.crop_ratio}")
         if self.colour not in COLOURS:
             raise ValueError(f"data.colour must be one of {', '.join(COLOURS)}, not '{self.colour}'")
+        if self.check_shards not in ("local", "all", "none"):
+            raise ValueError(f"data.check_shards must be local, all or none, not '{self.check_shards}'")
         for name in ("flip", "erase", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} must be in [0, 1], not {getattr(self, name)}")

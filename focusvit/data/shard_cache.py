@@ -2,8 +2,8 @@
 
 A sample whose shard is not here yet is read by its range alone, so nothing waits for a whole shard; the shard follows
 in the background, and so do those that the order says come next. A shard is downloaded once, under a lock of its own,
-into a temporary file that is renamed when it is whole; what a crash leaves is removed by the next opening. Beyond the
-limit the shards used longest ago are deleted.
+into a temporary file that is renamed when it is whole and has the hash of its sidecar; what a crash leaves is removed
+by the next opening. Beyond the limit the shards used longest ago are deleted.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import numpy as np
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.shards.dataset import Split, shard_name
+from pipeline.shards.proof import prove_bytes
 from pipeline.shards.sample import Sample
 
 
@@ -43,6 +44,7 @@ class CachedSplit:
                 f"cache {cache_dir}: removed {self.num_leftovers} unfinished downloads of an earlier run\n"
             )
         self._downloads: _Downloads | None = None
+        self._damaged: dict[int, str] = {}  # shards that came with other bytes than were written, and what to say
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -55,6 +57,8 @@ class CachedSplit:
     def read(self, sample: int) -> Sample:
         """As `Split.read`: from the local shard, or by its range from the store while the shard is on its way."""
         shard = int(self._split.index[sample]["shard"])
+        if shard in self._damaged:
+            raise DataError(self._damaged[shard])
         place = self._folder / shard_name(self._split.name, shard)
         if place.exists():
             try:
@@ -86,7 +90,13 @@ class CachedSplit:
             return
         with _try_lock(self._folder / f"{name}.lock") as mine:
             if mine and not place.exists():
-                storage.put(str(place), storage.read_bytes(storage.join(self._split.uri, name)))
+                data = storage.read_bytes(storage.join(self._split.uri, name))
+                try:
+                    prove_bytes(self._split, shard, data)
+                except DataError as error:
+                    self._damaged[shard] = str(error)
+                    raise
+                storage.put(str(place), data)
                 self._make_room(place)
 
     def _make_room(self, newest: Path) -> None:

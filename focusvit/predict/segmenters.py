@@ -26,6 +26,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
+from pipeline.shards.proof import read_proven
 
 SEGMENTERS = ("shards", "fast-slic", "torch")
 
@@ -78,7 +79,7 @@ def file_batches(split: Split, view: ViewConfig, batch_size: int) -> Iterator[Ba
     """The samples of a split as if their images came as files: segmented now, no stored map is read."""
     for start in range(0, split.num_samples, batch_size):
         ids = np.arange(start, min(start + batch_size, split.num_samples))
-        samples = [split.read(int(i)) for i in ids]
+        samples = [read_proven(split, int(i)) for i in ids]
         try:
             inputs = model_inputs([view.view(sample.image) for sample in samples])
         except BadImage as error:

@@ -89,6 +89,16 @@ class Split:
         """int64 (num_shards,): samples in each shard."""
         return np.bincount(self.index["shard"], minlength=self.info.num_shards)
 
+    @cached_property
+    def shard_starts(self) -> np.ndarray:
+        """int64 (num_shards + 1,): the samples of shard i are those from shard_starts[i] to shard_starts[i + 1] - 1."""
+        return np.concatenate([[0], np.cumsum(self.shard_sizes)])
+
+    @cached_property
+    def proven(self) -> dict[int, tuple[int, ...]]:
+        """Shards whose bytes were compared with their hash, and the state of their files then; see `proof`."""
+        return {}
+
     def read_members(self, sample: int) -> tuple[str, dict[str, bytes]]:
         """Key and members of one sample, with one positioned read. Raises DataError when the shard is damaged."""
         row = self.index[sample]

@@ -1,14 +1,36 @@
 """The sidecar of a shard: the mark that it is finished, and the index of its samples."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from pipeline.io import storage
 
-from .build import ShardSpec
 from .dataset import sidecar_uri
 from .fingerprint import digest
+from .sample import FORMAT_VERSION
+
+if TYPE_CHECKING:  # readers of shards need nothing of what builds them
+    from .build import BuiltShard, ShardSpec
 
 _COLUMNS = ("offsets", "lengths", "class_ids", "num_regions")  # one number for each sample
+
+
+def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[str, Any]) -> dict[str, Any]:
+    """What the sidecar of a shard states."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "shard": shard,
+        "sha256": built.sha256,
+        "size_bytes": len(built.data),
+        "num_samples": len(built.offsets),
+        "offsets": built.offsets,
+        "lengths": built.lengths,
+        "class_ids": built.class_ids,
+        "num_regions": built.num_regions,
+        "skipped": [asdict(sample) for sample in built.bad],
+        "timing": timing,
+    }
 
 
 def sidecar_bytes(sidecar: dict[str, Any]) -> bytes:
@@ -27,7 +49,7 @@ def load_sidecar(uri: str, split: str, shard: int) -> dict[str, Any] | None:
         return None
 
 
-def read_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
+def read_sidecar(spec: "ShardSpec") -> dict[str, Any] | None:
     """The sidecar of a finished shard; None when the shard has to be built (again).
 
     Finished means: the sidecar is whole, of this fingerprint, and the tar beside it has the stated size.

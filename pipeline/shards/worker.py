@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import asdict
 from typing import Any
 
 from pipeline.io import storage
@@ -13,8 +12,7 @@ from .dataset import plan_uri, sidecar_uri
 from .fingerprint import machine
 from .interop import dali_index, dali_name
 from .isolate import IsolatedMaker
-from .sample import FORMAT_VERSION
-from .sidecar import sidecar_bytes
+from .sidecar import sidecar_bytes, sidecar_of
 
 log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
 
@@ -45,26 +43,12 @@ def commit_shard(spec: ShardSpec, built: BuiltShard, started: tuple[float, float
     A shard with bad samples is not written unless the spec skips these.
     """
     written = spec.skip_bad or not built.bad
-    skipped = [asdict(sample) for sample in built.bad]
     timing = {
         "wall_s": round(time.perf_counter() - started[0], 3),
         "cpu_s": round(time.process_time() - started[1], 3),
         "machine": machine(),
     }
-    sidecar = {
-        "format_version": FORMAT_VERSION,
-        "fingerprint": spec.fingerprint,
-        "shard": spec.shard,
-        "sha256": built.sha256,
-        "size_bytes": len(built.data),
-        "num_samples": len(built.offsets),
-        "offsets": built.offsets,
-        "lengths": built.lengths,
-        "class_ids": built.class_ids,
-        "num_regions": built.num_regions,
-        "skipped": skipped,
-        "timing": timing,
-    }
+    sidecar = sidecar_of(built, spec.fingerprint, spec.shard, timing)
     if written:
         storage.put(storage.join(spec.out, spec.name), built.data)
         storage.put(storage.join(spec.out, dali_name(spec.split, spec.shard)), dali_index(built.data))
@@ -75,6 +59,6 @@ def commit_shard(spec: ShardSpec, built: BuiltShard, started: tuple[float, float
         "num_samples": len(built.offsets),
         "num_bytes": len(built.data),
         "num_bad": len(built.bad),
-        "bad": skipped,
+        "bad": sidecar["skipped"],
         **timing,
     }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import cv2
@@ -11,8 +11,9 @@ import numpy as np
 from pipeline.image.image import ImageConfig, decode_image
 from pipeline.io import storage
 from pipeline.shards.build import build_shard
-from pipeline.shards.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name
+from pipeline.shards.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_name, sidecar_uri
 from pipeline.shards.sample import FORMAT_VERSION, Sample, encode
+from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 from pipeline.sources.embedded import draw_shape
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
@@ -28,19 +29,22 @@ def make_dataset(
     bad: Collection[int] = (),
     name: str = "tiny",
     dense: bool = False,
+    labels: Mapping[int, int] | None = None,
 ) -> str:
     """Write the data set and return its path. `bad` samples of the train split hold bytes that are no image.
 
     `dense` samples also carry a label map: 0 for the ground, 1 + class for the shape, 255 in one corner.
+    `labels` are other class ids of training samples, by the id of the drawn shape; -1 is no class.
     """
     infos = {}
     for split, count in (splits or {"train": 50, "val": 17}).items():
         rng = np.random.default_rng([len(split), side_px])
         starts = range(0, count, per_shard)
+        given = labels if labels and split == "train" else {}
         index = np.zeros(count, INDEX_DTYPE)
         for shard, start in enumerate(starts):
             rows = [
-                {"key": f"{split}-{i:04d}", "class_id": i % len(CLASSES), "i": i}
+                {"key": f"{split}-{i:04d}", "class_id": given.get(i % len(CLASSES), i % len(CLASSES)), "i": i}
                 for i in range(start, min(start + per_shard, count))
             ]
             built = build_shard(
@@ -50,6 +54,8 @@ def make_dataset(
                 ),
             )
             storage.put(str(folder / shard_name(split, shard)), built.data)
+            sidecar = sidecar_of(built, "f", shard, {})
+            storage.put(sidecar_uri(str(folder), split, shard), sidecar_bytes(sidecar))
             for row, offset, length in zip(rows, built.offsets, built.lengths):
                 index[row["i"]] = (shard, offset, length, row["class_id"])
         buffer = io.BytesIO()
@@ -73,8 +79,8 @@ def make_dataset(
 
 
 def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool, dense: bool) -> dict[str, bytes]:
-    rgb, mask = draw_shape(rng, row["class_id"], side_px)
-    label_map = (mask * (1 + row["class_id"])).astype(np.uint8)
+    rgb, mask = draw_shape(rng, row["i"] % len(CLASSES), side_px)
+    label_map = (mask * (1 + row["i"] % len(CLASSES))).astype(np.uint8)
     label_map[:4, :4] = 255
     image = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]))[1].tobytes()
     return encode(
@@ -83,7 +89,7 @@ def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool, de
             image=b"no image" if is_bad else image,
             image_ext="jpg",
             superpixels=segment_image(decode_image(image), SuperpixelConfig()),
-            class_id=row["class_id"],
+            class_id=row["class_id"] if row["class_id"] >= 0 else None,
             meta={},
             label_map=label_map if dense else None,
         )

@@ -16,6 +16,7 @@ from focusvit.model.partitions import grid_partition
 from pipeline.errors import DataError
 from pipeline.image.image import decode_image
 from pipeline.shards.dataset import Split
+from pipeline.shards.proof import read_proven
 from pipeline.shards.sample import Sample
 from pipeline.superpixels.hierarchy import cut
 
@@ -47,7 +48,7 @@ class DenseSample:
 
 def load_dense(split: Split, number: int, config: DenseConfig) -> DenseSample:
     """Read one sample. Raises DataError that names the sample when its labels or their size are wrong."""
-    sample = split.read(number)
+    sample = read_proven(split, number)
     place = f"sample {sample.key} of split '{split.name}' at {split.uri}"
     if sample.label_map is None:
         raise DataError(f"{place} has no label map (.seg.png), so it cannot be part of a dense task.")

@@ -5,6 +5,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.errors import DataError
 from pipeline.shards.dataset import Split
+from pipeline.shards.proof import read_proven
 
 
 def is_multilabel(split: Split) -> bool:
@@ -21,7 +22,7 @@ def read_relevant(split: Split) -> np.ndarray:
     """bool (N, C) from the `labels` of every sample. Raises DataError for a sample without such a list."""
     relevant = np.zeros((split.num_samples, split.num_classes), bool)
     for number in range(split.num_samples):
-        sample = split.read(number)
+        sample = read_proven(split, number)
         labels = sample.meta.get("labels")
         if labels is None:
             raise DataError(f"sample {sample.key} of split '{split.name}' at {split.uri} has no list of labels.")

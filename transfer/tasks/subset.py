@@ -9,8 +9,21 @@ import io
 
 import numpy as np
 
+from pipeline.care.check import read_samples
 from pipeline.io import storage
-from pipeline.shards.dataset import DATASET_FILE, INDEX_DTYPE, Dataset, Split, SplitInfo, index_uri, shard_name
+from pipeline.shards.build import BuiltShard, count_regions
+from pipeline.shards.dataset import (
+    DATASET_FILE,
+    INDEX_DTYPE,
+    Dataset,
+    Split,
+    SplitInfo,
+    index_uri,
+    shard_name,
+    sidecar_uri,
+)
+from pipeline.shards.proof import prove_shard
+from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 
 _PER_SHARD = 1000
 _END = bytes(1024)  # two empty blocks close a tar
@@ -56,9 +69,12 @@ def limited(split: Split, most: int | None, seed: int) -> Split:
 def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
     chosen = [(split, split.index[number]) for split, numbers in rows for number in numbers]
     index = np.zeros(len(chosen), INDEX_DTYPE)
+    identity = subset_identity(rows)
     hashes, num_bytes = hashlib.sha256(), 0
     for shard, start in enumerate(range(0, len(chosen), _PER_SHARD)):
         here = chosen[start : start + _PER_SHARD]
+        for split, row in here:
+            prove_shard(split, int(row["shard"]))  # what is copied here gets a hash of its own
         spans = [_span(split, row) for split, row in here]
         part = index[start : start + len(here)]
         part["shard"], part["length"] = shard, [len(span) for span in spans]
@@ -67,11 +83,20 @@ def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
         data = b"".join(spans) + _END
         storage.put(storage.join(folder, shard_name(name, shard)), data)
         hashes.update(hashlib.sha256(data).digest())
+        built = BuiltShard(
+            data=data,
+            sha256=hashlib.sha256(data).hexdigest(),
+            offsets=part["offset"].tolist(),
+            lengths=part["length"].tolist(),
+            class_ids=part["class_id"].tolist(),
+            num_regions=[count_regions(members) for _, _, members in read_samples(data, name)],
+            bad=[],
+        )
+        storage.put(sidecar_uri(folder, name, shard), sidecar_bytes(sidecar_of(built, identity, shard, {})))
         num_bytes += len(data)
     buffer = io.BytesIO()
     np.save(buffer, index)
     storage.put(index_uri(folder, name), buffer.getvalue())
-    identity = subset_identity(rows)
     return SplitInfo(
         num_samples=len(chosen),
         num_shards=-(-len(chosen) // _PER_SHARD),

@@ -27,13 +27,6 @@ def measure(data: str, checkpoint: str, out: Path, **changes) -> Outcome:
     return run_task(WorkSpec(**{"task": task, "checkpoint": checkpoint, "baselines": False, **values, **changes}))
 
 
-def relabel(data: str, split: str, change) -> None:
-    place = Path(index_uri(data, split))
-    index = np.load(place)
-    index["class_id"] = change(index["class_id"])
-    np.save(place, index)
-
-
 def refused(outcome: Outcome, *words: str) -> None:
     assert outcome.rows == [] and outcome.failures
     for line in outcome.failures:
@@ -49,8 +42,7 @@ def test_a_missing_split(checkpoint, tmp_path):
 
 
 def test_a_class_without_training_samples_is_noted_and_counts_as_wrong(checkpoint, tmp_path):
-    data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 16})
-    relabel(data, "train", lambda ids: np.where(ids == 3, 0, ids))
+    data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 16}, labels={3: 0})
     outcome = measure(data, checkpoint, tmp_path)
     assert outcome.failures == [] and "1 classes have test samples and no training sample" in outcome.notes[0]
     assert "'star'" in outcome.notes[0]
@@ -67,11 +59,21 @@ def test_fewer_images_than_shots_is_a_listed_skip(checkpoint, tmp_path):
 
 
 def test_labels_out_of_range(checkpoint, tmp_path):
-    data = make_dataset(tmp_path / "data", splits={"train": 24, "val": 8})
-    relabel(data, "train", lambda ids: np.where(ids == 3, 9, ids))
+    data = make_dataset(tmp_path / "data", splits={"train": 24, "val": 8}, labels={3: 9})
     refused(measure(data, checkpoint, tmp_path), "class ids 0..9", "outside 0..3", "'train'")
-    relabel(data, "train", lambda ids: np.where(ids == 9, -1, ids))
+    data = make_dataset(tmp_path / "data", splits={"train": 24, "val": 8}, labels={3: -1})
     refused(measure(data, checkpoint, tmp_path), "have no class")
+
+
+def test_an_index_of_other_classes_than_the_shards(checkpoint, tmp_path):
+    """Also when the features come from a file, so that no shard is read."""
+    data = make_dataset(tmp_path / "data", splits={"train": 24, "val": 16})
+    assert measure(data, checkpoint, tmp_path).failures == []
+    place = Path(index_uri(data, "val"))
+    index = np.load(place)
+    index["class_id"][[12, 13]] = index["class_id"][[13, 12]]
+    np.save(place, index)
+    refused(measure(data, checkpoint, tmp_path), "another class_id in the index than in its sidecar")
 
 
 def test_masks_of_another_size(checkpoint, tmp_path, monkeypatch):
