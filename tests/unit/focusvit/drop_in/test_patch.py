@@ -130,7 +130,7 @@ def test_what_cannot_be_patched_is_named_before_any_work():
         ({"tokens": 0}, "numbers from 1"),
         ({"tokens": 1.5}, "between 0 and 1"),
         ({"tokens": {1: 9}, "depth": 2}, "leave `depth` out"),
-        ({"merge": "size"}, "'colour' or 'keys'"),
+        ({"merge": "size"}, "'colour', 'keys' or a function"),
     ):
         with pytest.raises(ValueError, match=why):
             focusvit.patch(model, **values)
