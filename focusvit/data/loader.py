@@ -61,7 +61,7 @@ class TrainLoader:
         self._tokens = tokens if with_maps else None
         self._budgets = token_budgets if with_maps else ()
         self._reader = SampleReader(split, data, seed, with_maps and tokens is not None)
-        self._data, self._pin, self._identity, self._seed = data, pin_memory, split.identity, seed
+        self._data, self._pin, self._seed = data, pin_memory, seed
 
     def _specs(self) -> Iterator[BatchSpec]:
         start = self.samples_seen
@@ -102,20 +102,6 @@ class TrainLoader:
     def peek(self) -> Batch:
         """The next batch, made in this process; the position stays."""
         return self._reader[next(self._specs())]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position and what it is a position in. Prefetched batches do not count as seen."""
-        return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._identity}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a saved position, for the next `iter`. `UsageError` when it belongs to another data set or seed."""
-        for name, here in (("identity", self._identity), ("seed", self._seed)):
-            if state[name] != here:
-                raise UsageError(
-                    f"The saved position is in the order of {name} {state[name]!r}, this loader has {here!r}. "
-                    "Resume with the same data set and seed, or start a new run."
-                )
-        self.samples_seen = int(state["samples_seen"])
 
 
 class EvalLoader:

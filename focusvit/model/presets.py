@@ -1,10 +1,8 @@
-"""Named models: the FocusViT sizes, the plain ViT of the same sizes, the controls, and small images.
+"""Named models: the FocusViT sizes, the plain ViT of the same sizes, and small images.
 
 Every function takes overrides: `focusvit("small", tokens=100, num_classes=10)`, `focusvit("base", **LLA)`.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from .config import FocusViTConfig
@@ -14,7 +12,8 @@ SIZES: dict[str, dict[str, int]] = {  # DeiT / ViT sizes (Touvron et al. 2021, t
     "small": {"width": 384, "depth": 12, "heads": 6},
     "base": {"width": 768, "depth": 12, "heads": 12},
 }
-_PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
+PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
+"""What makes a ViT of any size of ours plain."""
 
 LLA: dict[str, Any] = {"trunk": "hybrid", "tokens": 100, "num_latents": 32}
 """Light latent attention: 1 grid block and 3 blocks on 100 tokens, then 8 blocks on 32 latents that read them twice."""
@@ -27,7 +26,7 @@ def focusvit(size: str, **overrides: Any) -> FocusViTConfig:
 
 def vit(size: str, **overrides: Any) -> FocusViTConfig:
     """The plain ViT/16 of a size: linear stem, class token, learned positions, no pooling."""
-    return FocusViTConfig(**{**SIZES[size], **_PLAIN, **overrides})
+    return FocusViTConfig(**{**SIZES[size], **PLAIN, **overrides})
 
 
 def focusvit_64px(**overrides: Any) -> FocusViTConfig:
@@ -44,29 +43,4 @@ def focusvit_64px(**overrides: Any) -> FocusViTConfig:
 def plain_vit_of(model: FocusViTConfig) -> FocusViTConfig:
     """The plain ViT of the same width, depth, patches and images: linear stem, no pooling."""
     shared = ("image_px", "patch_px", "width", "depth", "heads", "mlp_ratio", "num_classes", "readout")
-    return FocusViTConfig(**{name: getattr(model, name) for name in shared}, **_PLAIN)
-
-
-def control(name: str, model: FocusViTConfig) -> FocusViTConfig:
-    """A control beside `model`, at its size and token budget (docstrings of `CONTROLS` entries say what differs)."""
-    if name not in CONTROLS:
-        raise ValueError(f"unknown control '{name}'; there are {', '.join(CONTROLS)}")
-    return replace(model, **CONTROLS[name](model))
-
-
-def _lower_resolution(model: FocusViTConfig) -> dict[str, Any]:
-    """The image shrunk until its patches are about as many as the tokens."""
-    height, width = model.image_size
-    share = ((model.tokens or model.num_patches) / model.num_patches) ** 0.5
-    rows, columns = (max(1, round(side / model.patch_px * share)) for side in (height, width))
-    return {**_PLAIN, "image_px": (rows * model.patch_px, columns * model.patch_px)}
-
-
-CONTROLS: dict[str, Callable[[FocusViTConfig], dict[str, Any]]] = {
-    "full_grid": lambda model: {"tokens": None, "position": "pooled", "trunk": "full"},
-    "uniform_grid": lambda model: {"partition": "grid"},
-    "random_regions": lambda model: {"partition": "random"},
-    "token_merging": lambda model: {**_PLAIN, "tokens": model.tokens, "partition": "merge"},
-    "large_patch": lambda model: {**_PLAIN, "patch_px": 2 * model.patch_px},
-    "lower_resolution": _lower_resolution,
-}
+    return FocusViTConfig(**{name: getattr(model, name) for name in shared}, **PLAIN)

@@ -82,27 +82,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    num_samples: int,
-    num_classes: int,
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
-    add_up: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> dict[str, float]:
-    """top1, top5, loss (mean cross-entropy in nats) and num_samples over a split of `num_samples` samples.
-
-    With several ranks each passes its own part of the batches and `add_up`, which sums a float64 vector over the
-    ranks; every rank gets the same numbers. AssertionError when a sample was counted twice or not at all.
-    """
-    counted = tally(model, batches, num_samples=num_samples, num_classes=num_classes, device=device, bf16=bf16)
-    if add_up is not None:
-        counted.all_reduce(add_up)
-    return counted.metrics()
-
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Top-1, top-5 and loss of a checkpoint on a split of a data set."""

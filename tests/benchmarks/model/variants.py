@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from focusvit.model import presets
 from focusvit.model.cost import example_inputs
 from focusvit.model.model import FocusViT, FocusViTConfig
+from tests.benchmarks.model.controls import control
 
 PEER = "ViT-S/16, Hugging Face (SDPA)"
 TIMM = "ViT-S/16, timm"
@@ -73,11 +74,11 @@ def main_variants(size: str) -> dict[str, Variant]:
         DEFAULT: model,
         "FocusViT-S, LLA hybrid, K = 100": presets.focusvit(size, **presets.LLA),
         "FocusViT-S, linear stem": replace(model, stem="linear"),
-        "control: uniform grid, K = 64": presets.control("uniform_grid", model),
-        "control: random regions, K = 64": presets.control("random_regions", model),
-        "control: token merging to 64": presets.control("token_merging", model),
-        "control: patch 32": presets.control("large_patch", model),
-        "control: 128 px image": presets.control("lower_resolution", model),
+        "control: uniform grid, K = 64": control("uniform_grid", model),
+        "control: random regions, K = 64": control("random_regions", model),
+        "control: token merging to 64": control("token_merging", model),
+        "control: patch 32": control("large_patch", model),
+        "control: 128 px image": control("lower_resolution", model),
     }
     variants = {name: Variant(config=config) for name, config in configs.items()}
     variants[TIMM] = Variant(config=None, library=timm_vit)

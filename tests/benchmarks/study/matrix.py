@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from focusvit.model.config import FocusViTConfig
-from focusvit.model.presets import control, focusvit_64px
+from focusvit.model.presets import focusvit_64px
+from tests.benchmarks.model.controls import control
 
 PLAIN, DEFAULT = "ViT", "FocusViT"
 LIGHT = ", light superpixels"

@@ -15,13 +15,13 @@ import torch
 
 from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.partitions import RANDOM_PARTITIONS, drawn_by_pixels, grid_cells, random_cells
-from focusvit.model.presets import control
 from focusvit.predict.attention import last_read
 from focusvit.runs.checkpoint import load_model
 from focusvit.train.config import TrainConfig
 from focusvit.train.learner import Learner
 from focusvit.train.optim import OptimConfig
 from tests.benchmarks.model.attended import object_share, patch_map, token_attention
+from tests.benchmarks.model.controls import control
 from tests.benchmarks.record import RecordConfig, begin
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import SETS, default_model

@@ -8,7 +8,7 @@ import torch
 
 from focusvit.model.cost import example_inputs
 from focusvit.model.model import FocusViT
-from focusvit.model.presets import control, focusvit_64px
+from focusvit.model.presets import focusvit_64px
 from focusvit.predict.attention import last_read
 from tests.benchmarks.model.attended import (
     best_regions,
@@ -19,6 +19,7 @@ from tests.benchmarks.model.attended import (
     pointing,
     token_attention,
 )
+from tests.benchmarks.model.controls import control
 
 rng = np.random.default_rng(5)
 SMALL = focusvit_64px(width=48, depth=5, heads=2, tokens=12, num_classes=4, readout="cls")

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from focusvit.model.cost import time_calls
-from focusvit.model.presets import focusvit, vit
+from focusvit.model.model import FocusViT
+from focusvit.model.presets import focusvit, focusvit_64px, vit
 from tests.benchmarks.model import tables as bench_tables
 from tests.benchmarks.model import throughput as bench_model
 from tests.benchmarks.model.config import SECTIONS, BenchConfig
+from tests.benchmarks.model.controls import CONTROLS, control
 from tests.benchmarks.model.variants import Variant, large_image_variants, main_variants, sweep_variants
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "num_classes": 5}
@@ -113,3 +115,18 @@ def test_the_variants_hold_the_default_the_controls_and_every_trunk() -> None:
 def test_wrong_settings_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BenchConfig(**values)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_stand_beside_a_model_at_its_budget(name: str) -> None:
+    model = focusvit_64px(num_classes=3, depth=3)
+    config = control(name, model)
+    assert config.width == model.width and config.depth == model.depth
+    built = FocusViT(config)
+    assert not config.needs_maps
+    assert built(torch.zeros(1, 3, *config.image_size, dtype=torch.uint8)).shape == (1, 3)
+
+
+def test_an_unknown_control_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown control 'other'; there are full_grid, uniform_grid"):
+        control("other", focusvit_64px())

@@ -156,21 +156,6 @@ def test_vit_small_has_the_known_number_of_parameters() -> None:
     assert sum(p.numel() for p in model.parameters()) == 22_050_664
 
 
-@pytest.mark.parametrize("name", presets.CONTROLS)
-def test_controls_stand_beside_a_model_at_its_budget(name: str) -> None:
-    model = presets.focusvit_64px(num_classes=3, depth=3)
-    config = presets.control(name, model)
-    assert config.width == model.width and config.depth == model.depth
-    control = FocusViT(config)
-    assert not config.needs_maps
-    assert control(torch.zeros(1, 3, *config.image_size, dtype=torch.uint8)).shape == (1, 3)
-
-
-def test_an_unknown_control_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown control 'other'; there are full_grid, uniform_grid"):
-        presets.control("other", presets.focusvit_64px())
-
-
 def test_the_model_for_small_images_runs() -> None:
     config = presets.focusvit_64px(image_px=32, patch_px=4, num_classes=4)
     model = FocusViT(config)

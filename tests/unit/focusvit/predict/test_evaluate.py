@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from focusvit.data.batch import Batch
 from focusvit.predict import export
-from focusvit.predict.evaluate import evaluate, main, tally
+from focusvit.predict.evaluate import main, tally
 from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
 from focusvit.score.tally import Tally
@@ -70,7 +70,7 @@ def test_numbers_equal_scikit_learn(problem):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_ranks_add_up_whatever_their_number_and_padding(problem, world_size):
     model, _, class_ids = problem
-    whole = evaluate(model, batches(class_ids, range(NUM)), num_samples=NUM, num_classes=CLASSES)
+    whole = tally(model, batches(class_ids, range(NUM)), num_samples=NUM, num_classes=CLASSES).metrics()
     cuts = np.linspace(0, NUM, world_size + 1).astype(int)
     parts = [
         tally(model, batches(class_ids, range(a, b), padding=2), num_samples=NUM, num_classes=CLASSES)
@@ -87,14 +87,14 @@ def test_double_and_missing_samples_are_refused(problem):
     model, _, class_ids = problem
     for rows in ([*range(NUM), 0], list(range(NUM - 1))):
         with pytest.raises(AssertionError, match="exactly once"):
-            evaluate(model, batches(class_ids, rows), num_samples=NUM, num_classes=CLASSES)
+            tally(model, batches(class_ids, rows), num_samples=NUM, num_classes=CLASSES).metrics()
 
 
 def test_a_sample_without_class_is_refused_and_the_mode_is_put_back(problem):
     model, _, class_ids = problem
     model.train()
     with pytest.raises(ValueError, match="-1"):
-        evaluate(model, batches(class_ids * 0 - 1, range(NUM)), num_samples=NUM, num_classes=CLASSES)
+        tally(model, batches(class_ids * 0 - 1, range(NUM)), num_samples=NUM, num_classes=CLASSES).metrics()
     assert model.training
 
 
