@@ -21,7 +21,7 @@ from pipeline.sources.embedded import draw_shape
 
 from .graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
 from .onnx_predictor import in_batches, inference_session, model_inputs
-from .predict import image_places
+from .places import image_places
 from .predictor import Predictor
 from .record import KEY, ExportRecord
 from .view import ViewConfig
@@ -150,11 +150,11 @@ def check_inputs(config: ExportConfig, view: ViewConfig) -> tuple[list[np.ndarra
     """uint8 images (n, 3, H, W) and, where the model takes them, maps (n, Hm, Wm); and what they are."""
     if config.images:
         views = []
-        for place in list(image_places(config.images))[: config.num_images]:
+        for place in image_places(config.images)[: config.num_images]:
             try:
-                views.append(view.view(storage.read_bytes(place)))
+                views.append(view.view(storage.read_bytes(place.uri)))
             except (BadImage, OSError) as error:
-                sys.stderr.write(f"bad image: {place} {error}\n")
+                sys.stderr.write(f"bad image: {place.uri} {error}\n")
         if not views:
             raise DataError("none of --images can be read; leave the option out to compare on drawn scenes.")
         what = f"{len(views)} images"

@@ -19,7 +19,7 @@ from pipeline.io import storage
 from . import attention as looking
 from .evaluate import pick_device, token_budgets
 from .pictures import density_overlay, enlarge, labelled_sheet, outlined, save_png, with_regions
-from .predict import image_places
+from .places import image_places
 from .predictor import view_config
 
 _MAX_LATENTS = 35  # cells of one sheet; more latents are shown evenly spread
@@ -58,20 +58,20 @@ class LookConfig:
 
 def main(argv: list[str]) -> int:
     config = parse(LookConfig, argv, prog="focusvit look")
-    places = list(image_places(config.images))
+    places = image_places(config.images)
     eye = Eye(*load_model(storage.resolve(config.checkpoint), pick_device(config.device)))
     out, bad = storage.resolve(config.out), 0
     tokens = token_budgets(config.tokens, eye.model.config.tokens)[0]
     sys.stdout.write(f"look at {len(places)} images with {eye.record.uri}, {eye.words(tokens)}\n")
     for number, place in enumerate(tqdm(places, desc="look", unit="image", disable=None)):
-        stem = storage.name_of(place).rsplit(".", 1)[0]
+        stem = storage.name_of(place.uri).rsplit(".", 1)[0]
         try:
-            data = storage.read_bytes(place)
+            data = storage.read_bytes(place.uri)
             for kind, picture in eye.pictures(data, stem, tokens, config.token_budgets):
                 save_png(storage.join(out, f"{number:03d}-{stem}-{kind}.png"), picture)
         except (BadImage, OSError) as error:
             bad += 1
-            sys.stderr.write(f"bad image: {place} {error}\n")
+            sys.stderr.write(f"bad image: {place.uri} {error}\n")
     sys.stdout.write(f"{len(places) - bad} images shown, {bad} could not be read; pictures in {out}\n")
     return 1 if bad else 0
 

@@ -12,15 +12,14 @@ from tqdm import tqdm
 
 from focusvit.data.augment import View
 from pipeline.commandline import Positional, parse
-from pipeline.errors import UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
+from pipeline.io.passed import PassedOver
 
 from .pictures import enlarge, labelled_sheet, outlined, paint_means, save_png
+from .places import Place, image_places, picture_names
 from .view import Prediction
-
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +74,27 @@ class AnyPredictor(Protocol):
 
 def main(argv: list[str]) -> int:
     config = parse(PredictConfig, argv, prog="focusvit predict")
-    places = list(image_places(config.images))
+    passed = PassedOver()
+    places = image_places(config.images, passed)
     predictor = open_predictor(config)
     say = sys.stderr.write if config.json else sys.stdout.write
     kind = f"{predictor.tokens} superpixels" if predictor.tokens else "plain patches"
     say(f"predict {len(places)} images with {predictor.name}, {len(predictor.classes)} classes, {kind}\n")
-    names = _overlay_names(places)
-    bad: list[tuple[str, str]] = []
+    for line in passed.lines():
+        say(f"{line}\n")
+    pictures = dict(zip(places, picture_names(places)))
+    bad: list[tuple[Place, str]] = []
     num_done = 0
     for place, found in tqdm(_predictions(predictor, places, bad), total=len(places), unit="image"):
         num_done += 1
         sys.stdout.write(_line(config, predictor.classes, place, found) + "\n")
         if config.out:
             overlay = _overlay(predictor.classes, place, found)
-            save_png(storage.join(storage.resolve(config.out), names[place]), overlay)
+            save_png(storage.join(storage.resolve(config.out), pictures[place]), overlay)
     for place, reason in bad:
         if config.json:
-            sys.stdout.write(json_text({"image": place, "error": reason}) + "\n")
-        sys.stderr.write(f"bad image: {place} {reason}\n")
+            sys.stdout.write(json_text({"image": place.uri, "error": reason}) + "\n")
+        sys.stderr.write(f"bad image: {place.uri} {reason}\n")
     where = f"; overlays in {storage.resolve(config.out)}" if config.out and num_done else ""
     say(f"{num_done} images predicted, {len(bad)} could not be read{where}\n")
     return 1 if bad else 0
@@ -114,35 +116,15 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
     )
 
 
-def image_places(given: tuple[str, ...]) -> Iterator[str]:
-    """Files as named, folders as the images below them in the order of their names.
-
-    Raises UsageError for a place that does not exist and for a folder without an image.
-    """
-    if not given:
-        raise UsageError("no image is named. Give files or folders: focusvit predict --checkpoint CKPT IMAGE...")
-    for text in given:
-        place = storage.resolve(text)
-        if storage.is_folder(place):
-            inside = sorted(name for name in storage.find_files(place) if name.lower().endswith(_ENDINGS))
-            if not inside:
-                raise UsageError(f"the folder {place} holds no image file ({', '.join(_ENDINGS)}). Name another place.")
-            yield from (storage.join(place, name) for name in inside)
-        elif storage.exists(place):
-            yield place
-        else:
-            raise UsageError(f"the image {place} does not exist. Check the path; blanks in a name need quotes.")
-
-
 def _predictions(
-    predictor: AnyPredictor, places: list[str], bad: list[tuple[str, str]]
-) -> Iterator[tuple[str, Prediction]]:
+    predictor: AnyPredictor, places: list[Place], bad: list[tuple[Place, str]]
+) -> Iterator[tuple[Place, Prediction]]:
     """Predictions in the order of `places`, a batch at a time. What cannot be read goes to `bad` and is left out."""
     for start in range(0, len(places), predictor.batch_size):
         views = []
         for place in places[start : start + predictor.batch_size]:
             try:
-                views.append((place, predictor.view(storage.read_bytes(place))))
+                views.append((place, predictor.view(storage.read_bytes(place.uri))))
             except (BadImage, OSError) as error:
                 bad.append((place, str(error)))
         if views:
@@ -150,34 +132,19 @@ def _predictions(
             yield from zip((place for place, _ in views), found)
 
 
-def _line(config: PredictConfig, classes: tuple[str, ...], place: str, found: Prediction) -> str:
+def _line(config: PredictConfig, classes: tuple[str, ...], place: Place, found: Prediction) -> str:
     best = [(classes[i], float(found.shares[i])) for i in found.top(config.top)]
     if config.json:
         top: list[dict[str, Any]] = [{"class": name, "share": share} for name, share in best]
-        return json_text({"image": place, "top": top})
-    return f"{storage.name_of(place):<32} " + "  ".join(f"{name} {share:.1%}" for name, share in best)
+        return json_text({"image": place.uri, "top": top})
+    return f"{place.name:<32} " + "  ".join(f"{name} {share:.1%}" for name, share in best)
 
 
-def _overlay(classes: tuple[str, ...], place: str, found: Prediction) -> Any:
+def _overlay(classes: tuple[str, ...], place: Place, found: Prediction) -> Any:
     """The crop with its region borders, the regions in their mean colours, and the best classes as text."""
-    view, name = found.view, storage.name_of(place)
+    view, name = found.view, place.inside
     best = ", ".join(f"{classes[i]} {found.shares[i]:.1%}" for i in found.top(3))
     cells = [(name, view.image)]
     if view.map is not None:
         cells = [(name, outlined(view.image, view.map)), ("", paint_means(*enlarge(view.image, view.map)))]
     return labelled_sheet(cells, best, columns=2, cell_px=320)
-
-
-def _overlay_names(places: list[str]) -> dict[str, str]:
-    """A file name for each image, readable and unique: two folders may hold files of one name."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for place in places:
-        stem = storage.name_of(place).rsplit(".", 1)[0]
-        name, number = f"{stem}.png", 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}.png"
-        taken.add(name)
-        names[place] = name
-    return names

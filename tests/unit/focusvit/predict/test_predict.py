@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from focusvit.data.loader import EvalLoader
-from focusvit.predict import predict
+from focusvit.predict import places, predict
 from focusvit.predict.compatible import data_config
 from focusvit.predict.predictor import Predictor
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
+from pipeline.sources.source import IMAGE_SUFFIXES
 from testkit.odd_files import write_odd_files
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
@@ -93,9 +94,37 @@ def test_wrong_places_are_usage_errors(road, tmp_path):
         )
 
 
-def test_equal_names_in_two_folders_get_two_overlays():
-    names = predict._overlay_names(["/a/x.jpg", "/b/x.jpg", "/b/x.png"])
-    assert sorted(names.values()) == ["x-2.png", "x-3.png", "x.png"]
+def test_images_of_one_name_are_told_apart_and_other_files_counted(road, capsys, tmp_path):
+    root, _, checkpoint = road
+    image = (root / "images" / "000.jpg").read_bytes()
+    for name in ("a/x.jpg", "b/x.jpg", "b/c/x.jpg", "b/x.PGM", "b/notes.txt", "b/x.heic"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(image)
+    out = tmp_path / "out"
+    assert predict.main(["--checkpoint", checkpoint, str(tmp_path / "in"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("a/x.jpg", "b/x.jpg", "b/c/x.jpg", "b/x.PGM"):
+        assert f"\n{name} " in printed, name
+    assert "left out: files of unknown ending: 2 (b/notes.txt, b/x.heic)" in printed
+    pictures = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
+    assert pictures == ["a/x.png", "b/c/x.png", "b/x-2.png", "b/x.png"]
+
+
+def test_names_of_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.jpg", "b/x.jpg", "b/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = places.image_places(["a", "b/", "./a/x.jpg", str(tmp_path / "b/x.jpg")])
+    assert [place.name for place in found] == ["a/x.jpg", "b/x.jpg", "b/x.png", "./a/x.jpg", f"{tmp_path}/b/x.jpg"]
+    assert places.picture_names(found) == ["x.png", "x-2.png", "x-3.png", "x-4.png", "x-5.png"]
+    assert [place.name for place in places.image_places(["b"])] == ["x.jpg", "x.png"]
+
+
+def test_preprocess_and_predict_know_the_same_endings(tmp_path):
+    for suffix in IMAGE_SUFFIXES:
+        (tmp_path / f"a{suffix}").write_bytes(b"")
+    assert len(places.image_places([str(tmp_path)])) == len(IMAGE_SUFFIXES) >= 10
 
 
 def test_the_mlflow_table_keeps_a_row_for_a_bad_file(road, tmp_path):
