@@ -1,8 +1,8 @@
 """Recipes for ImageNet-1k at 224 px. None of them has been run here: the scores are those of the papers they follow.
 
 With fewer GPUs than a recipe names the global batch stays and `--micro-batch` bounds the memory; the result is the
-same. Times are samples over a throughput, as `--dry-run --images-per-s` prints them; `bench train --device
-cuda --sections step` measures the throughput of a GPU.
+same. Times are samples over a throughput, as `--dry-run --images-per-s` prints them; `python -m tests.benchmarks train
+--device cuda --sections step` measures the throughput of a GPU.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ warm-up, batches of 64, a head that learns ten times as fast as pretrained weigh
 come from a split of their own: the original kept its rate and chose on the test set. Rows called `_pretrained` and
 `_frozen` start from a ViT-B/16 of timm, Hugging Face or torchvision: `--init-from FILE`, by default
 vit_b_16.safetensors in the current folder. Hardware: one GPU for ViT-B. None has been run here to the end; `focusvit
-bench original` says what each costs.
+cost original_NAME` says what each costs.
 """
 
 from collections.abc import Callable

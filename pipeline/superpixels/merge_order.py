@@ -2,7 +2,7 @@
 
 At each step the two 4-neighbouring regions merge whose union adds least to the total squared error (Ward's cost):
 `|A| |B| / (|A| + |B|) * |mean_A - mean_B|^2` over (L, a, b, w*y, w*x), with L, a, b in CIE units. The position term
-keeps regions compact; without it cuts follow colour into thin, tangled shapes (`bench superpixels`).
+keeps regions compact; without it cuts follow colour into thin, tangled shapes (bench "superpixels").
 Sums are integers and every cost is computed from them in one fixed order, so the result is the same on every CPU.
 """
 

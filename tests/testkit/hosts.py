@@ -13,12 +13,14 @@ _SIZES |= {"image_size": SIDE, "patch_size": PATCH}
 
 
 def hugging_face(name: str, config: str, **values: object) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     return getattr(transformers, name)(getattr(transformers, f"{config}Config")(**{**_SIZES, **values}))
 
 
 def _siglip(name: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     text = {
         key: _SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     }

@@ -47,6 +47,7 @@ def values_of(folder: Path | str) -> dict[int, dict[str, float]]:
     for point in MetricsLog(RunDir(str(folder))).points:
         kept = {k: v for k, v in point["values"].items() if not k.startswith(("perf/", "system/"))}
         points.setdefault(point["samples"], {}).update(kept)
+    assert points, f"{folder} holds no point: whatever is compared with it would agree"
     return points
 
 
@@ -54,4 +55,6 @@ def final_tensors(folder: Path | str) -> dict[str, torch.Tensor]:
     """Weights and optimizer state of the last checkpoint."""
     run = RunDir(str(folder))
     uri = run.checkpoint_uri(run.latest() or 0)
-    return {**load_weights(uri), **load_weights(uri, "state.safetensors")}
+    weights, state = load_weights(uri), load_weights(uri, "state.safetensors")
+    assert weights and state
+    return {**weights, **state}

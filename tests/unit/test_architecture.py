@@ -178,10 +178,11 @@ def test_packages_come_from_this_checkout():
 
 def test_top_level_holds_only_the_agreed_folders():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line}
-    assert folders and folders <= {*LAYERS, "tests", ".ci"}
+    if listed.returncode:  # a copy without git: what Python could import from here
+        folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"tests"}
+    else:
+        folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line} - {".ci"}
+    assert folders == {*LAYERS, "tests"}
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=_place)

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from tests.benchmarks.model.energy import BenchEnergyConfig, cost_of, joules, models
+import pytest
+
+from tests.benchmarks.model import energy
+from tests.benchmarks.model.energy import BenchEnergyConfig, joules, models
 from tests.benchmarks.model.variants import PEER
 
 
@@ -14,11 +17,21 @@ def test_joules_are_the_sum_of_packages_and_absent_without_counters(tmp_path: Pa
     assert joules(tmp_path) == 3.0
 
 
-def test_calls_take_turns_and_the_first_round_is_not_counted() -> None:
+def test_calls_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor on which a call of `a` takes 2 s and 6 J and one of `b` 1 s and 3 J, but for the first ones."""
     order: list[str] = []
-    costs = cost_of({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, images=10)
-    assert order == ["a", "b"] * 3
-    assert set(costs) == {"a", "b"} and all(seconds >= 0 for seconds, _ in costs.values())
+    spent = [0.0]
+
+    def call(name: str, seconds: float) -> None:
+        order.append(name)
+        spent[0] += seconds if len(order) > 2 else 100
+
+    monkeypatch.setattr(energy.time, "process_time", lambda: spent[0])
+    monkeypatch.setattr(energy, "joules", lambda: 3 * spent[0])
+    costs = energy.cost_of({"a": lambda: call("a", 2.0), "b": lambda: call("b", 1.0)}, rounds=2, images=10)
+    assert order == ["a", "b"] * 3 and costs == {"a": (200.0, 600.0), "b": (100.0, 300.0)}
+    monkeypatch.setattr(energy, "joules", lambda: None)
+    assert energy.cost_of({"a": lambda: call("a", 2.0)}, rounds=1, images=1000) == {"a": (2.0, None)}
 
 
 def test_the_plain_vit_comes_first_and_controls_stand_beside() -> None:

@@ -46,6 +46,7 @@ def test_a_class_without_training_samples_is_noted_and_counts_as_wrong(checkpoin
     outcome = measure(data, checkpoint, tmp_path)
     assert outcome.failures == [] and "1 classes have test samples and no training sample" in outcome.notes[0]
     assert "'star'" in outcome.notes[0]
+    assert outcome.rows
     for row in outcome.rows:
         assert row.num_test == 16 and row.per_class[3] == 0 and sum(row.confusion[3]) % 4 == 0
 
@@ -111,6 +112,7 @@ def test_a_cached_feature_file_of_other_weights(checkpoint, tmp_path):
     other = make_checkpoint(tmp_path / "other", seed=3)
     measure(data, other, tmp_path)
     theirs = sorted(set(tmp_path.glob("features/*")) - set(mine))
+    assert mine and len(mine) == len(theirs)
     for good, bad in zip(mine, theirs):  # the files of one checkpoint under the names of the other
         bad.write_bytes(good.read_bytes())
     for result in (tmp_path / "results").glob("*.json"):

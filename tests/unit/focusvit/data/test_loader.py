@@ -65,7 +65,7 @@ def test_any_number_of_ranks_sees_the_same_global_batches(train_split: Split, wh
 def test_a_start_in_the_middle_equals_the_whole(train_split: Split, whole: list, start: int) -> None:
     rest = [joined([batch]) for batch in loader(train_split, start=start * BATCH)]
     assert len(rest) == len(whole) - start
-    assert all(same(a, b) for a, b in zip(rest, whole[start:]))
+    assert all(same(a, b) for a, b in zip(rest, whole[start:], strict=True))
 
 
 def test_the_position_counts_what_was_handed_out(train_split: Split, whole: list) -> None:
@@ -85,7 +85,9 @@ def test_every_epoch_has_every_sample_once(train_split: Split) -> None:
 
 
 def test_batches_pass_their_own_check_and_hold_the_right_classes(train_split: Split) -> None:
-    for batch in loader(train_split, batches=3):
+    batches = list(loader(train_split, batches=3))
+    assert len(batches) == 3
+    for batch in batches:
         batch.check(num_classes=4)
         assert np.array_equal(batch.class_ids.numpy(), train_split.class_ids[batch.sample_ids.numpy()])
         assert batch.maps is not None and batch.maps.shape == (BATCH, 16, 16) and batch.num_tokens == TOKENS

@@ -5,11 +5,10 @@ import io
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import focusvit
-
-transformers = pytest.importorskip("transformers")
 
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 OTHERS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from focusvit.drop_in.latents import cells_on, latent_weights
+from focusvit.drop_in import pooling
 from focusvit.model.latents import pooled_regions
 from focusvit.model.model import FocusViT
 from focusvit.model.partitions import grid_cells
@@ -45,12 +45,21 @@ def test_forward_and_backward_send_nothing_from_the_host(name: str) -> None:
         model(**inputs).sum().backward()
 
 
+def test_what_comes_from_the_host_is_caught() -> None:
+    there = torch.zeros(3, device="meta")
+    for from_host in (lambda: torch.tensor([1.0]), lambda: torch.zeros(3), lambda: there + torch.ones(())):
+        with pytest.raises(AssertionError), _OnlyThere(), _NoneFromNumbers():
+            from_host()
+
+
 def test_the_latents_of_a_patched_model_are_made_where_its_tokens_are() -> None:
     for num, height, width in ((1, 3, 5), (9, 14, 14), (7, 4, 6), (24, 4, 6), (5, 1, 9), (10, 3, 7), (13, 16, 2)):
-        assert np.array_equal(cells_on(torch.device("cpu"), num, height, width).numpy(), grid_cells(num, height, width))
+        assert np.array_equal(
+            pooling.cells_on(torch.device("cpu"), num, height, width).numpy(), grid_cells(num, height, width)
+        )
     overlap = torch.zeros(2, 7, 24, device="meta")
     with _OnlyThere(), _NoneFromNumbers():
-        assert latent_weights(overlap, (4, 6), 5).shape == (2, 5, 7)
+        assert pooling.grid_cells(overlap, (4, 6), 5)[0].shape == (2, 5, 7)
 
 
 def test_superpixels_are_the_same_under_autocast() -> None:
@@ -77,3 +86,4 @@ def test_a_partition_met_at_inference_can_be_trained_with() -> None:
     with torch.inference_mode():
         model.eval()(images, num_tokens=11)
     model.train()(images, num_tokens=11).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.blocks.parameters())

@@ -21,7 +21,8 @@ def target(**values: object) -> FocusViT:
 
 
 def hugging_face(classes: int = 5, pooler: bool = False) -> nn.Module:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (make soak installs it)")
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=4,

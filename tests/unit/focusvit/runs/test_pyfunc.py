@@ -28,6 +28,10 @@ def test_the_logged_model_takes_paths_and_bytes_without_a_warning(tmp_path, monk
     assert not [str(one.message) for one in warned if "mlflow" in one.filename]
     assert "WARNING" not in capfd.readouterr().err
 
+    code = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/code/**/*.py")}
+    assert any(name.endswith("code/focusvit/predict/predictor.py") for name in code)
+    assert not [name for name in code if "tests" in name or "bench" in name]  # the laboratory stays at home
+
     wanted = Predictor(checkpoint).table([path])
     assert logged.signature.outputs.input_names() == list(wanted.columns)
     forms = [[str(path)], [data], np.array([str(path)]), pandas.DataFrame({"x": [data]}), pandas.Series([data]), data]

@@ -180,7 +180,7 @@ def test_a_loss_spike_is_skipped_and_counted(uri: str, tmp_path: Path, monkeypat
     )  # fmt: skip
     train(config, data_uri=uri, run_dir=str(tmp_path))
     ((before, after),) = before_after
-    assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert before and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert points_of(tmp_path)[-1]["train/skipped_spikes"] == 1
     assert points_of(tmp_path)[-1]["train/skipped_nonfinite"] == 0
 
@@ -228,7 +228,7 @@ def test_ranks_notice_a_difference_and_measure_each_machine_once(tmp_path: Path)
     assert {name.split("/")[1] for name in two_machines} == {"node_0", "node_1"}
     total = psutil.virtual_memory().total / 1e6
     used = [value for name, value in (one_machine | two_machines).items() if "memory_usage" in name]
-    assert all(0 < value < total for value in used)  # not the sum over the ranks of a machine
+    assert len(used) == 2 and all(0 < value < total for value in used)  # not the sum over the ranks of a machine
 
 
 def test_a_stop_file_makes_a_checkpoint_and_the_rest_is_the_same(uri: str, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_stop_file_makes_a_checkpoint_and_the_rest_is_the_same(uri: str, tmp_p
     run.forget_to_stop()
     train(config, data_uri=uri, run_dir=run.uri)
     left, right = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
-    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     assert values_of(tmp_path / "whole") == values_of(tmp_path / "parts")
 
 
