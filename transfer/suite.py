@@ -25,7 +25,7 @@ from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 from transfer.tasks.task import Task
 
 from .finetune import Train, published, run_finetune, train_here
-from .suites import SUITES, Found, for_suite, tasks_of
+from .suites import SUITES, for_suite, tasks_of
 from .work import run_task
 
 
@@ -160,8 +160,8 @@ def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     """The tasks that are named or found, and lines for those of the suite that are not prepared. UsageError."""
     named = [for_suite(_with_ignored(parse_task(text), config.ignore_labels), config.suite) for text in config.task]
-    found = tasks_of(config.suite, storage.resolve(config.tasks_root)) if config.tasks_root else Found([], [])
-    tasks = named + [task for task in found.tasks if task.name not in {one.name for one in named}]
+    found, missing = tasks_of(config.suite, storage.resolve(config.tasks_root)) if config.tasks_root else ([], [])
+    tasks = named + [task for task in found if task.name not in {one.name for one in named}]
     if not tasks:
         raise UsageError(
             "no task is named. Give one as --task name=DIR (a folder of `focusvit preprocess`), or a folder of "
@@ -171,7 +171,7 @@ def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the task name '{twice[0]}' is given twice. Name them apart: --task other=DIR.")
-    return tasks, found.missing
+    return tasks, missing
 
 
 def _with_ignored(task: Task, text: str) -> Task:

@@ -1,7 +1,5 @@
 """What a suite is: which protocols on which features, and which of the known tasks. All of it is data."""
 
-from dataclasses import dataclass
-
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.shards.dataset import DATASET_FILE
@@ -40,30 +38,23 @@ def _in_suite(task: KnownTask, suite: str) -> bool:
     }.get(suite, False)
 
 
-@dataclass(frozen=True)
-class Found:
-    """Tasks of a suite that are prepared, and a line for each that is not."""
-
-    tasks: list[Task]
-    missing: list[str]
-
-
-def tasks_of(suite: str, root: str) -> Found:
-    """The suite's known tasks that lie prepared at `root/<name>`. Raises UsageError when there is none of them."""
+def tasks_of(suite: str, root: str) -> tuple[list[Task], list[str]]:
+    """The suite's known tasks that lie prepared at `root/<name>`, and a line for each that does not. Raises UsageError
+    when there is none of them."""
     wanted = [task for task in KNOWN_TASKS if _in_suite(task, suite)]
-    found = Found([], [])
+    tasks, missing = [], []
     for row in wanted:
         place = storage.join(root, row.name)
         if storage.exists(storage.join(place, DATASET_FILE)):
-            found.tasks.append(for_suite(task_of(row.name, place), suite))
+            tasks.append(for_suite(task_of(row.name, place), suite))
         else:
-            found.missing.append(f"{row.name} is not prepared ({row.source}): focusvit preprocess --out {place}")
-    if not found.tasks:
+            missing.append(f"{row.name} is not prepared ({row.source}): focusvit preprocess --out {place}")
+    if not tasks:
         raise UsageError(
             f"suite '{suite}': none of its {len(wanted)} tasks is prepared below {root}. Prepare one, for example with "
             f"`focusvit preprocess --source SRC --out {storage.join(root, wanted[0].name)} --split train` (and test)."
         )
-    return found
+    return tasks, missing
 
 
 def for_suite(task: Task, suite: str) -> Task:

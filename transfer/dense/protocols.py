@@ -1,49 +1,37 @@
 """Classes for regions, from their token features: a linear head on soft targets, and k-means without labels.
 
-rows: one per region. values (R, D), histograms (R, C): counted pixels of each class in the region, the soft target.
+`Labelled` has a row for each region: values (R, D), truth (R, C) the counted pixels of each class in the region.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from transfer.protocols.protocol import Fitted, Labelled, best_strength
 from transfer.protocols.softmax import SoftmaxRegression, linear_scores
 
 from .segmentation import confusion_of, mean_iou
 
-Labels = Callable[[np.ndarray], np.ndarray]  # features (R, D) -> class of each region (R,)
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regions:
-    """The regions of some images."""
+def thinned(regions: Labelled, most: int, seed: int) -> Labelled:
+    """At most `most` regions that hold a counted pixel, drawn evenly: a bound on memory and time.
 
-    values: np.ndarray
-    histograms: np.ndarray
-
-    def thinned(self, most: int, seed: int) -> "Regions":
-        """At most `most` regions that hold a counted pixel, drawn evenly: a bound on memory and time.
-
-        ValueError when there is none.
-        """
-        rows = np.flatnonzero(self.histograms.sum(1) > 0)
-        if not len(rows):
-            raise ValueError(
-                f"none of the {len(self.histograms)} regions to fit on holds a counted pixel; give more training images"
-            )
-        if len(rows) > most:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-        return Regions(values=np.asarray(self.values[rows], np.float32), histograms=self.histograms[rows])
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedDense:
-    """A labelling of regions. Several of one protocol are repeats."""
-
-    predict: Labels
-    chosen: dict[str, float | int | str] = field(default_factory=dict)
+    ValueError when there is none.
+    """
+    rows = np.flatnonzero(regions.truth.sum(1) > 0)
+    if not len(rows):
+        raise ValueError(
+            f"none of the {len(regions)} regions to fit on holds a counted pixel; give more training images"
+        )
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return regions.rows(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,34 +44,30 @@ class DenseLinear:
     seed: int = 0
     name: str = field(default="linear", init=False)
 
-    def fit(self, train: Regions, held_out: Regions) -> list[FittedDense]:
+    def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """C by mean IoU on the held-out images, then all training images."""
-        part, check = train.thinned(self.max_regions, self.seed), held_out.thinned(self.max_regions, self.seed)
+        part, check = (thinned(regions, self.max_regions, self.seed) for regions in (train, held_out))
         scale = Scale.of(part)
-        problem = self._problem(part, scale)
-        start = problem.zeros()
-        trials = []
-        for c in sorted(self.grid):
-            start, _ = problem.solve(c, start, 500, 1e-5)
-            predicted = linear_scores(start, scale(check.values)).argmax(1)
-            trials.append((mean_iou(confusion_of(check.histograms, predicted)), -c, start))
-        score, minus_c, start = max(trials, key=lambda trial: trial[:2])
-        whole = Regions(
-            values=np.concatenate([part.values, check.values]),
-            histograms=np.concatenate([part.histograms, check.histograms]),
+        problem, checked = self._problem(part, scale), scale(check.values)
+        c, (score,), start = best_strength(
+            self.grid,
+            lambda c, start: problem.solve(c, start, 500, 1e-5)[0],
+            lambda weights: (mean_iou(confusion_of(check.truth, linear_scores(weights, checked).argmax(1))),),
+            problem.zeros(),
         )
-        weights, converged = self._problem(whole, scale).solve(-minus_c, start, 500, 1e-5)
+        whole = part.with_more(check)
+        weights, converged = self._problem(whole, scale).solve(c, start, 500, 1e-5)
         chosen: dict[str, float | int | str] = {
-            "C": -minus_c,
+            "C": c,
             "held_out_miou": score,
-            "num_regions": len(whole.values),
+            "num_regions": len(whole),
             "converged": str(converged),
         }
-        return [FittedDense(predict=lambda v: linear_scores(weights, scale(v)).argmax(1), chosen=chosen)]
+        return [Fitted(predict=lambda values: linear_scores(weights, scale(values)), chosen=chosen)]
 
-    def _problem(self, regions: Regions, scale: "Scale") -> SoftmaxRegression:
-        pixels = regions.histograms.sum(1).astype(np.float64)
-        shares = regions.histograms / pixels[:, None]
+    def _problem(self, regions: Labelled, scale: "Scale") -> SoftmaxRegression:
+        pixels = regions.truth.sum(1).astype(np.float64)
+        shares = regions.truth / pixels[:, None]
         return SoftmaxRegression(scale(regions.values), shares, pixels / pixels.mean(), device=self.device)
 
 
@@ -96,27 +80,22 @@ class DenseKMeans:
     seed: int = 0
     name: str = field(default="k-means", init=False)
 
-    def fit(self, train: Regions, held_out: Regions) -> list[FittedDense]:
+    def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """One clustering for each seed."""
         from sklearn.cluster import KMeans
 
-        whole = Regions(
-            values=np.concatenate([train.values, held_out.values]),
-            histograms=np.concatenate([train.histograms, held_out.histograms]),
-        ).thinned(self.max_regions, self.seed)
-        scale = Scale.of(whole)
-        num_classes = whole.histograms.shape[1]
-        x, pixels = scale(whole.values), whole.histograms.sum(1).astype(np.float32)
+        whole = thinned(train.with_more(held_out), self.max_regions, self.seed)
+        scale, num_classes = Scale.of(whole), whole.num_classes
+        x, pixels = scale(whole.values), whole.truth.sum(1).astype(np.float32)
         found = []
         for repeat in range(self.repeats):
             model = KMeans(num_classes, n_init=1, random_state=self.seed + repeat).fit(x, sample_weight=pixels)
             overlap = np.zeros((num_classes, num_classes))
-            np.add.at(overlap, model.labels_, whole.histograms)
-            clusters, classes = linear_sum_assignment(overlap, maximize=True)
-            names = np.zeros(num_classes, np.int64)
-            names[clusters] = classes
+            np.add.at(overlap, model.labels_, whole.truth)
+            _, cluster_of = linear_sum_assignment(overlap.T, maximize=True)  # of each class
             chosen: dict[str, float | int | str] = {"clusters": num_classes, "num_regions": len(x)}
-            found.append(FittedDense(predict=_Clusters(model.cluster_centers_, names, scale), chosen=chosen))
+            predict = partial(_nearness, model, cluster_of, scale)
+            found.append(Fitted(predict=predict, chosen=chosen))
         return found
 
 
@@ -128,20 +107,13 @@ class Scale:
     spread: np.ndarray
 
     @classmethod
-    def of(cls, regions: Regions) -> "Scale":
+    def of(cls, regions: Labelled) -> "Scale":
         return cls(regions.values.mean(0), np.maximum(regions.values.std(0), 1e-6))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         return (np.asarray(values, np.float32) - self.mean) / self.spread
 
 
-@dataclass(frozen=True)
-class _Clusters:
-    centres: np.ndarray
-    names: np.ndarray
-    scale: Scale
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        x = self.scale(values)
-        squared = (x**2).sum(1, keepdims=True) - 2 * x @ self.centres.T + (self.centres**2).sum(1)
-        return self.names[squared.argmin(1)]
+def _nearness(model: "KMeans", cluster_of: np.ndarray, scale: Scale, values: np.ndarray) -> np.ndarray:
+    """(R, C): minus the distance of each region's features to the cluster of each class."""
+    return -model.transform(scale(values))[:, cluster_of]

@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.shards.dataset import Split
 from transfer.features.features import split_key, weights_hash
 from transfer.features.sealed import SealedTest
+from transfer.protocols.protocol import Fitted, Labelled
 from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring
 from transfer.tasks.result import Result, result_key
 from transfer.tasks.spec import Outcome, WorkSpec
@@ -24,7 +25,7 @@ from . import segmentation
 from .boundary import boundary_f1
 from .data import DenseConfig, batches_of, colour_features, model_inputs, token_features, uniform_map
 from .painting import paint_examples
-from .protocols import DenseKMeans, DenseLinear, FittedDense, Regions
+from .protocols import DenseKMeans, DenseLinear
 
 _BATCH = 16
 DENSE_VERSION = 2  # raised when the same settings would give other numbers of a dense task
@@ -38,10 +39,11 @@ class DenseSplit:
     histograms: np.ndarray
     num_regions: int
 
-    def images(self, numbers: np.ndarray) -> Regions:
+    def images(self, numbers: np.ndarray) -> Labelled:
         """The regions of these images."""
         rows = (numbers[:, None] * self.num_regions + np.arange(self.num_regions)).ravel()
-        return Regions(values=np.asarray(self.values[rows]), histograms=np.asarray(self.histograms[rows]))
+        histograms = np.asarray(self.histograms[rows])
+        return Labelled(values=np.asarray(self.values[rows]), truth=histograms, num_classes=histograms.shape[1])
 
 
 class DenseTaskRun(Measuring):
@@ -97,10 +99,10 @@ class DenseTaskRun(Measuring):
         return [row]
 
     def _scored(
-        self, fitted: list[FittedDense], values: np.ndarray, histograms: np.ndarray, *, features: str, protocol: str
+        self, fitted: list[Fitted], values: np.ndarray, histograms: np.ndarray, *, features: str, protocol: str
     ) -> Result:
         K = self.config.num_regions
-        all_predicted = [one.predict(values).reshape(-1, K) for one in fitted]
+        all_predicted = [one.predict(values).argmax(1).reshape(-1, K) for one in fitted]
         tables = histograms.reshape(-1, K, histograms.shape[1])
         counts = [np.stack([segmentation.confusion_of(t, p) for t, p in zip(tables, one)]) for one in all_predicted]
         borders = self._boundaries(all_predicted)
@@ -179,11 +181,11 @@ class DenseTaskRun(Measuring):
                     found.append(boundary_f1(painted, sample.label_map, self.config.num_classes))
         return [_mean(found) for found in scores]
 
-    def _painted(self, fitted: FittedDense, values: np.ndarray, row: Result) -> list[str]:
+    def _painted(self, fitted: Fitted, values: np.ndarray, row: Result) -> list[str]:
         """Pictures of some test images: image, truth, prediction, best labels of the regions. Places of the files."""
         if row.features != "checkpoint":
             return []
-        predicted = fitted.predict(values).reshape(-1, self.config.num_regions)
+        predicted = fitted.predict(values).argmax(1).reshape(-1, self.config.num_regions)
         name = f"{self.task.name}-{row.protocol}-{self.config.num_regions}"
         return paint_examples(self.test, self.config, predicted, self.spec.out, name, tuple(self.classes))
 

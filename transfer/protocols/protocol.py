@@ -13,7 +13,7 @@ Solution = TypeVar("Solution")
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     """Features of some samples with what they show. values float32 (N, D); truth int64 (N,), a class id in
-    0..num_classes-1 each, or bool (N, C) where a sample shows any number of classes.
+    0..num_classes-1 each; or (N, C), bool where a sample shows any number of classes, counted pixels for a region.
     """
 
     values: np.ndarray
@@ -23,9 +23,11 @@ class Labelled:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or len(self.values) != len(self.truth):
             raise ValueError(f"features {self.values.shape} and {len(self.truth)} labels do not belong together")
+        if self.truth.ndim != 1:
+            return
         if not len(self.values):
             raise ValueError("there are no labelled samples")
-        if self.truth.ndim == 1 and not 0 <= self.truth.min() <= self.truth.max() < self.num_classes:
+        if not 0 <= self.truth.min() <= self.truth.max() < self.num_classes:
             seen = f"{int(self.truth.min())}..{int(self.truth.max())}"
             raise ValueError(f"class ids {seen} lie outside 0..{self.num_classes - 1}")
 

@@ -19,7 +19,7 @@ from pipeline.secrets import masked
 from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
 from .summary import group_means, mean_ranks, radar_values, side_by_side
-from .table import csv_table, markdown_table
+from .table import csv_table, markdown, markdown_table
 
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
 _MILESTONES = {
@@ -71,10 +71,10 @@ def write_report(
     parts = ["# Report\n"]
     if trainings:
         rows = [_training_row(run) for run in trainings]
-        parts.append("## Trainings\n\n" + _markdown(list(_TRAINING_COLUMNS), [list(row.values()) for row in rows]))
+        parts.append("## Trainings\n\n" + markdown(_TRAINING_COLUMNS, [list(row.values()) for row in rows]))
         parts.append("![curves](curves.png)\n")
         for training in trainings:
-            rows_seen = _markdown(["samples seen", *_MILESTONES], milestones(training))
+            rows_seen = markdown(["samples seen", *_MILESTONES], milestones(training))
             parts.append(f"{training.name}:\n\n{rows_seen}")
         curves = {one.name: {name: one.curves[name] for name in _KEPT if name in one.curves} for one in trainings}
         storage.put_json(storage.join(out, "curves.json"), curves)
@@ -117,16 +117,16 @@ def _across(out: str, transfers: list[TransferRun]) -> list[str]:
     if len(transfers) > 1:
         parts.append("## Side by side\n")
         for label, (head, *lines) in side_by_side(named).items():
-            parts.append(f"{label}:\n\n{_markdown(head, lines)}")
+            parts.append(f"{label}:\n\n{markdown(head, lines)}")
     means = [(run.name, *mean) for run in transfers for mean in group_means(run.rows)]
     if means:
         rows = [[*one[:4], one[4], f"{one[5]:.2%}"] for one in means]
-        parts.append("## Means\n\n" + _markdown(["run", "features", "protocol", "group", "tasks", "mean"], rows))
+        parts.append("## Means\n\n" + markdown(["run", "features", "protocol", "group", "tasks", "mean"], rows))
     ranks = mean_ranks([(name, row) for name, row in named if not name.endswith("pixels")])
     if len(ranks) > 1:
         rows = [[name, f"{rank:.2f}", count] for name, rank, count in ranks]
         columns = ["run", "mean rank (1 = best)", "task x protocol"]
-        parts.append("## Ranks\n\n" + _markdown(columns, rows))
+        parts.append("## Ranks\n\n" + markdown(columns, rows))
     tasks, values = radar_values(named, "logistic")
     if len(tasks) >= 3:
         save_png(storage.join(out, "radar.png"), figure_pixels(radar_figure(tasks, values, "logistic probe")))
@@ -169,7 +169,7 @@ def _differences(runs: list[TrainingRun]) -> str:
     flat = [flatten(run.config) for run in runs]
     keys = sorted(set().union(*flat))
     rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys]
-    return _markdown(["setting", *(run.name for run in runs)], [row for row in rows if len(set(row[1:])) > 1])
+    return markdown(["setting", *(run.name for run in runs)], [row for row in rows if len(set(row[1:])) > 1])
 
 
 def _transfer_csv(runs: list[TransferRun]) -> str:
@@ -178,12 +178,6 @@ def _transfer_csv(runs: list[TransferRun]) -> str:
         head, *rest = csv_table(run.rows).splitlines()
         lines = lines or [f"run,{head}"]
         lines += [f'"{run.name}",{line}' for line in rest]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(columns: list[str], rows: list[list[Any]]) -> str:
-    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

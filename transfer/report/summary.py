@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 
 from transfer.tasks.known_tasks import group_of
 from transfer.tasks.result import Result
@@ -50,10 +51,8 @@ def mean_ranks(rows: Sequence[tuple[str, Result]]) -> list[tuple[str, float, int
         values = {name: row.value for name, row in rows if (row.task, row.label, row.metric) == kind}
         if set(values) != set(names) or len(names) < 2:
             continue
-        for name in names:
-            above = sum(value > values[name] for value in values.values())
-            equal = sum(value == values[name] for value in values.values())
-            ranks[name].append(above + (equal + 1) / 2)
+        for name, rank in zip(values, rankdata([-value for value in values.values()])):
+            ranks[name].append(float(rank))
     known = [(name, float(np.mean(found)), len(found)) for name, found in ranks.items() if found]
     return sorted(known, key=lambda one: (one[1], one[0]))
 

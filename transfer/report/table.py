@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from transfer.tasks.result import Result
 
@@ -36,11 +38,16 @@ def text_table(rows: list[Result]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def markdown_table(rows: list[Result]) -> str:
-    """The same as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row)) + " |" for row in rows]
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table of whatever the cells are."""
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(rows: list[Result]) -> str:
+    """The same as `text_table`, in Markdown."""
+    return markdown(COLUMNS, map(cells, rows))
 
 
 def csv_table(rows: list[Result]) -> str:

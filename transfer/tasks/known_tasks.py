@@ -5,7 +5,7 @@ metric are from the protocols' papers and code, and the source must be checked w
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
@@ -16,7 +16,7 @@ Group = Literal["kornblith", "vtab-natural", "vtab-specialized", "vtab-structure
 VERIFIED, DOCUMENTED = "verified here", "by documentation"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class KnownTask:
     """One row. `source` is a Hugging Face data set (WebDataset tars of clip-benchmark unless it says otherwise)."""
 
@@ -34,14 +34,7 @@ class KnownTask:
     """Suites that contain it beside the one of its group."""
 
 
-def _row(
-    name: str, group: Group, source: str, num_classes: int, num_train: int, num_test: int, **more: Any
-) -> KnownTask:
-    return KnownTask(
-        name=name, group=group, source=source, num_classes=num_classes, num_train=num_train, num_test=num_test, **more
-    )
-
-
+_row = KnownTask
 _WDS = "clip-benchmark/wds_"
 _VTAB = "clip-benchmark/wds_vtab-"
 _CAMVID = "sky building pole road pavement tree sign-symbol fence car pedestrian bicyclist".split()
@@ -104,16 +97,6 @@ def known(name: str) -> KnownTask | None:
     return next((task for task in KNOWN_TASKS if task.name == name), None)
 
 
-def markdown() -> str:
-    """The table for README files: written from the data, so that it cannot drift from it."""
-    head = "| task | group | source | classes | train | test | metric | status |\n|" + " --- |" * 8 + "\n"
-    return head + "".join(
-        f"| {t.name} | {t.group} | {t.source} | {t.num_classes} | {t.num_train:,} | {t.num_test:,} | {t.metric} | "
-        f"{t.status} |\n"
-        for t in KNOWN_TASKS
-    )
-
-
 def parse_task(text: str) -> Task:
     """'name=DIR' or 'DIR' (then the folder's name is the task's). Raises UsageError."""
     name, given, place = text.partition("=")
@@ -134,7 +117,7 @@ def task_of(name: str, uri: str) -> Task:
 
 def group_of(name: str) -> str:
     """The VTAB group of a task, for group means; empty for others."""
-    row = next((task for task in KNOWN_TASKS if task.name == name), None)
+    row = known(name)
     if row is None:
         return ""
     if row.group.startswith("vtab-"):

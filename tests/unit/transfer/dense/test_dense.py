@@ -28,7 +28,8 @@ from transfer.dense.data import (
     read_labels,
     token_features,
 )
-from transfer.dense.protocols import DenseKMeans, DenseLinear, Regions
+from transfer.dense.protocols import DenseKMeans, DenseLinear, thinned
+from transfer.protocols.protocol import Labelled
 from transfer.report.table import text_table
 from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task
@@ -151,13 +152,13 @@ def test_linear_head_learns_soft_targets_and_kmeans_finds_clusters():
     values = (rng.normal(size=(3, 5))[kinds] * 4 + rng.normal(size=(600, 5)) * 0.3).astype(np.float32)
     histograms = np.eye(3)[kinds] * 90 + rng.integers(0, 10, (600, 3))
     train, held_out = (
-        Regions(values=values[:400], histograms=histograms[:400]),
-        Regions(values=values[400:500], histograms=histograms[400:500]),
+        Labelled(values=values[:400], truth=histograms[:400], num_classes=3),
+        Labelled(values=values[400:500], truth=histograms[400:500], num_classes=3),
     )
     for protocol in (DenseLinear(), DenseKMeans(repeats=2)):
         for fitted in protocol.fit(train, held_out):
-            assert (fitted.predict(values[500:]) == kinds[500:]).mean() > 0.98
-    assert len(Regions(values=values, histograms=histograms).thinned(50, 0).values) == 50
+            assert (fitted.predict(values[500:]).argmax(1) == kinds[500:]).mean() > 0.98
+    assert len(thinned(Labelled(values=values, truth=histograms, num_classes=3), 50, 0)) == 50
 
 
 def test_colour_features_are_means(road):
