@@ -15,21 +15,30 @@ from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
 from pipeline.secrets import masked
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import check_out, clear_leftovers, describe, error_table, finish_split, known_classes
+from pipeline.shards.commit import (
+    check_out,
+    clear_leftovers,
+    describe,
+    error_table,
+    finish_split,
+    known_classes,
+    other_splits,
+)
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
+from pipeline.shards.overlap import refuse_same_bytes, shared_images
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .commandline import Flat, parse
 from .dry_run import estimate
-from .errors import DataError, UsageError
+from .errors import DataError
 from .io import storage
 from .io.json_text import json_text
 from .io.machine import usable_cpus
 from .sources import Source, resolve_source
-from .sources.detect import Reading, look
+from .sources.detect import Reading, look, look_for_share
 from .sources.source import NO_CHOICES, Choices
-from .sources.splits import meaning, wanted_split
+from .sources.splits import meaning
 
 Say = Callable[[str], None]
 
@@ -121,7 +130,8 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     their list). Whatever stops it, a later run with the same config keeps the finished shards.
     """
     out = storage.resolve(config.out)
-    reading = _read(config, out)
+    found_by = look if config.val_share is None else look_for_share
+    reading = found_by(config.source, config.split, out, config.choices)
     source = reading.source
     plan = make_plan(
         source,
@@ -132,9 +142,17 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         val_share=config.val_share,
         known_classes=known_classes(out, config.split),
     )
-    origin = {"kind": source.kind, "uri": masked(resolve_source(config.source)), **config.choices.made()}
+    origin = {
+        "kind": source.kind,
+        "uri": masked(resolve_source(config.source)),
+        "root": masked(source.root),
+        **({"split": reading.chosen} if reading.chosen else {}),
+        **config.choices.made(),
+    }
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
+    others = other_splits(out, plan.split)
+    refuse_same_bytes(out, plan, others, source.reader())
     if config.dry_run:
         _say_plan(say, config, reading, plan, out, finished=0)
         return estimate(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
@@ -150,6 +168,8 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     num_new = _build(config, plan, todo, bad)
     _settle_errors(config, out, plan.split, bad)
     info = finish_split(out, plan, description, specs)
+    for sentence in shared_images(out, [plan.split, *others]):
+        say(f"warning  {sentence}")
     seconds = time.perf_counter() - started
     return Summary(
         out=out,
@@ -165,19 +185,6 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         identity=info.identity,
         root_hash=info.root_hash,
     )
-
-
-def _read(config: PreprocessConfig, out: str) -> Reading:
-    """The source; with a share, its training split or the whole."""
-    if config.val_share is None:
-        return look(config.source, config.split, out, config.choices)
-    reading = look(config.source, config.split if meaning(config.split) == "train" else "train", out, config.choices)
-    if own := wanted_split(reading.splits, "val"):
-        raise UsageError(
-            f"the source {config.source} has the validation split '{own}' of its own, so --val-share would hold out a "
-            f"second one. Leave --val-share out, or point --source at the folder of the split to be shared."
-        )
-    return reading
 
 
 def _num_workers(config: PreprocessConfig) -> int:

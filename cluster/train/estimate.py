@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from focusvit.runs.config_json import flatten, to_json
 from focusvit.train.config import TrainConfig
 from pipeline.shards.dataset import Dataset
+from pipeline.shards.overlap import shared_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,8 @@ def describe(
             f"the end, to {100 * config.epochs / warmup:.0f} % of optim.lr, and never falls. "
             "Set a smaller --optim.warmup-epochs."
         )
+    both = {config.data.train_split, config.data.eval_split}
+    lines += [f"warning   {sentence}" for sentence in shared_images(data.uri, sorted(both))]
     if full:
         lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate)
         lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]

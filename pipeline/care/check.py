@@ -13,6 +13,7 @@ from pipeline.plan.plan import read_shard_rows
 from pipeline.shards.build import Members, ShardSpec, count_regions, prove_machine
 from pipeline.shards.dataset import plan_uri, sidecar_uri
 from pipeline.shards.interop import dali_index, dali_name
+from pipeline.shards.overlap import stored_content_id
 from pipeline.shards.sample import FORMAT_VERSION, Sample, decode
 from pipeline.shards.sidecar import read_sidecar, sidecar_bytes
 from pipeline.superpixels.connected import connected_regions
@@ -96,6 +97,8 @@ def _check_sidecar(
         "class_ids": [row["class_id"] for row in rows],
         "num_regions": [count_regions(members) for _, _, members in samples],
     }
+    if "content_ids" in sidecar:  # sidecars of before lack them
+        true["content_ids"] = [stored_content_id(members) for _, _, members in samples]
     wrong = [name for name, value in true.items() if sidecar.get(name) != value]
     return [f"has a sidecar with other {', '.join(wrong)} than its samples and the plan have"] if wrong else []
 

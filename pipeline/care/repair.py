@@ -51,8 +51,14 @@ def _rebuild_plan(uri: str, split: str, place: str | None) -> None:
     info = dataset.splits[split]
     source, wanted = _open_source(place, info.source.partition(" at ")[2], split, NO_CHOICES)
     count = info.num_samples + info.num_skipped
-    plan = make_plan(source, split, samples_per_shard=-(-count // info.num_shards), max_samples=count)
-    origin = {"kind": source.kind, "uri": masked(wanted)}
+    plan = make_plan(
+        source,
+        split,
+        samples_per_shard=-(-count // info.num_shards),
+        max_samples=count,
+        known_classes=dataset.classes,
+    )
+    origin = {"kind": source.kind, "uri": masked(wanted), "root": masked(source.root)}
     description = describe(plan, ImageConfig(**dataset.image), dataset.superpixels, origin)
     if description["fingerprint"] != info.fingerprint:
         raise DataError(
@@ -133,11 +139,12 @@ def _build_again(
     if shards:
         _check_machine(description)
     before = description["origin"]
-    source, wanted = _open_source(place, before["uri"], name, Choices.of(before))
+    source, wanted = _open_source(place, before["uri"], before.get("split", name), Choices.of(before))
     moved |= place is not None
     if moved:
         plan = relocate(plan, source)
-        description = {**description, "origin": {**before, "kind": source.kind, "uri": masked(wanted)}}
+        places = {"kind": source.kind, "uri": masked(wanted), "root": masked(source.root)}
+        description = {**description, "origin": {**before, **places}}
     if shards:
         staging = _staging(uri)
         save_plan(plan_uri(staging, name), plan, description)

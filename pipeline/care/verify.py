@@ -27,6 +27,7 @@ from pipeline.shards.entry import dataset_files
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import TIMM_FILE, dali_name, wids_name
+from pipeline.shards.overlap import shared_images
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.shards.worker import run_shard
 
@@ -174,6 +175,9 @@ def main(argv: list[str]) -> int:
             raise error  # all that could be repaired is
         found = find_problems(config, uri)
     _show(found, stream)
+    warnings = shared_images(uri, list(found.splits))
+    for sentence in warnings:
+        stream.write(f"warning: {sentence}\n")
     problems, num_shards = found.problems, sum(len(split.specs) for split in found.splits.values())
     if config.json:
         content = {
@@ -182,6 +186,7 @@ def main(argv: list[str]) -> int:
             "num_shards": num_shards,
             "num_samples": found.num_samples,
             "problems": [asdict(problem) for problem in problems],
+            "warnings": warnings,
             "repaired": repaired,
             "versions": byte_versions(),
         }

@@ -219,6 +219,16 @@ def read_head(uri: str) -> tuple[tuple[str, ...], dict[str, Any]]:
         raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
 
 
+def read_places(uri: str) -> pa.Table:
+    """Columns source, file and offset of a stored plan. Raises as `load_plan`."""
+    try:
+        return pq.read_table(uri if storage.is_local(uri) else ObjectFile(uri), columns=["source", "file", "offset"])
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
+
+
 def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:
     """Rows of one shard: what a worker reads of a plan. Raises OSError; DataError when damaged."""
     try:

@@ -15,21 +15,23 @@ def in_val(ids: list[str], class_ids: np.ndarray, classes: tuple[str, ...], shar
     """bool (images,): which images are val. `ids` are source ids; class id -1 counts as one class more.
 
     A class of n images gives share * n, rounded up or down by a hash of its name (so that small classes add up to the
-    share), and never its last image. Raises UsageError when that leaves no image for val.
+    share), and never its last image; at least one image in all is val. Raises UsageError when no class has two images.
     """
     chosen = np.zeros(len(ids), bool)
     order = np.lexsort((np.array([_hash(f"image {name}") for name in ids], np.uint64), class_ids))
-    bounds = np.flatnonzero(np.diff(class_ids[order])) + 1
-    for rows in np.split(order, bounds):
+    groups = np.split(order, np.flatnonzero(np.diff(class_ids[order])) + 1)
+    for rows in groups:
         number = int(class_ids[rows[0]])
         name = classes[number] if number >= 0 else ""
         count = int(round(share * len(rows), 9) + _hash(f"class {name}") / 2**64)
         chosen[rows[: min(count, len(rows) - 1)]] = True
-    if not chosen.any():
+    largest = max(groups, key=len)
+    if len(largest) < 2:
         raise UsageError(
-            f"--val-share {share:g} of {len(ids)} images in {len(bounds) + 1} classes leaves none for val: a class "
-            f"keeps at least one image to train. Use a larger share, or more images."
+            f"--val-share {share:g} cannot divide {len(ids)} images in {len(groups)} classes: each class keeps "
+            f"one image to train, so none is left for val. Use a source with more images of a class."
         )
+    chosen[largest[:1]] |= not chosen.any()
     return chosen
 
 

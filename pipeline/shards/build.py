@@ -20,6 +20,7 @@ from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .dataset import shard_name
 from .fingerprint import golden_digest, machine
+from .overlap import stored_content_id
 from .sample import Sample, encode
 
 Members = dict[str, bytes]
@@ -65,6 +66,7 @@ class BuiltShard:
     lengths: list[int]
     class_ids: list[int]
     num_regions: list[int]
+    content_ids: list[int]  # of the source's bytes, see `overlap.content_id`
     bad: list[BadSample]
 
 
@@ -123,7 +125,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
     from webdataset import TarWriter  # takes 2 s to load, and only workers write
 
     buffer = io.BytesIO()
-    offsets, lengths, class_ids, num_regions, bad = [], [], [], [], []
+    offsets, lengths, class_ids, num_regions, content_ids, bad = [], [], [], [], [], []
     position = 0
     with TarWriter(buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
         writer.tarstream.format = tarfile.USTAR_FORMAT  # TarWriter means it and leaves tarfile's slower default
@@ -139,6 +141,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
             lengths.append(length)
             class_ids.append(row["class_id"])
             num_regions.append(count_regions(members))
+            content_ids.append(stored_content_id(members))
             position += length
     data = buffer.getvalue()
     return BuiltShard(
@@ -148,6 +151,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
         lengths=lengths,
         class_ids=class_ids,
         num_regions=num_regions,
+        content_ids=content_ids,
         bad=bad,
     )
 

@@ -24,6 +24,7 @@ from .dataset import DATASET_FILE, INDEX_DTYPE, STATE_FOLDER, SplitInfo, errors_
 from .entry import enter_split
 from .fingerprint import byte_versions, digest
 from .interop import TIMM_FILE, wids_index, wids_name
+from .overlap import refuse_same_places
 from .sample import FORMAT_VERSION
 from .sidecar import read_sidecar
 
@@ -130,6 +131,11 @@ def _other_splits(out: str, split: str) -> Iterator[tuple[str, tuple[str, ...], 
             yield other, *read_head(plan_uri(out, other))
 
 
+def other_splits(out: str, split: str) -> list[str]:
+    """Names of the splits that are planned in a data set, but this one."""
+    return [other for other, _, _ in _other_splits(out, split)]
+
+
 def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> None:
     for other, classes, before in _other_splits(out, plan.split):
         if classes and plan.classes and classes != plan.classes:
@@ -148,6 +154,9 @@ def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> No
                 f"split '{other}' in {out} was made with other settings: {'; '.join(differing)}. The splits of one "
                 f"data set share them: use these, or another --out."
             )
+        root = before["origin"].get("root")
+        if root and root == description["origin"].get("root"):
+            refuse_same_places(out, plan, other)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -223,7 +232,7 @@ def _packed_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
     """A sidecar with its columns as arrays: as lists those of a million samples take half a gigabyte."""
     sidecar = read_sidecar(spec)
     if sidecar:
-        for name in ("offsets", "lengths", "class_ids", "num_regions"):
+        for name in sidecar.keys() & {"offsets", "lengths", "class_ids", "num_regions", "content_ids"}:
             sidecar[name] = np.array(sidecar[name], np.int64)
     return sidecar
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # readers of shards need nothing of what builds them
     from .build import BuiltShard, ShardSpec
 
 _COLUMNS = ("offsets", "lengths", "class_ids", "num_regions")  # one number for each sample
+_LATER = "content_ids"  # one more such column; sidecars of before lack it
 
 
 def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[str, Any]) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[s
         "lengths": built.lengths,
         "class_ids": built.class_ids,
         "num_regions": built.num_regions,
+        "content_ids": built.content_ids,
         "skipped": [asdict(sample) for sample in built.bad],
         "timing": timing,
     }
@@ -65,7 +67,7 @@ def read_sidecar(spec: "ShardSpec") -> dict[str, Any] | None:
 
 def _is_shaped(sidecar: dict[str, Any]) -> bool:
     """Whether it can be read as a sidecar at all: its hash alone says only that nobody changed it by accident."""
-    columns = [sidecar[name] for name in _COLUMNS]
+    columns = [sidecar[name] for name in _COLUMNS] + ([sidecar[_LATER]] if _LATER in sidecar else [])
     numbers = [sidecar[name] for name in ("shard", "size_bytes", "num_samples")]
     return (
         all(isinstance(number, int) for number in numbers)

@@ -96,6 +96,17 @@ def _look(uri: str, split: str, out: str, choices: Choices) -> Reading:
     return _Folder(uri, split, out, choices).look()
 
 
+def look_for_share(uri: str, split: str, out: str = "", choices: Choices = NO_CHOICES) -> Reading:
+    """As `look`, of the images that --val-share divides: the training split, or all where there are no splits."""
+    reading = look(uri, split if meaning(split) == "train" else "train", out, choices)
+    if own := wanted_split(reading.splits, "val"):
+        raise UsageError(
+            f"the source {uri} has the validation split '{own}' of its own, so --val-share would hold out a second "
+            f"one. Leave --val-share out, or point --source at the folder of the split to be shared."
+        )
+    return reading
+
+
 def resolve_source(uri: str) -> str:
     """As `storage.resolve`; the name of a data set on the Hugging Face hub stays."""
     return uri if uri.startswith(PREFIX) else storage.resolve(uri)

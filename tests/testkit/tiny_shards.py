@@ -1,6 +1,7 @@
 """A small real data set in a folder, in a second: drawn shapes, real superpixels, real tars, index and dataset.json."""
 
 import dataclasses
+import hashlib
 import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -90,7 +91,7 @@ def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool, de
             image_ext="jpg",
             superpixels=segment_image(decode_image(image), SuperpixelConfig()),
             class_id=row["class_id"] if row["class_id"] >= 0 else None,
-            meta={},
+            meta={"sha256": hashlib.sha256(image).hexdigest()},
             label_map=label_map if dense else None,
         )
     )

@@ -22,6 +22,7 @@ from pipeline.shards.dataset import (
     shard_name,
     sidecar_uri,
 )
+from pipeline.shards.overlap import stored_content_id
 from pipeline.shards.proof import prove_shard
 from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 
@@ -83,13 +84,15 @@ def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
         data = b"".join(spans) + _END
         storage.put(storage.join(folder, shard_name(name, shard)), data)
         hashes.update(hashlib.sha256(data).digest())
+        samples = [members for _, _, members in read_samples(data, name)]
         built = BuiltShard(
             data=data,
             sha256=hashlib.sha256(data).hexdigest(),
             offsets=part["offset"].tolist(),
             lengths=part["length"].tolist(),
             class_ids=part["class_id"].tolist(),
-            num_regions=[count_regions(members) for _, _, members in read_samples(data, name)],
+            num_regions=[count_regions(members) for members in samples],
+            content_ids=[stored_content_id(members) for members in samples],
             bad=[],
         )
         storage.put(sidecar_uri(folder, name, shard), sidecar_bytes(sidecar_of(built, identity, shard, {})))

@@ -233,9 +233,10 @@ def test_files_that_are_no_files_are_named_and_replaced(out: Path, tmp_path: Pat
     assert _bytes(out) == whole
 
 
-def test_another_split_beside_a_damaged_index_is_refused_in_words(made: Path, out: Path, capsys: Any) -> None:
+def test_another_split_beside_a_damaged_index_is_refused_in_words(tmp_path: Path, out: Path, capsys: Any) -> None:
     (out / ".focusvit" / "index-val.npy").unlink()
-    command = ["preprocess", "--source", str(made / "val"), "--out", str(out), "--split", "test", "--local"]
+    source = write_folder(tmp_path / "test", class_images(classes=2, per_class=2, start=90))
+    command = ["preprocess", "--source", str(source), "--out", str(out), "--split", "test", "--local"]
     assert main([*command, "--workers", "0"]) == 1
     assert "index-val.npy is missing or damaged. `focusvit verify" in capsys.readouterr().err
     assert main(["verify", str(out), "--workers", "0", "--repair"]) == 0

@@ -148,8 +148,9 @@ def test_a_share_is_disjoint_complete_balanced_and_stable(share: float) -> None:
 def test_small_classes_add_up_to_the_share() -> None:
     rows = [SourceImage(f"c{i}/{j}", "x", class_name=f"c{i}") for i in range(400) for j in range(2)]
     assert 130 < make_plan(Listing(rows), "val", val_share=0.2).num_samples < 190
-    with pytest.raises(UsageError, match=r"--val-share 0\.1 of 1 images in 1 classes leaves none for val"):
+    with pytest.raises(UsageError, match=r"--val-share 0\.1 cannot divide 1 images in 1 classes"):
         make_plan(Listing(rows[:1]), "val", val_share=0.1)
+    assert make_plan(Listing(rows[:2]), "val", val_share=0.01).num_samples == 1
 
 
 def test_a_stored_plan_comes_back_and_damage_is_found(tmp_path: Path) -> None:

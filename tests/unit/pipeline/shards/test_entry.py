@@ -19,11 +19,13 @@ from testkit.image_sources import class_images, write_folder
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    return str(write_folder(tmp_path / "images", class_images(classes=2, per_class=2)))
+    for number, split in enumerate("abc"):
+        write_folder(tmp_path / "images" / split, class_images(classes=2, per_class=2, start=5000 * number))
+    return str(tmp_path / "images")
 
 
 def _run(source: str, out: str, split: str) -> str:
-    summary = preprocess(PreprocessConfig(source=source, out=out, split=split, local=True, workers=0))
+    summary = preprocess(PreprocessConfig(source=f"{source}/{split}", out=out, split=split, local=True, workers=0))
     assert isinstance(summary, Summary)
     return summary.root_hash
 
