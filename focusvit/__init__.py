@@ -15,6 +15,7 @@ _HOME = {
     "unpatch": "drop_in.patch",
     "superpixel_readout": "drop_in.readout",
     "unpool": "drop_in.readout",
+    "superpixels": "predict.photo",
 }
 __all__ = sorted(_HOME)
 
