@@ -1,6 +1,7 @@
 """FocusViT: images and superpixel maps -> logits. One class; every variant and control is a `FocusViTConfig`.
 
-Shapes: B batch, H W pixels, N patches, K tokens, M latents, D width, F region features; n = K + 1 with a class token.
+Shapes: B batch, H W pixels, N patches, K tokens, M latents, D width, F features of a region (phi, in `position`);
+n = K + 1 with a class token.
 Coordinates are (y, x) in [0, 1]. Weight names follow timm's VisionTransformer where the parts are the same.
 """
 
@@ -118,8 +119,8 @@ class FocusViT(nn.Module):
         overlap, regions = self._partition(images, maps, num_tokens)
         if overlap is not None:
             _note(seen, overlap=overlap, regions=regions)
-        features = self.region_features(regions)
-        position = None if self.position is None else self.position(features)
+        phi = self.region_features(regions)
+        position = None if self.position is None else self.position(phi)
 
         x, own = self._embedded(images, seen)
         for block in self.blocks[: config.grid_depth]:
@@ -132,12 +133,12 @@ class FocusViT(nn.Module):
             blocks = self.blocks[config.grid_depth :]
             x, weight = merging_trunk(blocks, x, num_tokens, self.num_class_tokens, trace)
         else:
-            context = self._context(x, regions, features, seen)
+            context = self._context(x, regions, phi, seen)
             for block in self.blocks[config.grid_depth : self._latents_from]:
                 x = block(x, context, trace)
             weight = regions.area / regions.area.sum(1, keepdim=True)
         if self.reads is not None:
-            x, weight = self._latent_trunk(x, regions, features, seen)
+            x, weight = self._latent_trunk(x, regions, phi, seen)
 
         x = self.norm(x)
         return x[:, 0] if self.num_class_tokens else (weight.to(x.dtype)[:, None] @ x).squeeze(1)
@@ -190,7 +191,7 @@ class FocusViT(nn.Module):
         tokens = tokens if position is None else tokens + position
         return torch.cat([x[:, : self.num_class_tokens], tokens], 1)
 
-    def _context(self, x: Tensor, regions: Regions, features: Tensor, seen: Seen) -> AttentionContext:
+    def _context(self, x: Tensor, regions: Regions, phi: Tensor, seen: Seen) -> AttentionContext:
         """What attention in token blocks knows of the regions."""
         config = self.config
         if config.trunk == "window":
@@ -199,7 +200,7 @@ class FocusViT(nn.Module):
         bias = self._key_bias(regions)
         if self.latent_start is None or self.reads is not None:
             return AttentionContext(bias)
-        weights = self.latent_start(x[:, self.num_class_tokens :], features, regions)
+        weights = self.latent_start(x[:, self.num_class_tokens :], phi, regions)
         _note(seen, latent_weights=weights)
         pool_bias = with_class_token(pooled_regions(weights, regions).log_relative_area(), config.readout)
         pool = nn.functional.pad(weights, (self.num_class_tokens, 0, self.num_class_tokens, 0))
@@ -219,24 +220,24 @@ class FocusViT(nn.Module):
             return with_class_token(torch.where(regions.area > 0, 0.0, EMPTY_BIAS), config.readout)
         return None
 
-    def _latent_trunk(self, x: Tensor, regions: Regions, features: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+    def _latent_trunk(self, x: Tensor, regions: Regions, phi: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
         """Latents are pooled from the tokens, read them again and run through the remaining blocks: (B, first + M, D),
         and the weight of each in a mean (B, M).
         """
         assert self.latent_start is not None and self.reads is not None
         trace, reads = (None, None) if seen is None else (seen["attention"], seen["reads"])
         tokens = x[:, self.num_class_tokens :]
-        weights = self.latent_start(tokens, features, regions)
+        weights = self.latent_start(tokens, phi, regions)
         latents = weights.to(tokens.dtype) @ tokens
         places = pooled_regions(weights, regions)
-        latent_features = self._beside_class_token(self.region_features(places)).to(x.dtype)
+        latent_phi = self._beside_class_token(self.region_features(places)).to(x.dtype)
         key_bias = regions.log_relative_area()[:, None, None, :]
         z = torch.cat([x[:, : self.num_class_tokens], latents], 1)
         blocks = self.blocks[self._latents_from :]
         read_at = {i * len(blocks) // self.config.num_reads: read for i, read in enumerate(self.reads)}
         for i, block in enumerate(blocks):
             if i in read_at:
-                z = read_at[i](z, latent_features, tokens, features.to(x.dtype), key_bias, reads)
+                z = read_at[i](z, latent_phi, tokens, phi.to(x.dtype), key_bias, reads)
             z = block(z, None, trace)
         _note(seen, latents=z, latent_weights=weights, latent_regions=places)
         return z, places.area

@@ -20,7 +20,7 @@ from . import attention as looking
 from .evaluate import pick_device, token_budgets
 from .pictures import density_overlay, enlarge, labelled_sheet, outlined, save_png, with_regions
 from .places import image_places
-from .predictor import view_config
+from .predictor import model_tensors, view_config
 
 _MAX_LATENTS = 35  # cells of one sheet; more latents are shown evenly spread
 BUDGETS = (16, 36, 64, 100, 196)
@@ -93,9 +93,7 @@ class Eye:
     @torch.no_grad()
     def seen(self, view: View, tokens: int | None) -> dict[str, Any]:
         """`forward_intermediates` of one view."""
-        device = self.model.head.weight.device
-        images = torch.from_numpy(view.image).permute(2, 0, 1)[None].to(device)
-        maps = None if view.map is None else torch.from_numpy(view.map)[None].to(device)
+        images, maps = model_tensors([view], self.model.head.weight.device)
         return self.model.eval().forward_intermediates(images, maps, tokens)
 
     def answer(self, seen: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from focusvit.data.augment import View
 from focusvit.model.inputs import check_values
@@ -18,6 +19,7 @@ from pipeline.io import storage
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .compatible import data_config
+from .onnx_predictor import model_inputs
 from .view import Prediction, ViewConfig
 
 if TYPE_CHECKING:
@@ -45,13 +47,10 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, views: Sequence[View]) -> list[Prediction]:
         """One batch of views through the model."""
-        images = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2).contiguous()
-        maps = None
-        if self.model.config.needs_maps:
-            maps = torch.from_numpy(np.stack([view.map for view in views if view.map is not None])).to(self.device)
+        images, maps = model_tensors(views, self.device)
         budget = self.tokens if self.model.config.tokens is not None else None
         check_values(self.model.config, images, maps, budget)
-        logits = self.model(images.to(self.device), maps, budget)
+        logits = self.model(images, maps, budget)
         shares = torch.softmax(logits.float(), 1).cpu().numpy()
         return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
 
@@ -81,6 +80,12 @@ class Predictor:
                     "top5": ", ".join(f"{self.classes[i]} {found.shares[i]:.1%}" for i in best),
                 }
         return pandas.DataFrame(rows)
+
+
+def model_tensors(views: Sequence[View], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    """Views as what the model takes: images (n, 3, H, W), and maps (n, Hm, Wm) where the views have one."""
+    images, *maps = (torch.from_numpy(x).to(device) for x in model_inputs(views))
+    return images, maps[0] if maps else None
 
 
 def view_config(record: Checkpoint, tokens: int | None) -> ViewConfig:
