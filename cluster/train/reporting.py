@@ -23,7 +23,6 @@ from pipeline.shards.dataset import Dataset
 
 from .checkpoint_scores import POINTS
 from .launch import LaunchConfig
-from .loader_watch import LoaderWatch
 from .summary import description, summarise
 from .termination import ended_gently
 
@@ -140,31 +139,30 @@ def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int
         tracker.step_image(picture, series, step)
 
 
+_SHOWN = {
+    "train/loss": ("loss", "{:.3f}"),
+    "val/top1": ("val_top1", "{:.3f}"),
+    "perf/img_per_s": ("img/s", "{:.0f}"),
+    "perf/data_wait_share": ("data wait", "{:.0%}"),
+}
+
+
 class _Progress:
-    """A bar over samples with images per second, time left, loss and the last score."""
+    """A bar over samples with images per second, time left, loss, the last score, and the time spent waiting for data:
+    where that is large, more loader workers (--data.loader-workers) or CPUs help."""
 
     def __init__(self, total: int, done: int, run_id: str, quiet: bool) -> None:
-        self._run_id = run_id
+        self._run_id, self._shown, self._lock = run_id, dict[str, str](), threading.Lock()
         self._bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=quiet or None, desc="train")
-        self._quiet, self._shown, self._said_wait, self._lock = quiet, {}, False, threading.Lock()  # type: ignore[var-annotated]
-        self._loader = LoaderWatch(done)
 
     def point(self, point: dict[str, Any]) -> None:
         with self._lock:
             values = point["values"]
             log.info("point", extra={"facts": {"run": self._run_id, "samples": point["samples"], **values}})
-            for name, label in (("train/loss", "loss"), ("val/top1", "val_top1"), ("perf/img_per_s", "img/s")):
-                if name in values:
-                    self._shown[label] = f"{values[name]:.0f}" if label == "img/s" else f"{values[name]:.3f}"
+            shown = {label: form.format(values[name]) for name, (label, form) in _SHOWN.items() if name in values}
+            self._shown |= shown
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(max(0, point["samples"] - self._bar.n))
-            share = self._loader.share(point)
-            if share is not None and not self._said_wait and not self._quiet:
-                self._said_wait = True
-                tqdm.write(
-                    f"waiting for data {share:.0%} of the time: add loader workers (--data.loader-workers) or CPUs",
-                    file=sys.stderr,
-                )
 
     def close(self) -> None:
         self._bar.close()
