@@ -65,6 +65,8 @@ class TransferConfig:
     """auto, cpu or cuda."""
     ignore_labels: str = ""
     """Label values of dense tasks that mean 'no class', such as 0,255."""
+    map_labels: str = ""
+    """Label values of dense tasks to read as others, such as 255:1 for masks of 0 and 255."""
     seed: int = 0
     """Of the held-out part, the draws of few-shot and the untrained network."""
     tracking_uri: str = ""
@@ -159,7 +161,7 @@ def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks
 
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     """The tasks that are named or found, and lines for those of the suite that are not prepared. UsageError."""
-    named = [for_suite(_with_ignored(parse_task(text), config.ignore_labels), config.suite) for text in config.task]
+    named = [for_suite(_with_labels(parse_task(text), config), config.suite) for text in config.task]
     found, missing = tasks_of(config.suite, storage.resolve(config.tasks_root)) if config.tasks_root else ([], [])
     tasks = named + [task for task in found if task.name not in {one.name for one in named}]
     if not tasks:
@@ -174,13 +176,16 @@ def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     return tasks, missing
 
 
-def _with_ignored(task: Task, text: str) -> Task:
-    """The task with the label values that the command line says to leave out."""
-    if not text:
-        return task
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise UsageError(f"--ignore-labels is '{text}': write label values with commas, such as 0,255.")
-    return dataclasses.replace(task, ignore=tuple(int(part) for part in text.split(",")))
+def _with_labels(task: Task, config: TransferConfig) -> Task:
+    """The task with the label values that the command line says to leave out, or to read as others."""
+    ignored, mapped = config.ignore_labels, config.map_labels
+    if ignored and not all(part.strip().isdecimal() for part in ignored.split(",")):
+        raise UsageError(f"--ignore-labels is '{ignored}': write label values with commas, such as 0,255.")
+    pairs = [[side.strip() for side in part.split(":")] for part in mapped.split(",")] if mapped else []
+    if not all(len(pair) == 2 and all(side.isdecimal() and int(side) < 256 for side in pair) for pair in pairs):
+        raise UsageError(f"--map-labels is '{mapped}': write values of 0 to 255 as FROM:TO with commas, such as 255:1.")
+    ignore = tuple(int(part) for part in ignored.split(",")) if ignored else task.ignore
+    return dataclasses.replace(task, ignore=ignore, map_labels=tuple((int(a), int(b)) for a, b in pairs))
 
 
 def _specs(config: TransferConfig, tasks: list[Task]) -> list[WorkSpec]:

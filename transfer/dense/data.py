@@ -20,7 +20,8 @@ from pipeline.shards.proof import read_proven
 from pipeline.shards.sample import Sample
 from pipeline.superpixels.hierarchy import cut
 
-from .segmentation import IGNORE, grid_map
+from .labels import Pairs, read_labels
+from .segmentation import grid_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class DenseConfig:
     num_classes: int
     ignore: tuple[int, ...] = ()
     """Label values that are never counted, beside 255."""
+    map_labels: Pairs = ()
+    """Values of the files and the values to read for them."""
     num_regions: int
     """Regions of each image: the token budget, or the number of patches of a plain ViT."""
     patch_grid: tuple[int, int] | None = None
@@ -53,7 +56,7 @@ def load_dense(split: Split, number: int, config: DenseConfig) -> DenseSample:
     if sample.label_map is None:
         raise DataError(f"{place} has no label map (.seg.png), so it cannot be part of a dense task.")
     rgb = decode_image(sample.image)
-    label_map = read_labels(sample.label_map, config, place)
+    label_map = read_labels(sample.label_map, config.num_classes, config.ignore, config.map_labels, place)
     height, width = label_map.shape
     if abs(height * rgb.shape[1] - width * rgb.shape[0]) > 2 * max(rgb.shape[:2]) + 2 * max(height, width):
         raise DataError(
@@ -67,19 +70,6 @@ def load_dense(split: Split, number: int, config: DenseConfig) -> DenseSample:
     return DenseSample(
         rgb=rgb, label_map=label_map, region_map=nearest(small_map, (height, width)), small_map=small_map
     )
-
-
-def read_labels(label_map: np.ndarray, config: DenseConfig, place: str) -> np.ndarray:
-    """The label map with ignored values as 255. Raises DataError for a value outside 0..num_classes-1."""
-    labels = label_map.copy()
-    labels[np.isin(labels, config.ignore)] = IGNORE
-    wrong = labels[(labels >= config.num_classes) & (labels != IGNORE)]
-    if len(wrong):
-        raise DataError(
-            f"{place}: label {int(wrong[0])} lies outside 0..{config.num_classes - 1} and is not ignored "
-            f"({', '.join(map(str, (*config.ignore, IGNORE)))}). Name it in --ignore-labels if it means 'no class'."
-        )
-    return labels
 
 
 def _cut(sample: Sample, num_regions: int, place: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from transfer.tasks.spec import Outcome, WorkSpec
 from . import segmentation
 from .boundary import boundary_f1
 from .data import DenseConfig, batches_of, colour_features, model_inputs, token_features, uniform_map
+from .labels import check_scored, label_counts, numbered_classes
 from .painting import paint_examples
 from .protocols import DenseKMeans, DenseLinear
 
@@ -53,7 +54,12 @@ class DenseTaskRun(Measuring):
         super().__init__(spec)
         self.task = self.outcome.task = dataclasses.replace(self.task, metric="miou")
         self.train, self.test = self.splits[self.task.train], self.splits[self.task.test]
-        self.classes = self.task.classes or self.dataset.classes or _numbered(self.train, self.task.ignore)
+        ignore, pairs = self.task.ignore, self.task.map_labels
+        self.classes = self.task.classes or self.dataset.classes
+        if not self.classes:
+            self.classes = numbered_classes(label_counts(self.train, pairs), ignore)
+        note = check_scored(label_counts(self.test, pairs), len(self.classes), ignore)
+        self.outcome.notes += [f"{self.task.name}: {note}"] if note else []
         self.config = self._dense_config(self.model)
 
     def run(self) -> Outcome:
@@ -79,6 +85,7 @@ class DenseTaskRun(Measuring):
         return DenseConfig(
             num_classes=len(self.classes),
             ignore=self.task.ignore,
+            map_labels=self.task.map_labels,
             num_regions=budget,
             patch_grid=None if config.needs_maps else config.grid,
         )
@@ -237,17 +244,6 @@ class DenseTaskRun(Measuring):
 def is_dense(split: Split) -> bool:
     """Whether the samples carry label maps; the first one tells."""
     return split.num_samples > 0 and split.read(0).label_map is not None
-
-
-def _numbered(split: Split, ignore: tuple[int, ...]) -> tuple[str, ...]:
-    """Class names '0'..'n' for a task without a list: up to the largest training label that counts."""
-    top = 0
-    for number in range(split.num_samples):
-        labels = split.read(number).label_map
-        if labels is not None:
-            seen = labels[~np.isin(labels, (*ignore, segmentation.IGNORE))]
-            top = max(top, int(seen.max(initial=0)))
-    return tuple(str(i) for i in range(top + 1))
 
 
 def _mean(scores: list[float]) -> float:

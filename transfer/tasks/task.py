@@ -26,6 +26,8 @@ class Task:
     """Names of the labels of a dense task; empty = the data set's own, else numbers."""
     ignore: tuple[int, ...] = ()
     """Label values of a dense task that are never counted, beside 255."""
+    map_labels: tuple[tuple[int, int], ...] = ()
+    """(value in the label maps, value to read for it), before `ignore`: ((255, 1),) for masks of 0 and 255."""
     num_rows: tuple[int, int] | None = None
     """(to train on, to choose on): a seeded draw from the training split instead of all of it (VTAB-1k: 800, 200)."""
 

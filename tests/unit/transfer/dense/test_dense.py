@@ -25,9 +25,9 @@ from transfer.dense.data import (
     load_dense,
     model_inputs,
     nearest,
-    read_labels,
     token_features,
 )
+from transfer.dense.labels import read_labels
 from transfer.dense.protocols import DenseKMeans, DenseLinear, thinned
 from transfer.protocols.protocol import Labelled
 from transfer.report.table import text_table
@@ -170,10 +170,12 @@ def test_colour_features_are_means(road):
 
 
 def test_wrong_labels_and_sizes_are_named(road, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"label 5 lies outside 0\.\.4"):
-        read_labels(np.array([[0, 5]], np.uint8), CONFIG, "sample x")
-    ignoring = DenseConfig(num_classes=5, num_regions=9, ignore=(5,))
-    assert read_labels(np.array([[0, 5]], np.uint8), ignoring, "x").tolist() == [[0, segmentation.IGNORE]]
+    labels = np.array([[0, 5]], np.uint8)
+    with pytest.raises(DataError, match=r"label 5 lies outside 0\.\.4.*--map-labels 5:1"):
+        read_labels(labels, 5, (), (), "sample x")
+    assert read_labels(labels, 5, (5,), (), "x").tolist() == [[0, segmentation.IGNORE]]
+    assert read_labels(labels, 5, (0,), ((5, 4),), "x").tolist() == [[segmentation.IGNORE, 4]]
+    assert labels.tolist() == [[0, 5]]
     split = open_dataset(road[1]).split("val")
     with pytest.raises(DataError, match="fewer than the budget of 257"):
         load_dense(split, 0, DenseConfig(num_classes=5, num_regions=257))
