@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
 from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
-from pipeline.plan.unlabelled import SettledLabels, Unlabelled
+from pipeline.plan.unlabelled import settle_labels
 from pipeline.secrets import masked
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import (
@@ -57,8 +57,6 @@ class PreprocessConfig:
     val_share: float | None = None
     """Make --split train and --split val from one source without a val split of its own: this share of each class is
     val, for example 0.2. Give both commands the same share."""
-    unlabelled: Unlabelled = "fail"
-    """Images without a label where others have one: refuse the source, keep them without a class, or skip them."""
     max_samples: int | None = None
     """Take at most this many samples, the same number of each class as far as possible."""
     samples_per_shard: int | None = None
@@ -134,9 +132,8 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     """
     out = storage.resolve(config.out)
     found_by = look if config.val_share is None else look_for_share
-    found = found_by(config.source, config.split, out, config.choices)
-    source = SettledLabels(found.source, config.unlabelled)
-    reading = replace(found, source=source)
+    reading = settle_labels(found_by(config.source, config.split, out, config.choices), config.choices)
+    source = reading.source
     plan = make_plan(
         source,
         config.split,

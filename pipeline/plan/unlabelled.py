@@ -1,14 +1,18 @@
 """Images without a label in a source where others have one: training on classes would refuse them, hours later."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from pipeline.errors import UsageError
 from pipeline.io.passed import PassedOver
 from pipeline.sources import Reader, Source, SourceImage
+from pipeline.sources.detect import Reading
+from pipeline.sources.source import Choices, Unlabelled
 
-Unlabelled = Literal["fail", "keep", "skip"]
+
+def settle_labels(reading: Reading, choices: Choices) -> Reading:
+    """The same source with a decision about images without a label, which is taken while it is listed."""
+    return replace(reading, source=SettledLabels(reading.source, choices.unlabelled))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.errors import UsageError
 
@@ -22,9 +22,12 @@ class SourceImage(NamedTuple):
     labels: tuple[int, ...] = ()  # class ids of a multi-label task
 
 
+Unlabelled = Literal["fail", "keep", "skip"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the user names where a guess could be wrong; "" leaves the choice to the layout."""
+    """What the user names where a guess could be wrong; "" leaves it to the layout."""
 
     image_member: str = ""
     """WebDataset tars with several images a sample: which one to read, by what follows the key, such as depth.png."""
@@ -32,20 +35,22 @@ class Choices:
     """Parquet files and lists: the column with the images, where it cannot be told or another one is wanted."""
     label_column: str = ""
     """Parquet files and lists: the column with the labels. WebDataset tars: the field of the json members."""
+    unlabelled: Unlabelled = "fail"
+    """Images without a label where others have one: refuse the source, keep them without a class, or skip them."""
 
     def made(self) -> dict[str, str]:
         """Those that were made, by name."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: value for name, value in asdict(self).items() if value not in ("", "fail")}
 
     @classmethod
-    def of(cls, made: Mapping[str, str]) -> "Choices":
+    def of(cls, made: Mapping[str, Any]) -> "Choices":
         """From what `made` gave, whatever else stands there."""
         return cls(**{name: made[name] for name in asdict(NO_CHOICES) if name in made})
 
     def check(self, kind: str, known: tuple[str, ...]) -> None:
         """Raises UsageError for a choice that a source of this kind has no use for."""
         for name, value in self.made().items():
-            if name not in known:
+            if name not in (*known, "unlabelled"):
                 raise UsageError(f"--{name.replace('_', '-')} {value} says nothing about this source ({kind}).")
 
 

@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards.dataset import open_dataset
+from pipeline.sources.source import Choices
 from testkit.image_sources import jpeg, tar_bytes
 
 
@@ -33,8 +34,12 @@ def _run(root: Path, files: dict[str, bytes], unlabelled: str = "fail") -> tuple
         (root / name).write_bytes(data)
     lines: list[str] = []
     config = PreprocessConfig(
-        source=str(root), out=str(root.parent / f"out-{unlabelled}"), unlabelled=unlabelled, local=True, workers=0
-    )  # type: ignore[arg-type]
+        source=str(root),
+        out=str(root.parent / f"out-{unlabelled}"),
+        choices=Choices(unlabelled=unlabelled),  # type: ignore[arg-type]
+        local=True,
+        workers=0,
+    )
     summary = preprocess(config, lines.append)
     assert isinstance(summary, Summary)
     return summary, lines
@@ -42,9 +47,7 @@ def _run(root: Path, files: dict[str, bytes], unlabelled: str = "fail") -> tuple
 
 @pytest.mark.parametrize("kind", MIXED)
 def test_labelled_and_unlabelled_images_are_kept_apart(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"with a label, and images without a label: 2 .*--unlabelled skip"
-    ):
+    with pytest.raises(UsageError, match=r"with a label, and images without a label: 2 .*--unlabelled skip"):
         _run(tmp_path / "set", MIXED[kind])
     summary, lines = _run(tmp_path / "set", MIXED[kind], "skip")
     assert (summary.num_samples, summary.num_classes) == (2, 2)
