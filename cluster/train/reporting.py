@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from focusvit.runs.checkpoint import load_checkpoint, read_confusion
 from focusvit.runs.config_json import to_json
-from focusvit.runs.pyfunc import log_model
+from focusvit.runs.pyfunc import Scored, log_model
 from focusvit.runs.run_dir import RunDir, flat_params
 from focusvit.runs.shipper import Shipper
 from focusvit.runs.tracker import Tracker
 from focusvit.train.config import TrainConfig
+from pipeline.io import storage
 from pipeline.secrets import masked
 from pipeline.shards.dataset import Dataset
 
@@ -27,6 +28,7 @@ from .summary import description, summarise
 from .termination import ended_gently
 
 log = logging.getLogger(__name__)
+_LOOKS = {"look_token_budget": "token_budgets", "look_attention": "attention"}  # series -> folder of its pictures
 
 
 @contextmanager
@@ -58,10 +60,12 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
         tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
         split = data.split(config.data.train_split)
         if not known:
-            tracker.dataset(data.uri.rsplit("/", 1)[-1], split.identity, data.uri)
+            tracker.dataset(_named(data, config.data.train_split), split.identity, data.uri)
+            scored = data.split(config.data.eval_split)
+            tracker.dataset(_named(data, config.data.eval_split), scored.identity, data.uri, context="eval")
         tracker.tags({"data_identity": split.identity, "data_root_hash": split.root_hash.hex()})
         if config.model.needs_maps:
-            tracker.image(overlay(config, data), "superpixels_seen_in_training")
+            tracker.image(overlay(config, data), "superpixels/seen_in_training")
         total = config.num_steps(split.num_samples) * config.global_batch
         bar = _Progress(total, run.latest() or 0, tracker.run_id, quiet=launch.json)
         shipper = Shipper(launch.run_dir, tracker, on_point=bar.point).start()
@@ -110,21 +114,27 @@ def _send_results(tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> N
         tracker.tags({"mlflow.note.content": description(summary, data.uri)})
         now, at = int(time.time() * 1000), summary["checkpoint_samples"]
         best = {name.replace("val/", "best/"): value for name, value in summary["scores"].items()}
-        tracker.metrics([(name, at, value, now) for name, value in best.items()])  # of the model that is logged
+        points = [(name, at, value, now) for name, value in best.items()]
+        tracker.metrics(points)  # of the model that is logged
         record = load_checkpoint(summary["checkpoint"])
         counts = read_confusion(record)
         if counts is not None:  # of the weights that are logged as the model
             from focusvit.predict.pictures import confusion_figure
 
             if len(counts) <= 100:
-                tracker.figure(confusion_figure(counts, data.classes), "confusion_matrix")
+                tracker.figure(confusion_figure(counts, data.classes), "scores/confusion_matrix")
             totals = np.maximum(1, counts.sum(1))
             table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
-            tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "per_class")
-        log_model(tracker, record.uri)
+            tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "scores/per_class")
+        split = record.config["data"]["eval_split"]
+        log_model(tracker, record.uri, [Scored(points, _named(data, split), data.split(split).identity)])
         _send_looks(record.uri, tracker, data)
     except Exception as error:
         sys.stderr.write(f"the tracking store did not take pictures or model ({str(error)[:200]}); the run is done\n")
+
+
+def _named(data: Dataset, split: str) -> str:
+    return f"{storage.name_of(data.uri)} {split}"
 
 
 def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int = 4) -> None:
@@ -136,7 +146,7 @@ def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int
     split = data.split(eye.record.config["data"]["eval_split"])
     places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
     for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):
-        tracker.step_image(picture, series, step)
+        tracker.image(picture, f"{_LOOKS[series]}/{step:03d}")
 
 
 _SHOWN = {

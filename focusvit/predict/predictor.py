@@ -4,7 +4,11 @@ Needs no shards and no Ray, so it is also what a registered MLflow model runs. I
 `onnx_predictor`.
 """
 
+import base64
+import os
+import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +19,6 @@ from focusvit.data.augment import View
 from focusvit.model.inputs import check_values
 from focusvit.runs.checkpoint import Checkpoint, load_model
 from pipeline.image.image import BadImage, ImageConfig
-from pipeline.io import storage
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .compatible import data_config
@@ -24,6 +27,8 @@ from .view import Prediction, ViewConfig
 
 if TYPE_CHECKING:
     import pandas
+
+MAX_BYTES = 64 * 2**20  # of one entry of a request
 
 
 class Predictor:
@@ -54,11 +59,21 @@ class Predictor:
         shares = torch.softmax(logits.float(), 1).cpu().numpy()
         return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
 
-    def table(self, images: Any, batch_size: int = 32) -> "pandas.DataFrame":
+    def _view_of(self, data: bytes) -> View:
+        """As `view`, for bytes that anyone may have sent: whatever they do to a decoder is a BadImage, whose words say
+        nothing of what is in them (they may be those of a file)."""
+        try:
+            return self.view(data)
+        except BadImage as error:
+            raise BadImage(str(error).partition(":")[0]) from None
+        except Exception as error:
+            raise BadImage(f"cannot be read as an image ({type(error).__name__})") from None
+
+    def table(self, images: Any, folder: str = "", batch_size: int = 32) -> "pandas.DataFrame":
         """For MLflow: one row per image with the best class, its share and the five best as text.
 
-        `images` is a list, an array or the first column of a frame; each entry is a file's path, address or bytes. An
-        image that cannot be read gives a row with its reason in `error`, so that one bad file does not lose a batch.
+        `images` is a list, an array or the first column of a frame; `image_bytes` says what an entry may be
+        and what `folder` is. One that is no image gives a row with its reason in `error`, and no batch is lost.
         """
         import pandas
 
@@ -67,9 +82,8 @@ class Predictor:
         waiting: list[tuple[int, View]] = []
         for number, entry in enumerate(entries):
             try:
-                data = bytes(entry) if isinstance(entry, (bytes, bytearray)) else storage.read_bytes(str(entry))
-                waiting.append((number, self.view(data)))
-            except (BadImage, OSError) as error:
+                waiting.append((number, self._view_of(image_bytes(entry, folder))))
+            except BadImage as error:
                 rows[number]["error"] = str(error)
         for part in _chunks(waiting, batch_size):
             for (number, _), found in zip(part, self.predict([view for _, view in part])):
@@ -86,6 +100,51 @@ def model_tensors(views: Sequence[View], device: torch.device | str) -> tuple[Te
     """Views as what the model takes: images (n, 3, H, W), and maps (n, Hm, Wm) where the views have one."""
     images, *maps = (torch.from_numpy(x).to(device) for x in model_inputs(views))
     return images, maps[0] if maps else None
+
+
+def image_bytes(entry: Any, folder: str = "") -> bytes:
+    """The encoded image that an entry of a request to a served model stands for: bytes, base64 text, or the name of a
+    file below `folder`, the only one that may be read ("" = none).
+
+    A request may come from anyone: no address is opened, and the words of the BadImage that is raised tell neither
+    whether a file exists nor what stands in it.
+    """
+    if isinstance(entry, str):
+        data = _of_text(entry, folder)
+    elif isinstance(entry, (bytes, bytearray, memoryview)):
+        data = bytes(entry)
+    else:
+        raise BadImage(f"is of type {type(entry).__name__}: send the bytes of an image file, or base64 text of them")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"has {len(data)} bytes, more than {MAX_BYTES}")
+    return data
+
+
+def _of_text(text: str, folder: str) -> bytes:
+    if len(text) > 2 * MAX_BYTES:
+        raise BadImage(f"is text of {len(text)} characters, more than {2 * MAX_BYTES}")
+    if folder and (data := _file_below(folder, text)) is not None:
+        return data
+    try:  # also as a browser makes it: data:image/png;base64,...
+        return base64.b64decode("".join(text.rpartition(";base64,")[2].split()), validate=True)
+    except ValueError:
+        also = "no file in the folder that this model may read" if folder else "this model opens no files and addresses"
+        raise BadImage(f"is text, but not base64 of an image file; {also}") from None
+
+
+def _file_below(folder: str, name: str) -> bytes | None:
+    """The content of a regular file that really lies in `folder`, whatever `..` and links say; else None."""
+    try:
+        root = Path(folder).resolve(strict=True)
+        path = (root / name).resolve(strict=True)
+        if not path.is_relative_to(root):
+            return None
+        # The path is resolved: a link now is one that was put there meanwhile. A pipe would wait for its writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            state = os.fstat(file.fileno())
+            return file.read(MAX_BYTES + 1) if stat.S_ISREG(state.st_mode) else None
+    except (OSError, ValueError, RuntimeError):  # missing, forbidden, a name that no disk takes, a loop of links
+        return None
 
 
 def view_config(record: Checkpoint, tokens: int | None) -> ViewConfig:

@@ -11,8 +11,8 @@ _TAG = f"mlflow.sharedViewState.{_VIEW}"
 _TRAINING = """\
 **Trainings of FocusViT.** A run is one training; started again on its run directory, it goes on as the same run.
 
-- `val/top1` is the share of validation images whose first answer is right. The x axis of every chart counts the
-  samples seen. The description of a run compares its score with chance.
+- `val/top1` is the share of validation images whose first answer is right, `best/top1` that of the checkpoint that
+  became the model. The x axis of every chart counts the samples seen. A run's description compares it with chance.
 - `train/...` is measured on augmented images, so accuracy there may lie below `val/top1`.
 - `work/...` says how the machine worked: images a second, the share of the time that it waited for data, memory.
 - Artifacts of a run: `superpixels` as the model saw them, `scores` (confusion matrix, recall of each class),
@@ -22,13 +22,14 @@ _TRAINING = """\
 _TRANSFER = """\
 **Suites of downstream tasks.** A run is one suite on one checkpoint; each task and protocol is a child of it.
 
-- `mean/GROUP/PROTOCOL` is the mean over a group of tasks, `TASK/PROTOCOL` the score of one. Read them relative to
+- `suite_score` is the mean over the tasks; `mean/GROUP/PROTOCOL` the mean over a group of them, `TASK/PROTOCOL` the
+  score of one. Read them relative to
   `chance` and to the baselines in `tables/results.json`: an untrained network, and raw pixels.
 - A child has its score with the 95 % interval (`_low`, `_high`); `num_test` says over how many images.
 - Artifacts of a suite: `tables/results.json` is the whole table, `charts/results.png` its bars. Of a child: `scores`
   (confusion matrix, each class), and `masks` where label maps are painted.
 """
-_SECTIONS = ("val", "train", "work")
+_SECTIONS = ("best", "val", "train", "work")
 
 
 def _columns(kind: str, *names: str) -> list[str]:
@@ -36,25 +37,33 @@ def _columns(kind: str, *names: str) -> list[str]:
 
 
 _TRAINING_COLUMNS = [
-    *_columns("metrics", "val/top1", "val/top5", "val/loss", "train/loss", "work/img_per_s"),
+    *_columns("metrics", "best/top1", "val/top1", "val/loss", "train/loss", "work/img_per_s"),
     *_columns("params", "epochs", "model.tokens", "optim.lr"),
     *_columns("attributes", "Dataset"),
 ]
 _TRANSFER_COLUMNS = [
+    *_columns("metrics", "suite_score", "top1", "top1_low", "top1_high", "miou", "chance"),
     *_columns("tags", "task", "protocol", "features"),
-    *_columns("metrics", "top1", "top1_low", "top1_high", "miou", "chance"),
-    *_columns("params", "num_train", "num_test"),
 ]
 
 
 def experiment_tags(kind: str) -> dict[str, str]:
     """Tags of a new experiment for runs of a kind (their tag focusvit.kind: pretrain, finetune, transfer)."""
     transfer = kind.startswith("transfer")
-    view = {"selectedColumns": _TRANSFER_COLUMNS if transfer else _TRAINING_COLUMNS}
+    columns = _TRANSFER_COLUMNS if transfer else _TRAINING_COLUMNS
+    view = {
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "compareRunCharts": [],  # MLflow adds a chart for each metric, into the section of its name
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": False} for name in _SECTIONS
+        ],
+        "isAccordionReordered": True,
+    }
     return {
         "mlflow.note.content": _TRANSFER if transfer else _TRAINING,
         "mlflow.experimentKind": "custom_model_development",  # else MLflow opens the pages of language models
-        "mlflow.experiment.primaryMetric.name": "top1" if transfer else "val/top1",
+        "mlflow.experiment.primaryMetric.name": "top1" if transfer else "best/top1",
         "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
         _TAG: json.dumps(view),
     }

@@ -1,10 +1,13 @@
-"""A checkpoint as an MLflow model: a pyfunc that predicts from image files or bytes and carries its own code.
+"""A checkpoint as an MLflow model: a pyfunc that predicts from the bytes of images and carries its own code.
 
-And the registry: a model under a name, and an alias for the best one. With `tracking.py` this is all that knows MLflow.
+And the registry: a model under a name, and an alias for the best one.
 """
 
 import importlib.metadata
+import re
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import focusvit
 import pipeline
 from pipeline.io import storage
 
-from .tracker import Tracker
+from .tracker import Point, Tracker
 
 BEST = "best"
 """The alias of the version with the highest score."""
@@ -26,21 +29,34 @@ from focusvit.predict.predictor import Predictor
 class ImageClassifier(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
         self.predictor = Predictor(context.artifacts["checkpoint"])
+        self.folder = context.model_config["images_folder"]
 
     def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:
-        return self.predictor.table(model_input)
+        return self.predictor.table(model_input, self.folder)
 
 
 mlflow.models.set_model(ImageClassifier())
 """
-_EXAMPLE = ["image.jpg"]
+# One pixel, as PNG in base64: the form that a request over the network has.
+_EXAMPLE = [
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVQIHWNgAAAAAgABz8g15QAAAABJRU5ErkJggg==",
+]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model reached on a data set of its run: points as in the run's curves, name and identity of the data."""
+
+    points: list[Point]
+    dataset: str
+    identity: str
 
 
 def _signature() -> Any:
     """One unnamed column in, the columns of `Predictor.table` out.
 
     MLflow makes that column of a list, an array, a series or a single value. Its type is any: MLflow has none that
-    takes file names and bytes, and so no type hint either (list[str] would refuse bytes).
+    takes text and bytes, and so no type hint either (list[str] would refuse bytes).
     """
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, Schema
@@ -50,8 +66,12 @@ def _signature() -> Any:
     return ModelSignature(Schema([ColSpec(AnyType())]), Schema([*outputs, ColSpec("string", "error")]))
 
 
-def log_model(tracker: Tracker, checkpoint_uri: str) -> Any:
-    """Log the model to the tracker's run and return MLflow's description of it (model_uri, model_id)."""
+def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = (), images_folder: str = "") -> Any:
+    """Log the model under the name of the tracker's run; returns MLflow's description of it (model_uri, model_id).
+
+    It predicts from bytes and base64 text. Text names files below `images_folder` only where that is given, here or by
+    who loads it: `load_model(uri, model_config={"images_folder": "/data/images"})`.
+    """
     import mlflow
 
     mlflow.set_tracking_uri(tracker.uri)
@@ -65,19 +85,24 @@ def log_model(tracker: Tracker, checkpoint_uri: str) -> Any:
         # The run is closed at the end of this block and set to its real state by `finish`.
         with mlflow.start_run(run_id=tracker.run_id):
             logged = mlflow.pyfunc.log_model(
-                name="model",
+                name=re.sub(r"[\s/:.%\"']+", " ", tracker.name).strip() or "model",  # MLflow refuses these in a name
                 python_model=str(code),
                 signature=_signature(),
                 input_example=_EXAMPLE,
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
                 code_paths=[*focusvit.__path__, *pipeline.__path__],
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _PACKAGES],
+                model_config={"images_folder": images_folder},
             )
         tracker.running()
+    for one in scored:
+        tracker.model_scores(logged.model_id, one.points, one.dataset, one.identity)
     return logged
 
 
-def register(tracker: Tracker, name: str, checkpoint_uri: str, score: float, score_of: str) -> str:
+def register(
+    tracker: Tracker, name: str, checkpoint_uri: str, score: float, score_of: str, scored: Sequence[Scored] = ()
+) -> str:
     """Log the model, register it as a version of `name`, and give it the alias `best` if its score is the highest.
 
     Scores are compared only when they are of the same thing (`score_of`, such as 'mean logistic of cifar10, digits').
@@ -86,7 +111,7 @@ def register(tracker: Tracker, name: str, checkpoint_uri: str, score: float, sco
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
-    logged = log_model(tracker, checkpoint_uri)
+    logged = log_model(tracker, checkpoint_uri, scored)
     try:
         client.create_registered_model(name)
     except MlflowException as error:

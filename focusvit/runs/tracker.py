@@ -51,8 +51,8 @@ class _PoliteClient:
 class Tracker:
     """One MLflow run. Use it in a `with`: leaving by an exception marks the run, so that none stays 'running'."""
 
-    def __init__(self, uri: str, client: Any, run_id: str, experiment_id: str) -> None:
-        self.uri, self.run_id, self.experiment_id = uri, run_id, experiment_id
+    def __init__(self, uri: str, client: Any, run_id: str, name: str) -> None:
+        self.uri, self.run_id, self.name = uri, run_id, name
         self.client = client  # MLflow's own
         self._client = _PoliteClient(client, uri)
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -75,7 +75,7 @@ class Tracker:
         try:
             client = open_client(uri)
             if run_id is not None:
-                experiment_id = client.get_run(run_id).info.experiment_id
+                run_name = client.get_run(run_id).info.run_name
                 client.update_run(run_id, status="RUNNING")
             else:
                 experiment_id = _experiment(client, uri, experiment, (tags or {}).get("focusvit.kind", ""))
@@ -87,7 +87,7 @@ class Tracker:
             raise
         except Exception as error:  # of MLflow, of its database library, of a driver: each has kinds of its own
             raise refused(uri, error, what) from error
-        return cls(uri, client, run_id, experiment_id)
+        return cls(uri, client, run_id, run_name)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -136,27 +136,31 @@ class Tracker:
             ]
             self._client.log_batch(self.run_id, metrics=part)
 
+    def model_scores(self, model_id: str, points: list[Point], dataset: str, identity: str) -> None:
+        """Show points of the run on the page of a logged model too, with the data set that they were measured on."""
+        from mlflow.entities import Metric
+
+        measured = {"dataset_name": dataset, "dataset_digest": _digest(identity), "run_id": self.run_id}
+        values = [
+            Metric(name, value, time_ms, samples, model_id=model_id, **measured)
+            for name, samples, value, time_ms in points
+        ]
+        self._client.log_batch(self.run_id, metrics=values)
+
     def places(self) -> set[tuple[str, int]]:
         """(metric, samples count) of every point that the server has."""
         names = self._client.get_run(self.run_id).data.metrics
         return {(name, m.step) for name in names for m in self._client.get_metric_history(self.run_id, name)}
 
-    def image(self, picture: np.ndarray | str, name: str) -> None:
-        """An RGB uint8 picture (or a picture file) as images/`name`.png."""
-        if isinstance(picture, np.ndarray):
-            self._client.log_image(self.run_id, picture, artifact_file=f"images/{name}.png")
-        else:
-            self._client.log_artifact(self.run_id, picture, "images")
+    def image(self, picture: np.ndarray, place: str) -> None:
+        """An RGB uint8 picture as `place`.png. The folder in `place` names the purpose: a reviewer browses by it."""
+        self._client.log_image(self.run_id, picture, artifact_file=f"{place}.png")
 
-    def step_image(self, picture: np.ndarray, key: str, step: int) -> None:
-        """An RGB uint8 picture of a series: the UI shows the series as a grid and with a slider over its steps."""
-        self._client.log_image(self.run_id, picture, key=key, step=step)
+    def table(self, columns: dict[str, list[Any]], place: str) -> None:
+        self._client.log_table(self.run_id, data=columns, artifact_file=f"{place}.json")
 
-    def table(self, columns: dict[str, list[Any]], name: str) -> None:
-        self._client.log_table(self.run_id, data=columns, artifact_file=f"tables/{name}.json")
-
-    def figure(self, figure: Any, name: str) -> None:
-        self._client.log_figure(self.run_id, figure, f"images/{name}.png")
+    def figure(self, figure: Any, place: str) -> None:
+        self._client.log_figure(self.run_id, figure, f"{place}.png")
 
     def text(self, text: str, name: str) -> None:
         self._client.log_text(self.run_id, masked(text), name)
@@ -168,7 +172,9 @@ class Tracker:
         """Name the data set as an input of the run, with its identity as digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(name=name, digest=identity[:36], source_type="local", source=json.dumps({"uri": masked(uri)}))
+        entity = Dataset(
+            name=name, digest=_digest(identity), source_type="local", source=json.dumps({"uri": masked(uri)})
+        )
         self._client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
     def running(self) -> None:
@@ -187,6 +193,10 @@ class Tracker:
                     self._watchdog.stdin.close()
                     self._watchdog.wait(timeout=_WATCHDOG_S)
                 self._watchdog = None
+
+
+def _digest(identity: str) -> str:
+    return identity[:36]  # all that MLflow keeps
 
 
 def _experiment(client: Any, uri: str, name: str, kind: str) -> str:

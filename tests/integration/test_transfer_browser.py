@@ -79,10 +79,10 @@ def test_suite_children_table_and_painted_masks_are_shown(pages):
     assert "one/knn" in overview and "scenes/linear" in overview and "three logistic" in overview  # a child, by name
     table = show(f"{own}/artifacts", "transfer-table", "tables", "tables", "results.json")
     assert "95 % interval" in table and "logistic" in table
-    show(f"{own}/artifacts", "transfer-radar", "images", "images", "radar.png")
+    show(f"{own}/artifacts", "transfer-radar", "charts", "charts", "radar.png")
     inside = f"/experiments/{experiment}/runs/{dense.info.run_id}"
     assert "miou" in show(f"{inside}/model-metrics", "transfer-metrics", "miou", height_px=1600)
-    masks = show(f"{inside}/artifacts", "transfer-masks", "images", "images", "painted_masks.png")
-    assert "painted" in masks and "confusion" in masks
+    masks = show(f"{inside}/artifacts", "transfer-masks", "masks", "masks", "all.png")
+    assert "masks" in masks and "scores" in masks
     models = show("/models/tiny-model", "transfer-model", "tiny-model")
     assert "best" in models

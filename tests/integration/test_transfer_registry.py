@@ -22,7 +22,7 @@ sys.path.append(sys.argv[1])
 assert importlib.util.find_spec("focusvit") is None and importlib.util.find_spec("pipeline") is None
 import mlflow
 mlflow.set_tracking_uri(sys.argv[2])
-model = mlflow.pyfunc.load_model(sys.argv[3])
+model = mlflow.pyfunc.load_model(sys.argv[3], model_config={"images_folder": str(pathlib.Path(sys.argv[4]).parent)})
 table = model.predict(sys.argv[4:])
 import focusvit, pipeline
 places = [str(pathlib.Path(m.__file__).resolve()) for m in (focusvit, pipeline)]
@@ -68,7 +68,7 @@ def test_the_best_model_predicts_without_the_checkout(tmp_path, capsys):
     # The code is the model's own copy: below its artifacts, not this checkout and not an installed package.
     assert all("/code/" in place and str(tmp_path) in place for place in found["places"]), found["places"]
     assert not {"ray", "cluster", "transfer"} & set(found["loaded"])
-    mine = Predictor(best.tags["checkpoint"]).table([str(image) for image in images])
+    mine = Predictor(best.tags["checkpoint"]).table([image.read_bytes() for image in images])
     assert [row["class"] for row in found["rows"][:3]] == list(mine["class"])
     assert [row["share"] for row in found["rows"][:3]] == pytest.approx(list(mine["share"]), abs=1e-5)
     broken = found["rows"][3]  # one bad file costs its own row only

@@ -10,8 +10,8 @@ import numpy as np
 
 from focusvit.predict.pictures import confusion_figure, labelled_sheet, read_png
 from focusvit.runs.checkpoint import Checkpoint
-from focusvit.runs.pyfunc import register
-from focusvit.runs.tracker import Tracker
+from focusvit.runs.pyfunc import Scored, register
+from focusvit.runs.tracker import Point, Tracker
 from pipeline.io import storage
 from transfer.tasks.result import Result
 from transfer.tasks.spec import Outcome
@@ -29,6 +29,7 @@ class Logbook:
 
     def __init__(self, parent: Tracker, experiment: str, checkpoint: Checkpoint) -> None:
         self._parent, self._experiment, self._checkpoint = parent, experiment, checkpoint
+        self._started_ms = int(time.time() * 1000)
         self.problems: list[str] = []
 
     @classmethod
@@ -57,6 +58,9 @@ class Logbook:
 
     def add(self, outcome: Outcome) -> None:
         """One child run for each protocol of the task, closed at once. A store that fails now costs no result."""
+        if outcome.rows:
+            with self._survived():
+                self._parent.dataset(outcome.task.name, outcome.data_identity, outcome.task.uri, context="test")
         for name in dict.fromkeys((row.features, row.protocol) for row in outcome.rows):
             rows = [row for row in outcome.rows if (row.features, row.protocol) == name]
             with self._survived():
@@ -113,12 +117,12 @@ class Logbook:
             self._pictures(child, rows[-1])
             painted = [read_png(place) for place in rows[0].pictures]
             for number, picture in enumerate(painted):
-                child.step_image(picture, "painted", number)
-            if painted:  # and all on one sheet under a name that the artifact page can show
+                child.image(picture, f"masks/{number:03d}")
+            if painted:
                 sheet = labelled_sheet(
                     [("", picture) for picture in painted], "", columns=2, cell_px=painted[0].shape[1]
                 )
-                child.image(sheet, "painted_masks")
+                child.image(sheet, "masks/all")
 
     def _pictures(self, child: Tracker, row: Result) -> None:
         """Confusion matrix and per-class table; baselines do without."""
@@ -132,9 +136,9 @@ class Logbook:
                 np.rint(100 * counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(int),
                 f"{title} (%)",
             )
-        child.figure(confusion_figure(shown, row.classes, title=title), "confusion")
+        child.figure(confusion_figure(shown, row.classes, title=title), "scores/confusion_matrix")
         name = "iou" if row.metric == "miou" else "share_right"
-        child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "per_class")
+        child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "scores/per_class")
 
     def register(self, name: str, outcomes: list[Outcome]) -> str:
         """Register the checkpoint's model with its mean score; a line that says whether it is the best of its name."""
@@ -142,7 +146,10 @@ class Logbook:
         if found is None:
             return f"not registered as {name}: no kNN or logistic score of the checkpoint was measured"
         with self._survived():
-            return register(self._parent, name, self._checkpoint.uri, *found)
+            scored = [
+                Scored(self._points(outcome.rows), outcome.task.name, outcome.data_identity) for outcome in outcomes
+            ]
+            return register(self._parent, name, self._checkpoint.uri, *found, scored)
         return f"not registered as {name}"
 
     def close(self, outcomes: list[Outcome], out: str) -> None:
@@ -153,15 +160,20 @@ class Logbook:
     def _summarise(self, outcomes: list[Outcome], out: str) -> None:
         rows = [row for outcome in outcomes for row in outcome.rows]
         lines = [cells(row) for row in rows]
-        self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "results")
+        self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "tables/results")
         self._overview(rows)
-        now, step = int(time.time() * 1000), self._checkpoint.samples_seen
-        own = [row for row in rows if row.features == "checkpoint"]
-        self._parent.metrics([(_key(f"{row.task}/{row.label}"), step, row.value, now) for row in own])
+        now, step = self._started_ms, self._checkpoint.samples_seen
+        self._parent.metrics(self._points(rows))
+        score = suite_score(rows)
+        if score:
+            self._parent.metrics([("suite_score", step, score[0], now)])
+        self._parent.tags({"mlflow.note.content": self._description(rows, score)})
         means = group_means(rows)
         if means:
             columns = ("features", "protocol", "group", "tasks", "mean")
-            self._parent.table({name: [mean[i] for mean in means] for i, name in enumerate(columns)}, "group_means")
+            self._parent.table(
+                {name: [mean[i] for mean in means] for i, name in enumerate(columns)}, "tables/group_means"
+            )
         self._parent.metrics(
             [
                 (_key(f"mean/{group}/{label}"), step, mean, now)
@@ -172,21 +184,39 @@ class Logbook:
         failures = [line for outcome in outcomes for line in outcome.failures]
         self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
         for name in ("results.md", "results.csv"):
-            self._parent.text(storage.read_bytes(storage.join(out, name)).decode(), name)
+            self._parent.text(storage.read_bytes(storage.join(out, name)).decode(), f"tables/{name}")
+
+    def _points(self, rows: list[Result]) -> list[Point]:
+        """The checkpoint's own results. Their time is that of the suite, so that a point sent twice is one."""
+        own = [row for row in rows if row.features == "checkpoint"]
+        samples = self._checkpoint.samples_seen
+        return [(_key(f"{row.task}/{row.label}"), samples, row.value, self._started_ms) for row in own]
+
+    def _description(self, rows: list[Result], score: tuple[float, str] | None) -> str:
+        """Markdown for a reviewer, on the page of the suite: its score, then each result of the checkpoint."""
+        head = f"**{score[0]:.2%}** {score[1]}" if score else "no kNN or logistic score of the checkpoint"
+        lines = [
+            "| task | protocol | metric | value | 95 % interval | chance |", "|---|---|---|---|---|---|",
+            *(
+                f"| {row.task} | {row.label} | {row.metric} | {row.value:.2%} | {cells(row)[5]} | {row.chance:.2%} |"
+                for row in rows if row.features == "checkpoint"
+            ),
+        ]  # fmt: skip
+        return f"{head}\n\ncheckpoint: `{self._checkpoint.uri}`\n\n" + "\n".join(lines)
 
     def _overview(self, rows: list[Result]) -> None:
         """Bars of all results; ranks of the kinds of features; the radar when there are axes enough for one."""
         suite = TransferRun(name="suite", uri="", suite="", checkpoint=self._checkpoint.uri, rows=rows)
         if rows:
-            self._parent.figure(transfer_figure([suite]), "results")
+            self._parent.figure(transfer_figure([suite]), "charts/results")
         named = [(row.features, row) for row in rows if row.features != "oracle"]
         ranks = mean_ranks([one for one in named if one[0] in ("checkpoint", "random")])
         if len(ranks) > 1:
             columns = {"features": 0, "mean_rank": 1, "task_x_protocol": 2}
-            self._parent.table({name: [rank[i] for rank in ranks] for name, i in columns.items()}, "ranks")
+            self._parent.table({name: [rank[i] for rank in ranks] for name, i in columns.items()}, "tables/ranks")
         tasks, values = radar_values(named, "knn")
         if len(tasks) >= 3:
-            self._parent.figure(radar_figure(tasks, values, "kNN"), "radar")
+            self._parent.figure(radar_figure(tasks, values, "kNN"), "charts/radar")
 
 
 def short_name(checkpoint_uri: str) -> str:

@@ -68,6 +68,14 @@ def test_an_outage_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     assert len(keys(server)) == 10
 
 
+def test_sections_of_mlflow_sort_scores_before_what_the_machine_did(tmp_path: Path) -> None:
+    run, server = RunDir(str(tmp_path)), FakeServer()
+    MetricsLog(run).append(10, {"perf/img_per_s": 5.0, "train/loss": 1.0, "val/top1": 0.5})
+    for _ in range(2):
+        assert Shipper(str(tmp_path), server, every_s=9).start().finish() == 0  # type: ignore[arg-type]
+    assert sorted(name for name, _ in keys(server)) == ["train/loss", "val/top1", "work/img_per_s"]
+
+
 def test_a_new_driver_sends_only_what_the_server_lacks(tmp_path: Path) -> None:
     run, server = RunDir(str(tmp_path)), FakeServer()
     write(run, 10, 20)
@@ -188,15 +196,19 @@ def test_a_real_store_takes_everything(store: str, tmp_path: Path) -> None:
         tracker.params({f"key.{i}": i for i in range(120)})
         tracker.params({"key.0": "other", "new": 1})  # a resumed run keeps its params
         tracker.metrics([("train/loss", s, 1 / s, 1000 + s) for s in range(1, 1201)])
-        tracker.image(np.zeros((8, 8, 3), np.uint8), "overlay")
-        tracker.table({"class": ["a"], "recall": [0.5]}, "per_class")
+        tracker.image(np.zeros((8, 8, 3), np.uint8), "superpixels/overlay")
+        tracker.table({"class": ["a"], "recall": [0.5]}, "scores/per_class")
         tracker.dataset("tiny", "f" * 64, "/data")
         assert tracker.places() == {("train/loss", s) for s in range(1, 1201)}
+        experiment = tracker.client.get_experiment_by_name("tests")
+    assert "how the machine worked" in experiment.tags["mlflow.note.content"]
+    assert "val/top1" in experiment.tags["mlflow.sharedViewState.focusvit"]
     assert status(store, tracker.run_id) == "FINISHED"
     found = tracker._client.get_run(tracker.run_id)
     assert found.data.params["key.0"] == "0" and found.data.params["new"] == "1"
     assert found.inputs.dataset_inputs[0].dataset.digest == "f" * 36
-    assert Path(found.info.artifact_uri.removeprefix("file://").replace("%20", " "), "images/overlay.png").is_file()
+    artifacts = Path(found.info.artifact_uri.removeprefix("file://").replace("%20", " "))
+    assert (artifacts / "superpixels/overlay.png").is_file()
 
 
 @pytest.mark.parametrize(
