@@ -1,8 +1,5 @@
 """The few things ranks of one training say to each other. With one rank every function is the identity."""
 
-import datetime
-import os
-
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -18,19 +15,14 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
-def sum_tensor(value: torch.Tensor) -> torch.Tensor:
-    """The sum over ranks, on the same device, the same on every rank."""
-    if world() > 1:
-        dist.all_reduce(value)
-    return value
-
-
 def sum_array(values: np.ndarray) -> np.ndarray:
     """The sum over ranks of a float64 vector (whole counts stay exact up to 2**53)."""
     if world() == 1:
         return values
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    return sum_tensor(torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(device)).cpu().numpy()
+    total = torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(device)
+    dist.all_reduce(total)
+    return total.cpu().numpy()
 
 
 def check_same(value: float, what: str) -> None:
@@ -51,16 +43,3 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if world() > 1:
         dist.barrier()
-
-
-def start_group(rank: int, world_size: int, store_path: str, backend: str = "gloo") -> None:
-    """A process group over a file, for one-machine runs without Ray. `store_path`: a new file for each group."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        backend, f"file://{store_path}", rank=rank, world_size=world_size, timeout=datetime.timedelta(seconds=120)
-    )
-
-
-def stop_group() -> None:
-    """Leave the process group of `start_group`."""
-    dist.destroy_process_group()

@@ -17,6 +17,7 @@ import torch
 
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
+from testkit.gloo_ranks import start_group, stop_group
 from testkit.tiny_shards import make_dataset
 from testkit.tiny_training import final_tensors, small, values_of
 
@@ -29,7 +30,6 @@ CONFIG = small(
 
 def one_rank(rank: int, store: str, config: TrainConfig, uri: str, folder: str) -> None:
     from focusvit.train.loop import train
-    from focusvit.train.ranks import start_group, stop_group
 
     torch.set_num_threads(1)
     start_group(rank, RANKS, store)

@@ -1,11 +1,30 @@
 """Run a function on real gloo ranks, one process each."""
 
+import datetime
 import multiprocessing
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def start_group(rank: int, world_size: int, store_path: str, backend: str = "gloo") -> None:
+    """A process group over a file, for one-machine runs without Ray. `store_path`: a new file for each group."""
+    import torch.distributed as dist
+
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        backend, f"file://{store_path}", rank=rank, world_size=world_size, timeout=datetime.timedelta(seconds=120)
+    )
+
+
+def stop_group() -> None:
+    """Leave the process group of `start_group`."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *arguments: Any) -> list[Any]:
@@ -36,8 +55,6 @@ def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *argu
 def _one(path: list[str], queue: Any, function: Any, rank: int, world_size: int, store: str, arguments: Any) -> None:
     try:
         import torch
-
-        from focusvit.train.ranks import start_group, stop_group
 
         torch.set_num_threads(1)
         start_group(rank, world_size, store)

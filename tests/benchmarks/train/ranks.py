@@ -14,6 +14,7 @@ from focusvit.model import presets
 from focusvit.train import ranks
 from tests.benchmarks.report import Table
 from tests.benchmarks.train.loop import stepper, stepper_of
+from tests.testkit.gloo_ranks import start_group, stop_group
 
 from .config import BenchTrainConfig
 
@@ -57,7 +58,7 @@ def _rank(rank: int, store: str, size: str, batch: int, rounds: int, queue: "Que
     from focusvit.train.session import distributed
 
     torch.set_num_threads(1)
-    ranks.start_group(rank, 2, store)
+    start_group(rank, 2, store)
     shape = presets.focusvit(size)
     torch.manual_seed(0)
     ours, theirs = FocusViT(shape).train(), FocusViT(shape).train()
@@ -76,4 +77,4 @@ def _rank(rank: int, store: str, size: str, batch: int, rounds: int, queue: "Que
             if turn:  # the first round only warms up
                 kept.append((time.perf_counter() - wall, time.process_time() - cpu))
     queue.put(times)
-    ranks.stop_group()
+    stop_group()
