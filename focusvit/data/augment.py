@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pipeline.superpixels import hierarchy
 from pipeline.superpixels.segment import Superpixels, as_rgb
 
+from .config import DataConfig
 from .order import key_of
-from .transforms import Colour, after_crop, cropping, has_geometry
+from .transforms import after_crop, cropping, has_geometry
 
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -54,29 +55,16 @@ class FineView:
 class TrainViews:
     """Makes the random view of a sample. One instance per process or thread: it holds a random state."""
 
-    def __init__(
-        self,
-        *,
-        image_px: int,
-        map_px: int,
-        crop_scale: tuple[float, float] = (0.08, 1.0),
-        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        flip: float = 0.5,
-        colour: Colour = "none",
-        colour_jitter: float = 0.0,
-        erase: float = 0.0,
-    ) -> None:
-        self.image_px, self.map_px = image_px, map_px
-        self._crop_scale, self._crop_ratio, self._flip = crop_scale, crop_ratio, flip
-        self._after: dict[str, Any] = {"colour": colour, "colour_jitter": colour_jitter, "erase": erase}
-        self._warps = has_geometry(colour)
+    def __init__(self, data: DataConfig) -> None:
+        self._data, self._warps = data, has_geometry(data.colour)
         self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
 
     @cached_property
     def _transforms(self) -> tuple[Any, Any]:
         """The drawing of crop boxes and what follows crop and flip, on one random state; None where there is none."""
-        crop = cropping(self.image_px, self._crop_scale, self._crop_ratio) if self._crop_scale[0] < 1 else None
-        after = after_crop(**self._after)
+        data = self._data
+        crop = cropping(data.image_px, data.crop_scale, data.crop_ratio) if data.crop_scale[0] < 1 else None
+        after = after_crop(colour=data.colour, colour_jitter=data.colour_jitter, erase=data.erase)
         if crop is not None:
             crop.set_random_state(self._numpy, self._python)
         if after is not None:
@@ -90,7 +78,7 @@ class TrainViews:
         if self._warps or superpixels is None or num_tokens is None:
             return self.fine(rgb, superpixels, key).fit(num_tokens)
         image, crop, flipped = self._cropped(rgb, key)
-        size = (self.map_px, self.map_px)
+        size = (self._data.map_side, self._data.map_side)
         regions = hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens)
         return View(self._finished(image, None)[0], regions)
 
@@ -99,11 +87,11 @@ class TrainViews:
         image, crop, flipped = self._cropped(rgb, key)
         if superpixels is None:
             return FineView(self._finished(image, None)[0], None, None)
-        side = self.image_px if self._warps else self.map_px
+        side = self._data.image_px if self._warps else self._data.map_side
         fine = _nearest(superpixels.map, crop, flipped, (side, side))
         if self._warps:
             image, fine = self._finished(image, fine)
-            fine = _nearest(fine, WHOLE, False, (self.map_px, self.map_px))
+            fine = _nearest(fine, WHOLE, False, (self._data.map_side, self._data.map_side))
         else:
             image = self._finished(image, None)[0]
         return FineView(image, fine, superpixels.merges)
@@ -120,8 +108,8 @@ class TrainViews:
             x0, y0, x1, y1 = draw.get_params_dependent_on_data({"shape": rgb.shape}, {})["crop_coords"]
             height, width = rgb.shape[:2]
             box, part = (y0 / height, x0 / width, y1 / height, x1 / width), rgb[y0:y1, x0:x1]
-        image = _resized(part, self.image_px)
-        flipped = self._python.random() < self._flip
+        image = _resized(part, self._data.image_px)
+        flipped = self._python.random() < self._data.flip
         return np.asarray(cv2.flip(image, 1), np.uint8) if flipped else image, box, flipped
 
     def _finished(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:

@@ -3,8 +3,31 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .mixing import MixConfig
 from .transforms import COLOURS, Colour
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """How often and how two samples are mixed. Alphas are the parameters of Beta(alpha, alpha); 0 = never."""
+
+    mixup: float = 0.0
+    """blend pixels; 0.8 in DeiT"""
+    cutmix: float = 0.0
+    """paste pixels; 1.0 in DeiT"""
+    cutmix_shape: Literal["box", "superpixels"] = "box"
+    """what is pasted: a box, or whole superpixels of the other image"""
+    probability: float = 1.0
+    """share of the samples that are mixed at all; with both kinds on, each is taken half of the time"""
+
+    def __post_init__(self) -> None:
+        if self.mixup < 0 or self.cutmix < 0 or not 0 <= self.probability <= 1:
+            raise ValueError("data.mix: mixup and cutmix must not be negative, probability must be in [0, 1]")
+        if self.cutmix_shape not in ("box", "superpixels"):
+            raise ValueError(f"data.mix.cutmix_shape must be box or superpixels, not '{self.cutmix_shape}'")
+
+    @property
+    def on(self) -> bool:
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

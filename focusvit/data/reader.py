@@ -127,22 +127,8 @@ class SampleReader:
 
     def _train_views(self) -> TrainViews:
         if self._views is None:
-            self._views = train_views(self._data)
+            self._views = TrainViews(self._data)
         return self._views
-
-
-def train_views(data: DataConfig) -> TrainViews:
-    """The random views that `data` asks for."""
-    return TrainViews(
-        image_px=data.image_px,
-        map_px=data.map_side,
-        crop_scale=data.crop_scale,
-        crop_ratio=data.crop_ratio,
-        flip=data.flip,
-        colour=data.colour,
-        colour_jitter=data.colour_jitter,
-        erase=data.erase,
-    )
 
 
 def _class_of(sample: Sample) -> int:

@@ -18,6 +18,7 @@ import psutil
 import torch
 
 from focusvit.data.augment import TrainViews
+from focusvit.data.config import DataConfig
 from pipeline.image.png import decode_gray8
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.segment import Superpixels
@@ -46,7 +47,7 @@ class SameWork:
     """Decode, random resized crop, flip and fit, by the functions that FocusViT's own loader uses."""
 
     def __init__(self) -> None:
-        self._views = TrainViews(image_px=IMAGE_PX, map_px=MAP_PX)
+        self._views = TrainViews(DataConfig(image_px=IMAGE_PX, map_px=MAP_PX))
         self._count = 0
 
     def __call__(self, jpg: Any, regions: Any, merges: Any, class_id: Any) -> tuple[torch.Tensor, torch.Tensor, int]:

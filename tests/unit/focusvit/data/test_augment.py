@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from focusvit.data.augment import TrainViews, centre_box, eval_view
+from focusvit.data.config import DataConfig
 from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
 
 
@@ -21,7 +22,7 @@ def two_halves(height: int = 60, width: int = 80) -> tuple[np.ndarray, Superpixe
 
 def test_image_and_map_move_together() -> None:
     rgb, superpixels = two_halves()
-    views = TrainViews(image_px=40, map_px=40, crop_scale=(0.3, 1.0))
+    views = TrainViews(DataConfig(image_px=40, map_px=40, crop_scale=(0.3, 1.0)))
     checked = 0
     for key in range(60):
         view = views(rgb, superpixels, 2, (0, 0, key))
@@ -42,7 +43,7 @@ def test_the_view_depends_on_the_key_alone(colour: Any) -> None:
     rgb = rng.integers(0, 255, (50, 70, 3)).astype(np.uint8)
     superpixels = segment_image(rgb, SuperpixelConfig(fine_regions=32))
     settings: dict[str, Any] = {"colour": colour, "colour_jitter": 0.3, "erase": 0.5, "image_px": 32, "map_px": 32}
-    first, second = TrainViews(**settings), TrainViews(**settings)
+    first, second = TrainViews(DataConfig(**settings)), TrainViews(DataConfig(**settings))
     expected = {key: first(rgb, superpixels, 9, (1, 2, key)) for key in range(6)}
     for key in (5, 1, 3, 0, 5):
         view = second(rgb, superpixels, 9, (1, 2, key))
@@ -54,8 +55,8 @@ def test_the_view_depends_on_the_key_alone(colour: Any) -> None:
 def test_the_choices_of_an_augmentation_are_all_made_and_erasing_erases() -> None:
     rng = np.random.default_rng(0)
     rgb = np.kron(rng.integers(40, 200, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-    plain = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0)
-    three = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, colour="3-augment")
+    plain = TrainViews(DataConfig(image_px=64, map_px=64, crop_scale=(1, 1), flip=0))
+    three = TrainViews(DataConfig(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, colour="3-augment"))
     kinds = {"grey": 0, "solarized": 0, "blurred": 0}
     for key in range(60):
         image = three(rgb, None, None, (key,)).image.astype(int)
@@ -64,7 +65,7 @@ def test_the_choices_of_an_augmentation_are_all_made_and_erasing_erases() -> Non
         inverted = (image == 255 - rgb).all(2).mean()
         kinds["grey" if grey else "solarized" if inverted > 0 and changed < 1 and inverted > 0.05 else "blurred"] += 1
     assert all(10 <= count <= 30 for count in kinds.values()), kinds  # each a third of the time
-    erased = TrainViews(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, erase=1.0)
+    erased = TrainViews(DataConfig(image_px=64, map_px=64, crop_scale=(1, 1), flip=0, erase=1.0))
     for key in range(10):
         before, after = plain(rgb, None, None, (key,)).image, erased(rgb, None, None, (key,)).image
         rows, columns = np.nonzero((before != after).any(2))
@@ -74,7 +75,7 @@ def test_the_choices_of_an_augmentation_are_all_made_and_erasing_erases() -> Non
 
 def test_the_flip_is_independent_of_the_crop() -> None:
     """With one seed for every transform (albumentations' own way), the same draw would decide both."""
-    views = TrainViews(image_px=16, map_px=16, crop_scale=(0.1, 1.0))
+    views = TrainViews(DataConfig(image_px=16, map_px=16, crop_scale=(0.1, 1.0)))
     rgb = np.zeros((64, 64, 3), np.uint8)
     areas, flips = [], []
     for key in range(400):
@@ -103,7 +104,7 @@ def test_a_pil_image_gives_the_views_of_its_pixels() -> None:
     image = Image.fromarray(pixels)
     sizes = {"image_px": 32, "map_px": 16}
     assert (eval_view(image, None, None, **sizes).image == eval_view(pixels, None, None, **sizes).image).all()
-    train = TrainViews(**sizes)
+    train = TrainViews(DataConfig(**sizes))
     assert (train(image, None, None, (1, 2)).image == train(pixels, None, None, (1, 2)).image).all()
     with pytest.raises(ValueError, match=r"uint8 .* or a PIL image, not str"):
         eval_view("photo.jpg", None, None, **sizes)

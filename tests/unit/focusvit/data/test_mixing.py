@@ -25,7 +25,7 @@ def view(seed: int, colour: int) -> FineView:
     rng = np.random.default_rng(seed)
     rgb = np.kron(rng.integers(0, 255, (6, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     superpixels = segment_image(rgb, SuperpixelConfig(fine_regions=40))
-    fine = TrainViews(image_px=2 * SIDE, map_px=SIDE).fine(rgb, superpixels, (seed, 0, 0))
+    fine = TrainViews(DataConfig(image_px=2 * SIDE, map_px=SIDE)).fine(rgb, superpixels, (seed, 0, 0))
     return dataclasses.replace(fine, image=np.full((2 * SIDE, 2 * SIDE, 3), colour, np.uint8))
 
 
@@ -107,7 +107,7 @@ def test_fine_then_fit_equals_the_direct_way() -> None:
     rng = np.random.default_rng(3)
     rgb = np.kron(rng.integers(0, 255, (6, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     superpixels = segment_image(rgb, SuperpixelConfig())
-    views = TrainViews(image_px=32, map_px=16)
+    views = TrainViews(DataConfig(image_px=32, map_px=16))
     for key in range(20):
         direct, fine = views(rgb, superpixels, 9, (key,)), views.fine(rgb, superpixels, (key,)).fit(9)
         assert np.array_equal(direct.map, fine.map) and np.array_equal(direct.image, fine.image)
@@ -120,7 +120,7 @@ def test_strong_augmentation_keeps_image_and_map_together(colour: Any) -> None:
     rgb[:, 32:] = 255
     regions = (np.arange(64) >= 32).astype(np.uint8)[None].repeat(64, 0)
     superpixels = segment_image(rgb, SuperpixelConfig())._replace(map=regions, merges=np.array([[0, 1]], np.uint8))
-    views = TrainViews(image_px=48, map_px=48, crop_scale=(0.5, 1.0), colour=colour, colour_jitter=0.2)
+    views = TrainViews(DataConfig(image_px=48, map_px=48, crop_scale=(0.5, 1.0), colour=colour, colour_jitter=0.2))
     agreed = []
     for key in range(40):
         made = views.fine(rgb, superpixels, (key,))
