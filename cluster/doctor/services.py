@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.connection import connect, jobs_url
+from focusvit.runs.store import check_reachable
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.secrets import masked
@@ -31,7 +32,7 @@ def check_tracking(uri: str, num_nodes: int = 1) -> list[Finding]:
             "`mlflow migrate-filestore --source mlruns --target sqlite:////absolute/path/mlflow.db`"
         )
         return [broken("tracking", f"{uri} is a file store, which MLflow 3 refuses", fix)]
-    return [ok("tracking", f"{masked(uri)}: not checked (only sqlite and http are)")]
+    return [_refused(uri) or ok("tracking", f"{masked(uri)} answers")]
 
 
 def check_sqlite(uri: str, num_nodes: int = 1) -> list[Finding]:
@@ -44,22 +45,25 @@ def check_sqlite(uri: str, num_nodes: int = 1) -> list[Finding]:
     if num_nodes > 1:
         fix = "start `mlflow server` on one node and set MLFLOW_TRACKING_URI=http://NODE:5000 (cluster/README.md)"
         return [broken("tracking", f"{uri} is one file on one node, and the cluster has {num_nodes} nodes", fix)]
+    if refused := _refused(uri):
+        return [refused]
     if not path.exists():
-        parent = next(folder for folder in path.parents if folder.exists())
-        if not os.access(parent, os.W_OK):
-            return [broken("tracking", f"{parent} is not writable, so {path} cannot be made", "name another store")]
         return [ok("tracking", f"{uri} will be made by the first run")]
-    try:
-        with sqlite3.connect(path, timeout=TIMEOUT_S) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # takes the write lock and changes nothing
-            connection.rollback()
-            found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'experiments'").fetchone()
-    except sqlite3.Error as error:
-        fix = "close the program that holds the lock, make file and folder writable, and keep it off network disks"
-        return [broken("tracking", f"{path}: {error}", fix)]
+    with sqlite3.connect(path, timeout=TIMEOUT_S) as connection:
+        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'experiments'").fetchone()
     if found == (0,) and path.stat().st_size > 0:
         return [broken("tracking", f"{path} is a database, but not MLflow's", "name another file")]
     return [ok("tracking", f"{uri} is writable")]
+
+
+def _refused(uri: str) -> Finding | None:
+    """What a run would be told about the store at its start."""
+    try:
+        check_reachable(uri)
+    except UsageError as error:
+        what, _, fix = masked(str(error)).partition(". ")
+        return broken("tracking", what, fix)
+    return None
 
 
 def check_tracking_server(uri: str) -> list[Finding]:

@@ -42,7 +42,7 @@ class JobSpec:
 
 class ProgressLog(io.TextIOBase):
     """The log of the job, in which progress bars show although it is no terminal: `focusvit jobs status` reads them
-    there, and `--wait` draws them in place. A bar asks `isatty` before it shows itself."""
+    there, and `submit` draws them in place. A bar asks `isatty` before it shows itself."""
 
     def __init__(self, log: TextIO) -> None:
         self._log = log

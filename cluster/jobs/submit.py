@@ -37,9 +37,7 @@ class SubmitConfig:
     jobs_address: str | None = None
     """Dashboard of the head, for example http://HEAD:8265; default: RAY_API_SERVER_ADDRESS."""
     detach: bool = False
-    """Return as soon as the job is accepted instead of following it (--wait, the default)."""
-    wait: bool = False
-    """Follow the job to its end and exit with its code; the default."""
+    """Return as soon as the job is accepted instead of following the job to its end and exiting with its code."""
     dry_run: bool = False
     """Print the exact job and send nothing."""
     name: str | None = None
@@ -54,8 +52,6 @@ class SubmitConfig:
     """CPUs to reserve for the driver of the job, beside those of its tasks."""
 
     def __post_init__(self) -> None:
-        if self.wait and self.detach:
-            raise ValueError("--wait and --detach exclude each other: name one.")
         if self.entrypoint_cpus < 0:
             raise ValueError(f"--entrypoint-cpus is {self.entrypoint_cpus}: use 0 or more.")
 

@@ -95,7 +95,9 @@ def test_sqlite_stores(tmp_path, monkeypatch):
     relative = check_sqlite("sqlite:///mlflow.db")[0]
     assert relative.level == "broken" and f"sqlite:///{tmp_path}/mlflow.db" in relative.fix
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert check_sqlite(uri)[0].level == "ok"
+    assert check_sqlite(uri)[0].found.endswith("made by the first run")
+    missing = check_sqlite(f"sqlite:///{tmp_path}/none/mlflow.db")[0]
+    assert missing.level == "broken" and "missing or read-only" in missing.found and missing.fix == "Make it."
     assert "mlflow server" in check_sqlite(uri, num_nodes=2)[0].fix
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE experiments (experiment_id INTEGER)")
@@ -105,7 +107,7 @@ def test_sqlite_stores(tmp_path, monkeypatch):
 
 
 def test_a_locked_sqlite_store_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.doctor.services.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("focusvit.runs.store._TIMEOUT_S", 0.1)
     holder = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     found = check_sqlite(f"sqlite:///{tmp_path}/mlflow.db")[0]

@@ -154,12 +154,6 @@ def test_wrong_submissions(argv, words):
         submit.main(argv)
 
 
-def test_wait_and_detach_exclude_each_other(capsys):
-    with pytest.raises(SystemExit) as end:
-        submit.main(["--wait", "--detach", "--", *PREPROCESS])
-    assert end.value.code == 2 and "exclude each other" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
