@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -14,11 +15,14 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from focusvit.cli import main
 from pipeline.care.verify import VerifyConfig, find_problems
+from pipeline.image.image import decode_image
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards.dataset import open_dataset
 from testkit.checkout import ROOT
@@ -185,6 +189,8 @@ def test_a_thousand_mutants(tmp_path: Path) -> None:
     split = open_dataset(str(tmp_path / "plain")).split("train")
     for number in range(split.num_samples):
         sample = split.read(number)
+        seen = np.asarray(Image.open(io.BytesIO(sample.image)).convert("RGB"))
+        assert np.array_equal(seen, decode_image(sample.image)), "every reader sees the same pixels"
         assert sample.meta["sha256"] == hashlib.sha256((images / sample.meta["source"]).read_bytes()).hexdigest()
     listed = json.loads((tmp_path / "plain" / ".focusvit" / "errors-train.json").read_text())
     assert len(listed) == summary.num_skipped > 400 and all(entry["source"].startswith("bad/") for entry in listed)
@@ -227,6 +233,7 @@ import time
 from pipeline.shards.commit import describe
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
+from pipeline.image.image import decode_image
 from pipeline.preprocess import ImageConfig, SuperpixelConfig
 from pipeline.sources import SourceImage
 
