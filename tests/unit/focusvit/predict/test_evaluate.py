@@ -11,7 +11,6 @@ import torch
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from focusvit.data.batch import Batch
-from focusvit.predict import export
 from focusvit.predict.evaluate import main, tally
 from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
@@ -110,9 +109,9 @@ def test_fewer_than_five_classes_and_restricted_logits(problem):
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
+def road(tmp_path_factory, exported):
     root = tmp_path_factory.mktemp("evaluate")
-    return root, make_dataset(root / "data"), make_checkpoint(root / "ckpt")
+    return root, make_dataset(root / "data"), exported[0]
 
 
 def test_the_verb_prints_budgets_interval_and_chance(road, capsys):
@@ -214,13 +213,12 @@ def test_other_superpixel_settings_are_refused(road, tmp_path):
         main(["--checkpoint", str(place), "--data", data])
 
 
-def test_no_skew_between_stored_maps_maps_made_now_and_an_exported_file(road, tmp_path, capsys):
+def test_no_skew_between_stored_maps_maps_made_now_and_an_exported_file(road, exported, tmp_path, capsys):
     _, data, checkpoint = road
-    exported = tmp_path / "model.onnx"
-    assert export.main(["--checkpoint", checkpoint, "--out", str(exported), "--batch-size", "4"]) == 0
+    file = str(exported[1])
     argv = ["--checkpoint", checkpoint, "--data", data, "--segmenter", "shards,fast-slic,torch"]
     capsys.readouterr()
-    assert main([*argv, "--onnx", str(exported), "--json"]) == 0
+    assert main([*argv, "--onnx", file, "--json"]) == 0
     shards, fast_slic, torch_slic, onnx = json.loads(capsys.readouterr().out)["results"]
     assert [row["superpixels"] for row in (shards, fast_slic, torch_slic, onnx)] == [
         "shards", "fast-slic", "torch", "model.onnx",
@@ -229,11 +227,11 @@ def test_no_skew_between_stored_maps_maps_made_now_and_an_exported_file(road, tm
     assert shards["loss"] == pytest.approx(onnx["loss"], abs=1e-4)
     assert onnx["same_answers"] == fast_slic["same_answers"] == 1 and onnx["top1_against_first"] == 0
     assert torch_slic["loss"] != shards["loss"] and torch_slic["num_samples"] == 17  # other regions, all samples
-    assert main([*argv, "--onnx", str(exported)]) == 0
+    assert main([*argv, "--onnx", file]) == 0
     assert "same answers" in capsys.readouterr().out
     other = make_checkpoint(tmp_path / "other", classes=("star", "triangle", "square", "disc"))
     with pytest.raises(UsageError, match="not an export of this checkpoint"):
-        main(["--checkpoint", other, "--data", data, "--onnx", str(exported)])
+        main(["--checkpoint", other, "--data", data, "--onnx", file])
 
 
 def compared(gained, lost, num_samples):

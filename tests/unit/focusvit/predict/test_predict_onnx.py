@@ -32,17 +32,15 @@ from testkit.tiny_shards import make_dataset
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
+def road(tmp_path_factory, exported):
     """A checkpoint, its ONNX file of batch 4, and a folder of seven images."""
     root = tmp_path_factory.mktemp("onnx")
-    checkpoint, images = make_checkpoint(root / "ckpt"), root / "images"
+    images = root / "images"
     split = open_dataset(make_dataset(root / "data", splits={"val": 7})).split("val")
     images.mkdir()
     for i in range(7):
         (images / f"{i}.jpg").write_bytes(split.read(i).image)
-    file = root / "model.onnx"
-    assert export.main(["--checkpoint", checkpoint, "--out", str(file), "--batch-size", "4"]) == 0
-    return checkpoint, file, images
+    return *exported, images
 
 
 def test_the_verb_predicts_without_torch_and_ray_what_the_checkpoint_predicts(road):
