@@ -23,19 +23,27 @@ def wilson(num_right: float, num_samples: int) -> tuple[float, float]:
     return float(max(0.0, min(low, share))), float(min(1.0, max(high, share)))
 
 
-def over_draws(values: np.ndarray | list[float]) -> tuple[float, float]:
-    """95 % interval of the mean share of a few independent repeats (Student's t). For protocols with random draws.
+def of_mean(values: np.ndarray | list[float]) -> tuple[float, float]:
+    """95 % interval of the mean of a few independent numbers of any size, for example differences (Student's t).
 
-    It ends where shares end: t knows no bounds, two draws of 60 % and 90 % would give up to 265 %. One repeat says
-    nothing about spread: the interval is then all of 0 to 1.
+    One number says nothing about spread: the interval is then all numbers.
     """
     numbers = np.asarray(values, np.float64)
     if len(numbers) < 2:
-        return 0.0, 1.0
+        return -np.inf, np.inf
     from scipy.special import stdtrit  # here: only tables of repeats need it
 
     half = stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / np.sqrt(len(numbers))
-    return float(max(0.0, numbers.mean() - half)), float(min(1.0, numbers.mean() + half))
+    return float(numbers.mean() - half), float(numbers.mean() + half)
+
+
+def over_draws(values: np.ndarray | list[float]) -> tuple[float, float]:
+    """`of_mean` of shares from a few independent repeats. For protocols with random draws.
+
+    It ends where shares end: t knows no bounds, two draws of 60 % and 90 % would give up to 265 %.
+    """
+    low, high = of_mean(values)
+    return max(0.0, low), min(1.0, high)
 
 
 def bootstrap(

@@ -6,7 +6,6 @@ augmentation is mirroring, which keeps every region; it is keyed by (seed, epoch
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -93,14 +92,6 @@ class ArrayTrainLoader:
             for epoch, sample in zip(epochs.tolist(), ids.tolist())
         ]
         return _take(self._data, ids, np.array(mirrored, bool))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"samples_seen": self.samples_seen, "seed": self._seed, "identity": self._data.identity}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if (state["identity"], state["seed"]) != (self._data.identity, self._seed):
-            raise ValueError(f"the position {state} belongs to other data or another seed than {self.state_dict()}")
-        self.samples_seen = int(state["samples_seen"])
 
 
 class ArrayEvalLoader:

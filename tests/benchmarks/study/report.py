@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from focusvit.score.intervals import over_draws
+from focusvit.score.intervals import of_mean, over_draws
 from tests.benchmarks.record import Record as BenchRecord
 from tests.benchmarks.report import Table
 from tests.benchmarks.study.ledger import read_ledger
@@ -91,7 +91,7 @@ def against(scores: dict[int, float], baseline: dict[int, float]) -> str:
     mean = f"{statistics.mean(points):+.2f}"
     if len(points) < 2:
         return mean
-    low, high = over_draws(points)
+    low, high = of_mean(points)
     return f"{mean} ({low:+.1f} .. {high:+.1f})"
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from focusvit.predict.pictures import density_overlay, labelled_sheet, outlined
-from focusvit.score.intervals import over_draws
+from focusvit.score.intervals import of_mean, over_draws
 from tests.benchmarks.model.attended import best_regions, by_area, density, mass_inside, overlap_at_area, pointing
 from tests.benchmarks.report import Table
 from tests.benchmarks.transfer.object_scenes import SIDE, Scenes
@@ -129,5 +129,5 @@ def _spread(values: list[float]) -> str:
 
 def _gain(seeds: list[Figures], others: list[Figures], figure: str) -> str:
     values = [100 * (seed[figure] - other[figure]) for seed, other in zip(seeds, others)]
-    low, high = over_draws(values)
+    low, high = of_mean(values)
     return f"{np.mean(values):+.1f}" if len(values) < 2 else f"{np.mean(values):+.1f} ({low:+.1f} .. {high:+.1f})"

@@ -15,7 +15,7 @@ from tests.benchmarks.__main__ import BENCHES
 from tests.benchmarks.record import RecordConfig, begin, without_places
 from tests.benchmarks.report import Table
 
-NEEDED = {"agreement": ["--before", "x"], "drop-in": ["--data", "x"]}
+NEEDED = {"agreement": ["--before", "x"], "drop-in": ["--data", "x"], "hosts": ["--host", "x"]}
 
 
 def git(folder: Path, *words: str) -> None:

@@ -1,11 +1,9 @@
-"""Every row of the original repository: its recipe trains, its costs are counted, its picture is drawn."""
+"""Every row of the original repository: its recipe trains, decays and freezes what it says."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,8 +23,6 @@ from focusvit.train.step import StepOptions, train_step
 from pipeline.errors import UsageError
 from testkit import model_reference as reference
 from testkit.torchvision_like import torchvision_like
-from tests.benchmarks.model import original as bench_original
-from tests.benchmarks.model import throughput as bench_model
 
 NAMES = tuple(original_models())
 SMALL = {"image_px": 16, "patch_px": 4, "width": 24, "depth": 4, "num_classes": 5}
@@ -118,41 +114,3 @@ def test_learning_rates_scale_by_the_last_pattern_and_spare_vectors() -> None:
     for text in ("head", "=3", "head=-1", "head=0", "head=x", "head=1.2.3"):
         with pytest.raises(ValueError, match=f"optim.lr_scales holds '{text}'"):
             OptimConfig(lr_scales=(text,))
-
-
-def test_one_command_counts_every_row_and_draws_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """On small models: costs of equal models are equal, fewer tokens cost less, frozen parts are not trained."""
-    small = original_models(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
-    for name, row in small.items():
-        if row.model.tokens:
-            small[name] = replace(row, model=replace(row.model, tokens=6))
-    monkeypatch.setattr(bench_original, "original_models", lambda: small)
-    monkeypatch.setattr(
-        bench_original, "photos_or_drawn",
-        lambda folder, count: ([image[:32, :32] for image in bench_model.photos_or_drawn("absent", 2)[0]], "drawings"),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        bench_original, "superpixels", lambda image, tokens: reference.maps(1, small["sppp"].model, tokens)[0].numpy()
-    )
-    monkeypatch.setattr("tests.benchmarks.report.RESULTS", tmp_path / "results")
-    assert bench_original.main(["--changed-checkout", "--rounds", "1", "--pictures", str(tmp_path / "pictures")]) == 0
-    table = json.loads((tmp_path / "results" / "original.json").read_text())["tables"][0]
-    costs = {row[0]: dict(zip(table["columns"][1:], row[1:], strict=True)) for row in table["rows"]}
-    assert set(costs) == set(NAMES)
-    assert costs["traditional"]["patches -> tokens"] == "16 -> 16" and costs["sppp"]["patches -> tokens"] == "16 -> 6"
-    assert float(costs["sppp"]["G multiply-adds"]) <= float(costs["traditional"]["G multiply-adds"])
-    assert costs["sppp_pretrained"] == costs["sppp"]
-    assert float(costs["traditional_frozen"]["M trained"]) < float(costs["traditional"]["M trained"])
-    pictures = sorted(path.stem for path in (tmp_path / "pictures").iterdir())
-    assert pictures == sorted(NAMES)
-    assert "pictures of drawings" in capsys.readouterr().out
-
-
-def test_a_picture_says_which_weights_it_shows(tmp_path: Path) -> None:
-    config = small_recipe("traditional_pretrained", tmp_path)
-    row = replace(original_models()["traditional_pretrained"], model=config.model)
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    drawn = [bench_original.row_picture(row, images, weights, "row") for weights in ("", str(config.init_from))]
-    assert drawn[0].shape == drawn[1].shape and not np.array_equal(drawn[0], drawn[1])

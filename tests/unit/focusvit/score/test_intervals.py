@@ -21,8 +21,11 @@ def test_over_draws_equals_scipy_for_the_numbers_of_draws_in_use():
         some = values[:count]
         expected = np.clip(stats.t.interval(0.95, count - 1, some.mean(), stats.sem(some)), 0, 1)
         assert intervals.over_draws(some) == pytest.approx(tuple(expected), abs=1e-9)
+        points = 100 * (some - 0.6)  # differences are no shares: their interval may end anywhere
+        expected = stats.t.interval(0.95, count - 1, points.mean(), stats.sem(points))
+        assert intervals.of_mean(points) == pytest.approx(tuple(expected), abs=1e-9)
     low, high = intervals.over_draws([0.4])
-    assert (low, high) == (0.0, 1.0)
+    assert (low, high) == (0.0, 1.0) and intervals.of_mean([0.4]) == (-np.inf, np.inf)
 
 
 def test_bootstrap_of_a_share_agrees_with_wilson():
