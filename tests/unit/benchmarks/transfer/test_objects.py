@@ -111,7 +111,7 @@ def test_tables_count_chance_spread_and_differences_by_seed(tmp_path, scenes) ->
     assert [line[0] for line in made.rows[2:]] == [
         name + end for name in ("first", "second") for end in ("", "; untrained", "; no model, tokens alike")
     ]
-    # Student's t of 1.0 and 0.8: mean 0.9, standard error 0.1, 12.706 of them on one degree of freedom: past all shares.
+    # Student's t of 1.0 and 0.8: mean 0.9, standard error 0.1, 12.706 of them on one degree of freedom.
     assert made.rows[2][4] == "90.0% (0.0 .. 100.0)" and made.rows[2][1].startswith("50.0% (")
     gains = differences("t", rows).rows
     assert gains[0][3].startswith("+70.0 (") and gains[0][-2:] == ["-", "-"]
