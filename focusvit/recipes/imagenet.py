@@ -7,8 +7,7 @@ same. Times are samples over a throughput, as `--dry-run --images-per-s` prints 
 
 from collections.abc import Callable
 
-from focusvit.data.config import DataConfig
-from focusvit.data.mixing import MixConfig
+from focusvit.data.config import DataConfig, MixConfig
 from focusvit.model.presets import focusvit, vit
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig

@@ -33,6 +33,7 @@ SPEED_ONLY = frozenset(
         "data.prefetch",
         "data.cache_dir",
         "data.cache_limit_gb",
+        "data.check_shards",
         "micro_batch",
         "checkpoint_every_epochs",
         "log_every_steps",

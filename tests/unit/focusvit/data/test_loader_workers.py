@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.data.loader import DataConfig, EvalLoader, TrainLoader, _watched
-from focusvit.data.mixing import MixConfig
+from focusvit.data.config import DataConfig, MixConfig
+from focusvit.data.loader import EvalLoader, TrainLoader, _watched
 from pipeline.errors import DataError
 from pipeline.shards.dataset import Split, open_dataset
 from testkit.tiny_shards import make_dataset

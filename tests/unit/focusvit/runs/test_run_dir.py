@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from focusvit.recipes.small import debug
+from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import MetricsLog, RunDir, parse_metrics
 from pipeline.errors import UsageError
 
@@ -49,6 +51,15 @@ def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
         run.prepare({**config, "optim": {"lr": 0.2}}, {"data_identity": "x"})
     with pytest.raises(UsageError, match="data_identity: 'x' -> 'y'"):
         run.prepare(config, {"data_identity": "y"})
+
+
+def test_a_run_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    """Its config names the number of slices in the model, and does not know what changes no result."""
+    config = to_json(debug())
+    older = {**config, "model": {**config["model"], "micro_batches": 4}}
+    older["data"] = {key: value for key, value in config["data"].items() if key != "check_shards"}
+    RunDir(str(tmp_path)).prepare(older, {})
+    RunDir(str(tmp_path)).prepare(config, {})
 
 
 def test_info_is_kept_and_extended(tmp_path: Path) -> None:
