@@ -49,6 +49,8 @@ def has_secret(text: str) -> bool:
 def _without_password(match: re.Match[str]) -> str:
     """user:*** of the part between :// and @. That is greedy: a password may hold @ and /, as database addresses do."""
     scheme, info = match["scheme"], match["info"]
+    if scheme.lower() == "github":  # owner:repository
+        return match[0]
     user, colon, password = info.partition(":")
     is_web = scheme.lower() in _WEB
     if "/" in user or "?" in user or (is_web and _PORT.match(password)):  # the @ stands in a path

@@ -8,29 +8,22 @@ import contextlib
 import fcntl
 import json
 import os
-import random
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
-from pipeline.errors import DataError, UsageError
 from pipeline.secrets import masked_values
 
 from .json_text import json_text
 from .passed import PassedOver
 from .regular import SYSTEM_FOLDERS, find_local, is_regular_local, kinds_local, open_regular, size_local
-
-Result = TypeVar("Result")
+from .store import StoreError as StoreError
+from .store import open_store, retry
 
 TEMPORARY_SUFFIX = ".tmp"  # what an interrupted local write leaves; `list_names` never shows it
-_ATTEMPTS = 5
-# These say something about the place, not about the moment: asking again cannot help.
-_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def is_local(uri: str) -> bool:
@@ -54,73 +47,34 @@ def name_of(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
-@lru_cache(maxsize=64)
-def _store(scheme: str) -> Any:
-    import fsspec  # a local run never needs it, and it takes its time to load
-
-    try:
-        # A listing that was right a minute ago must not decide whether a shard is finished.
-        return fsspec.filesystem(scheme, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"cannot open {scheme}:// places: {error}. Install what fsspec names for this scheme "
-            f"(for s3: pip install 'focusvit[s3]'), or use a local path."
-        ) from None
-
-
-def _open_store(uri: str) -> tuple[Any, str]:
-    store = _store(uri.split("://", 1)[0])
-    return store, store._strip_protocol(uri)
-
-
-class StoreError(DataError, OSError):
-    """A disk or a store that does not do what it should; trying again later may help."""
-
-
 def is_regular(uri: str) -> bool:
     """Whether a regular file is at this place, or a link to one; never opens it. False also for what is not there."""
     if is_local(uri):
         return is_regular_local(uri)
-    store, path = _open_store(uri)
-    return _retry(lambda: bool(store.isfile(path)), uri)
-
-
-def _retry(action: Callable[[], Result], uri: str) -> Result:
-    """Ask a store again after an error that may pass. Raises StoreError with the place in its text."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except (*_PERMANENT, TypeError, ValueError, AttributeError, NotImplementedError):
-            raise
-        except Exception as error:  # each store has its own kinds for lost connections and busy servers
-            if attempt == _ATTEMPTS - 1:
-                raise StoreError(
-                    f"{uri}: {error} (tried {_ATTEMPTS} times). Check the address, the credentials and the network."
-                ) from error
-            time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
-    raise AssertionError("unreachable")
+    store, path = open_store(uri)
+    return retry(lambda: bool(store.isfile(path)), uri)
 
 
 def exists(uri: str) -> bool:
     if is_local(uri):
         return Path(uri).exists()
-    store, path = _open_store(uri)
-    return _retry(lambda: bool(store.exists(path)), uri)
+    store, path = open_store(uri)
+    return retry(lambda: bool(store.exists(path)), uri)
 
 
 def is_folder(uri: str) -> bool:
     if is_local(uri):
         return Path(uri).is_dir()
-    store, path = _open_store(uri)
-    return _retry(lambda: bool(store.isdir(path)), uri)
+    store, path = open_store(uri)
+    return retry(lambda: bool(store.isdir(path)), uri)
 
 
 def size(uri: str) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
     if is_local(uri):
         return size_local(uri)
-    store, path = _open_store(uri)
-    return int(_retry(lambda: store.info(path)["size"], uri))
+    store, path = open_store(uri)
+    return int(retry(lambda: store.info(path)["size"], uri))
 
 
 def list_names(uri: str) -> list[str]:
@@ -128,9 +82,9 @@ def list_names(uri: str) -> list[str]:
     if is_local(uri):
         names = [entry.name for entry in Path(uri).iterdir()] if Path(uri).is_dir() else []
     else:
-        store, path = _open_store(uri)
+        store, path = open_store(uri)
         try:
-            names = [name_of(entry) for entry in _retry(lambda: store.ls(path, detail=False), uri)]
+            names = [name_of(entry) for entry in retry(lambda: store.ls(path, detail=False), uri)]
         except FileNotFoundError:
             names = []
     return sorted(name for name in names if name and not name.endswith(TEMPORARY_SUFFIX))
@@ -141,9 +95,9 @@ def list_sizes(uri: str) -> dict[str, int]:
     if is_local(uri):
         entries = Path(uri).iterdir() if Path(uri).is_dir() else ()
         return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    store, path = _open_store(uri)
+    store, path = open_store(uri)
     try:
-        found = _retry(lambda: store.ls(path, detail=True), uri)
+        found = retry(lambda: store.ls(path, detail=True), uri)
     except FileNotFoundError:
         return {}
     return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
@@ -156,9 +110,9 @@ def list_inside(uri: str) -> tuple[list[str], list[str]]:
     if is_local(uri):
         kinds = kinds_local(uri)
     else:
-        store, path = _open_store(uri)
+        store, path = open_store(uri)
         try:
-            found = _retry(lambda: store.ls(path, detail=True), uri)
+            found = retry(lambda: store.ls(path, detail=True), uri)
         except FileNotFoundError:
             return [], []
         kinds = [(name_of(entry["name"]), entry["type"] == "directory") for entry in found]
@@ -174,9 +128,9 @@ def find_files(uri: str, leave_out: Sequence[str] = (), passed: PassedOver | Non
     if is_local(uri):
         yield from find_local(uri, leave_out, passed)
         return
-    store, path = _open_store(uri)
+    store, path = open_store(uri)
     away = tuple(f"{folder}/" for folder in leave_out)
-    for entry in _retry(lambda: store.find(path), uri):
+    for entry in retry(lambda: store.find(path), uri):
         relative = entry[len(path) :].lstrip("/")
         if not any(part.startswith(".") for part in relative.split("/")) and not relative.startswith(away):
             yield relative
@@ -195,9 +149,9 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
             return os.pread(file.fileno(), length, start)
     if length == 0:  # as a range of bytes this is invalid, and a server answers an invalid one with the whole object
         return b""
-    store, path = _open_store(uri)
+    store, path = open_store(uri)
     end = None if length is None else start + length
-    return _retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
+    return retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
 
 
 def put(uri: str, data: bytes) -> None:
@@ -209,8 +163,8 @@ def put(uri: str, data: bytes) -> None:
         with writing(uri) as file:
             file.write(data)
         return
-    store, path = _open_store(uri)
-    _retry(lambda: store.pipe_file(path, data), uri)
+    store, path = open_store(uri)
+    retry(lambda: store.pipe_file(path, data), uri)
 
 
 @contextlib.contextmanager
@@ -229,8 +183,8 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         if is_local(uri):
             temporary.replace(final)
             return
-        store, path = _open_store(uri)
-        _retry(lambda: store.put_file(str(temporary), path), uri)
+        store, path = open_store(uri)
+        retry(lambda: store.put_file(str(temporary), path), uri)
     except StoreError:
         raise
     except OSError as error:
@@ -262,9 +216,9 @@ def remove(uri: str) -> None:
     if is_local(uri):
         Path(uri).unlink(missing_ok=True)
         return
-    store, path = _open_store(uri)
+    store, path = open_store(uri)
     with contextlib.suppress(FileNotFoundError):
-        _retry(lambda: store.rm_file(path), uri)
+        retry(lambda: store.rm_file(path), uri)
 
 
 def remove_folder(uri: str) -> None:
@@ -272,9 +226,9 @@ def remove_folder(uri: str) -> None:
     if is_local(uri):
         shutil.rmtree(uri, ignore_errors=True)
         return
-    store, path = _open_store(uri)
+    store, path = open_store(uri)
     with contextlib.suppress(FileNotFoundError):
-        _retry(lambda: store.rm(path, recursive=True), uri)
+        retry(lambda: store.rm(path, recursive=True), uri)
 
 
 def read_json(uri: str) -> Any:

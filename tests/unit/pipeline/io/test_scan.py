@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.image.image import ImageConfig
 from pipeline.io import scan, storage
+from pipeline.io.store import open_store
 from pipeline.plan.plan import make_plan, read_shard_rows, save_plan
 from pipeline.shards.build import ShardSpec
 from pipeline.sources import Source, detect
@@ -32,7 +33,7 @@ class Requests:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, delay_s: float = 0.0) -> None:
         self.count = self.now = self.most = self.num_bytes = 0
         self._lock, self._delay_s = threading.Lock(), delay_s
-        store = type(storage._store("memory"))
+        store = type(open_store("memory://")[0])
         whole = store.cat_file
 
         def counted(this: object, path: str, start: int | None = None, end: int | None = None, **more: object) -> bytes:
@@ -153,7 +154,7 @@ def test_an_image_that_is_gone_is_its_own_fault_and_a_place_that_is_gone_is_not(
         with pytest.raises(FileNotFoundError):
             reader.read(name, 0, -1)
     shutil.rmtree(folder)
-    storage._store("memory").rm(far.removeprefix("memory:/"), recursive=True)
+    open_store("memory://")[0].rm(far.removeprefix("memory:/"), recursive=True)
     for reader in (near_reader, far_reader):
         with pytest.raises(storage.StoreError, match="nor the folder that holds it"):
             reader.read(name, 0, -1)

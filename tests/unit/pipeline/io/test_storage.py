@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from pipeline.io import storage
+from pipeline.io import storage, store
 from pipeline.io.scan import Scan
+from pipeline.io.store import open_store
 from testkit.odd_files import write_odd_files
 
 
@@ -75,10 +76,10 @@ def test_resolve_makes_paths_absolute_and_keeps_uris(tmp_path: Path, monkeypatch
 
 
 def test_an_error_that_passes_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    monkeypatch.setattr(store.time, "sleep", lambda _: None)
     storage.put("memory://retry/x", b"data")
-    store, calls = storage._store("memory"), []
-    whole = type(store).cat_file
+    memory, calls = open_store("memory://")[0], []
+    whole = type(memory).cat_file
 
     def flaky(self: object, *args: object, **kwargs: object) -> bytes:
         calls.append(1)
@@ -86,17 +87,17 @@ def test_an_error_that_passes_is_asked_again(monkeypatch: pytest.MonkeyPatch) ->
             raise OSError("503 Slow Down")
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(store), "cat_file", flaky)
+    monkeypatch.setattr(type(memory), "cat_file", flaky)
     assert storage.read_bytes("memory://retry/x") == b"data"
-    monkeypatch.setattr(type(store), "cat_file", lambda *a, **k: (_ for _ in ()).throw(OSError("503")))
+    monkeypatch.setattr(type(memory), "cat_file", lambda *a, **k: (_ for _ in ()).throw(OSError("503")))
     with pytest.raises(OSError, match=r"memory://retry/x: 503 \(tried 5 times\)"):
         storage.read_bytes("memory://retry/x")
 
 
 def test_an_empty_range_is_not_asked_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Range: bytes=7-6` is invalid, and servers answer that with the whole object."""
-    store, _ = storage._open_store("memory://empty-range")
-    monkeypatch.setattr(store, "cat_file", lambda path, start, end: b"all of an archive")
+    memory, _ = open_store("memory://empty-range")
+    monkeypatch.setattr(memory, "cat_file", lambda path, start, end: b"all of an archive")
     assert storage.read_bytes("memory://empty-range/x.tar", 7, 0) == b""
 
 
