@@ -39,7 +39,7 @@ def find_host(model: nn.Module) -> Host:
     if not lists or not patches:
         raise TypeError(
             f"{name} cannot be patched: it has no list of blocks with one attention each behind a convolution that "
-            f"makes patches. Patch the vision transformer inside it, or load its weights (focusvit.runs.pretrained)"
+            f"makes patches. Patch the vision transformer inside it, or load its weights (focusvit.weights.pretrained)"
         )
     if len(lists) > 1:
         raise TypeError(

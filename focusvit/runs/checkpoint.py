@@ -142,7 +142,7 @@ def _first_sound(uri: str, load: Callable[[str], Found]) -> Found:
 
 def is_weights_file(uri: str) -> bool:
     """Whether `uri` names a file of weights, rather than a checkpoint folder or a run directory of ours."""
-    return uri.endswith((".safetensors", ".pt", ".pth", ".bin"))
+    return uri.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar"))
 
 
 def starting_weights(uri: str) -> str:

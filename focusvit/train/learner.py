@@ -22,9 +22,9 @@ from focusvit.runs.checkpoint import (
 )
 from focusvit.runs.config_json import to_json
 from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
-from focusvit.runs.pretrained import load_pretrained
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
+from focusvit.weights.pretrained import load_pretrained
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import Dataset
 

@@ -14,7 +14,8 @@ from focusvit.model.config import FocusViTConfig
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import Checkpoint, save_checkpoint
 from focusvit.runs.config_json import to_json
-from focusvit.runs.pretrained import load_pretrained, read_weights
+from focusvit.weights.files import read_weights
+from focusvit.weights.pretrained import load_pretrained
 from pipeline.errors import UsageError
 from pipeline.io import storage
 

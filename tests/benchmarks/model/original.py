@@ -10,7 +10,7 @@ from focusvit.model.cost import ModelProfile, profile_models
 from focusvit.model.model import FocusViT
 from focusvit.predict.pictures import density_overlay, labelled_sheet, save_png, with_regions
 from focusvit.recipes.original_models import OriginalModel, original_models
-from focusvit.runs.pretrained import load_pretrained
+from focusvit.weights.pretrained import load_pretrained
 from tests.benchmarks.model.attended import by_area, patch_map, token_attention
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
 from tests.benchmarks.record import TimedConfig, begin

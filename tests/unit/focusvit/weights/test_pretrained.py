@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from focusvit.model.model import FocusViT
-from focusvit.runs.pretrained import load_pretrained, read_weights
+from focusvit.weights.files import read_weights
+from focusvit.weights.pretrained import load_pretrained
 from testkit import model_reference as reference
 from testkit.torchvision_like import torchvision_like
 

@@ -1,29 +1,20 @@
 """Weights of a ViT from timm, Hugging Face or torchvision in a FocusViT: all of them, or each missing one named."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from focusvit.model.latents import LatentRead
 from focusvit.model.model import FocusViT
-from pipeline.errors import first_line
-from pipeline.io import storage
 
-from .weight_names import to_timm_names
+from .files import read_weights
+from .names import to_timm_names
 
 NEW_PARTS = ("head.", "pool.", "position.", "latent_start.", "reads.")
 """Parts that a pretrained ViT does not have: they may keep their initial weights."""
-_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
-"""what DistributedDataParallel and torch.compile put before the names of the model that they wrap"""
 NEW_IN_BLOCKS = (".attn.key_projection.", ".attn.value_projection.")
 
 
@@ -41,40 +32,6 @@ class LoadReport:
     """position embeddings interpolated to another patch grid"""
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A safetensors file, a folder of them (a model in several files), or a file of torch.save that holds tensors only
-    (nothing in it is executed); path or URI.
-
-    Raises:
-        ValueError: the place holds no table of tensors, or is damaged.
-    """
-    place = str(path)
-    if storage.is_folder(place):
-        names = sorted(name for name in storage.list_names(place) if name.endswith(".safetensors"))
-        if not names:
-            raise ValueError(f"the folder {place} holds no .safetensors file; name a file of weights")
-        return {key: value for name in names for key, value in read_weights(storage.join(place, name)).items()}
-    data = storage.read_bytes(place)
-    try:
-        content = _unpacked(place, data)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{place} cannot be read as weights ({first_line(error)}); copy it again, or save it anew"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{place} does not hold a table of tensors; save `model.state_dict()`, or use safetensors")
-    return {_WRAPPED.sub("", name): value for name, value in content.items()}
-
-
-def _unpacked(place: str, data: bytes) -> Any:
-    if place.endswith(".safetensors"):
-        return load(data)
-    return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
-
-
 def load_pretrained(
     model: FocusViT, weights: Mapping[str, Tensor] | str | Path, *, leave_out: Iterable[str] = ()
 ) -> LoadReport:
@@ -89,6 +46,12 @@ def load_pretrained(
             outside the parts that only FocusViT has, without a tensor. The model is then unchanged.
     """
     given, origin = to_timm_names(read_weights(weights) if isinstance(weights, str | Path) else weights)
+    distilled = next((origin[name] for name in given if "dist_token" in name or "distillation_token" in name), None)
+    if distilled:
+        raise ValueError(
+            f"the weights have a distillation token ({distilled}), to which every block attends; FocusViT has a class "
+            "token alone, so its answers would be others. Take the same model as it was trained without one"
+        )
     state = model.state_dict()
     left_out = {origin[name]: "asked for" for name in given if name.startswith(tuple(leave_out) or ("\0",))}
     accepted, resized, unmapped = {}, [], []
