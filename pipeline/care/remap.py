@@ -17,17 +17,18 @@ from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage, ImageConfig, decode_image
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
-from pipeline.plan.plan import load_plan, read_shard_rows, save_plan
+from pipeline.plan.plan import read_shard_rows, save_plan
 from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, describe, finish_split
-from pipeline.shards.dataset import open_dataset, plan_uri, shard_name, sidecar_uri
+from pipeline.shards.dataset import open_dataset, plan_uri, shard_name
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sample import decode, encode
-from pipeline.shards.sidecar import read_sidecar
+from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.shards.worker import commit_shard
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
+from .stored import load_sound_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,11 @@ def remap_shard(spec: ShardSpec) -> dict[str, Any]:
     started = time.perf_counter(), time.process_time()
     name = shard_name(spec.split, spec.shard)
     data = storage.read_bytes(storage.join(spec.source.root, name))
-    sidecar = storage.read_json(sidecar_uri(spec.source.root, spec.split, spec.shard))
-    if hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
+    sidecar = load_sidecar(spec.source.root, spec.split, spec.shard)
+    if sidecar is None or hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
         raise DataError(
-            f"the shard {name} in {spec.source.root} is damaged. Run `focusvit verify --repair` on it first."
+            f"the shard {name} in {spec.source.root}, or its sidecar, is damaged. Run `focusvit verify --repair` on it "
+            f"first."
         )
     stored = {key: members for key, _, members in read_samples(data, name)}
     reasons = {sample["key"]: sample["reason"] for sample in sidecar["skipped"]}
@@ -105,7 +107,10 @@ def remap(config: RemapConfig) -> dict[str, str]:
     names = [dataset.split(config.split).name] if config.split else sorted(dataset.splits)
     roots = {}
     for name in names:
-        plan, before = load_plan(plan_uri(uri, name))
+        try:
+            plan, before = load_sound_plan(uri, name)
+        except DataError as error:
+            raise DataError(f"the plan of split '{name}' in {uri} {error}") from None
         description = describe(plan, ImageConfig(**before["image"]), config.superpixels, before["origin"])
         if before["superpixels"] == description["superpixels"]:
             raise UsageError(f"{uri} has superpixels of these settings already: {description['superpixels']}.")

@@ -44,7 +44,7 @@ def open_splits(uri: str, problems: list[Problem]) -> tuple[dict[str, StoredSpli
     for split in _names(uri):
         file = f"{STATE_FOLDER}/plan-{split}.parquet"
         try:
-            plan, description = _load(uri, split)
+            plan, description = load_sound_plan(uri, split)
         except DataError as error:
             problems.append(Problem(file=file, text=str(error), split=split))
             lost.add(split)
@@ -75,8 +75,10 @@ def _names(uri: str) -> list[str]:
     return sorted(planned | (stated_splits(uri).keys() & there))
 
 
-def _load(uri: str, split: str) -> tuple[Plan, dict[str, Any]]:
-    """The stored plan. Raises DataError when it is missing or damaged, or not the one that the shards were made by."""
+def load_sound_plan(uri: str, split: str) -> tuple[Plan, dict[str, Any]]:
+    """The stored plan. Raises DataError, a sentence without its subject, when it is missing or damaged, or not the one
+    that the shards were made by.
+    """
     place = plan_uri(uri, split)
     try:
         plan, description = load_plan(place)

@@ -59,6 +59,21 @@ def test_remap_refuses(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "train-000000.tar in" in capsys.readouterr().err
 
 
+def test_remap_names_a_damaged_sidecar_and_a_missing_plan(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["remap", str(tmp_path / "out"), "--out", str(tmp_path / "new"), "--workers", "0"]
+    command += ["--superpixels.fine-regions", "64"]
+    shutil.copytree(made / "out", tmp_path / "out")
+    sidecar = tmp_path / "out" / ".focusvit" / "shards" / "train-000001.json"
+    sidecar.write_bytes(sidecar.read_bytes()[:50])
+    assert main(command) == 1
+    assert "train-000001.tar in" in capsys.readouterr().err
+    (tmp_path / "out" / ".focusvit" / "plan-train.parquet").unlink()
+    assert main(command) == 1
+    assert "the plan of split 'train' in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("config", [RemapConfig, VerifyConfig])
 def test_this_process_and_a_cluster_exclude_each_other(config: type) -> None:
     places = {"uri": "a", "out": "b"} if config is RemapConfig else {"uri": "a"}
