@@ -61,7 +61,7 @@ def _refused(uri: str) -> Finding | None:
     try:
         check_reachable(uri)
     except UsageError as error:
-        what, _, fix = masked(str(error)).partition(". ")
+        what, _, fix = str(error).partition(". ")
         return broken("tracking", what, fix)
     return None
 

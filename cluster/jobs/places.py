@@ -21,7 +21,6 @@ READ = {
 }
 NAMED = {"--task", "--score-on"}  # NAME=PLACE
 WRITE = {"--out", "--run-dir", "--confusion"}
-URIS = {"--tracking-uri", "--ray-address"}
 TRACKED = ("pretrain", "finetune", "transfer")  # verbs that write to MLflow
 SPREAD = ("preprocess", "pretrain", "finetune", "transfer")  # verbs whose work runs on every node
 NEEDS_OUT = ("transfer", "report")  # verbs that write into the current folder when no --out is given

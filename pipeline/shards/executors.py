@@ -145,14 +145,6 @@ def _drive_ray(specs: Sequence[ShardSpec], workers: int | None, work: Work) -> I
             waiting.append(attempts.after(spec, first_line(error), crashed=False))
 
 
-def object_store_used() -> float:
-    """Bytes in the object stores of the running cluster."""
-    import ray
-
-    total, free = ray.cluster_resources(), ray.available_resources()
-    return total.get("object_store_memory", 0.0) - free.get("object_store_memory", 0.0)
-
-
 def _start_ray(address: str | None, workers: int | None) -> None:
     import ray
 

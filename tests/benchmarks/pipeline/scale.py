@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.image.image import ImageConfig
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.executors import object_store_used, run_ray
+from pipeline.shards.executors import run_ray
 from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.pipeline.plan import plan_table
@@ -80,6 +80,14 @@ def measure(config: ScaleConfig) -> dict[str, float]:
         "driver_ms_per_task": (marks[-1] - marks[settled]) / (len(marks) - 1 - settled) * 1e3,
         "object_store_mb": most_used / 1e6,
     }
+
+
+def object_store_used() -> float:
+    """Bytes in the object stores of the running cluster."""
+    import ray
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return total.get("object_store_memory", 0.0) - free.get("object_store_memory", 0.0)
 
 
 def busy_share(spans: list[tuple[float, float]], cpus: int, begin: float) -> float:
