@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import UsageError, first_line
+from pipeline.io.machine import usable_cpus
 
 from .connection import TOKEN_HELP
 
@@ -65,7 +66,8 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
         runtime_env["py_executable"] = shlex.quote(sys.executable)
         memory = MIN_OBJECT_STORE_BYTES
         # "local": never join a cluster that happens to run on this machine.
-        ray.init(address="local", include_dashboard=False, object_store_memory=memory, **common)
+        cpus = usable_cpus()  # Ray itself counts those of the machine, not of the container
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **common)
     else:
         try:
             ray.init(address=address, **common)

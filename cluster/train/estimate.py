@@ -51,14 +51,12 @@ def describe(
 
 
 def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | None) -> list[str]:
-    from focusvit.model.cost import example_inputs
     from focusvit.model.model import FocusViT
     from focusvit.train.flops import step_flops
 
     model = FocusViT(config.model)
     parameters = sum(p.numel() for p in model.parameters())
-    an_image = _kept_for_backward(model, example_inputs(config.model, 2)) / 2
-    state = parameters * 4 * (4 if config.optim.name == "adamw" else 3) + (parameters * 4 if config.ema_decay else 0)
+    state, an_image = memory_of(config, model)
     at_a_time = config.micro_batch or -(-config.global_batch // workers)
     at_a_time = min(at_a_time, -(-config.global_batch // workers))
     total = config.num_steps(num_samples) * config.global_batch
@@ -76,6 +74,17 @@ def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | No
         f"{(state + an_image * at_a_time) / 1e9:.1f} GB on each worker with {at_a_time} images at a time",
         f"time      {total} samples; {hours}",
     ]
+
+
+def memory_of(config: TrainConfig, model: "FocusViT | None" = None) -> tuple[float, float]:
+    """Bytes of weights, gradients and optimizer on a worker, and bytes that one image keeps for its backward (fp32)."""
+    from focusvit.model.cost import example_inputs
+    from focusvit.model.model import FocusViT
+
+    model = model or FocusViT(config.model)
+    copies = (4 if config.optim.name == "adamw" else 3) + (1 if config.ema_decay else 0)
+    state = 4 * copies * sum(p.numel() for p in model.parameters())
+    return state, _kept_for_backward(model, example_inputs(config.model, 2)) / 2
 
 
 def _kept_for_backward(model: "FocusViT", inputs: "tuple[Tensor, Tensor | None]") -> int:

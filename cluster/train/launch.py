@@ -14,7 +14,7 @@ class LaunchConfig:
     workers: str = "1"
     """training processes: a number, or MIN-MAX for an elastic group"""
     device: str = "auto"
-    """cpu, gpu, or auto (gpu when there is one)"""
+    """cpu, gpu, or auto: GPUs when there is one for each of the (fewest) workers, CPUs when there is none at all"""
     cpus_per_worker: int = 0
     """CPU threads of each worker; 0 = as many as all workers can have at once on the nodes that are there"""
     max_failures: int = 3
@@ -23,12 +23,14 @@ class LaunchConfig:
     """one worker in this process, without Ray (for a debugger)"""
     ray_address: str | None = None
     """a running Ray cluster; without it Ray starts inside this process"""
+    autoscaled: bool = False
+    """the cluster adds nodes when they are asked for: wait for the CPUs and GPUs that are missing now"""
     tracking_uri: str | None = None
-    """MLflow store; default: MLFLOW_TRACKING_URI, else ./mlflow.db"""
-    experiment: str = "focusvit"
-    """MLflow experiment"""
+    """MLflow store; default: MLFLOW_TRACKING_URI, else ./mlflow.db. A run that goes on follows a moved server"""
+    experiment: str | None = None
+    """MLflow experiment; default: focusvit"""
     run_name: str | None = None
-    """MLflow run name; default: the recipe and the name of the run directory"""
+    """MLflow run name; default: the recipe and the name of the run directory. A run that goes on is renamed"""
     score_on: str | None = None
     """NAME=DIR: score each checkpoint there by kNN and few-shot meanwhile, on one CPU that the training leaves free"""
     dry_run: bool = False

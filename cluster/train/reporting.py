@@ -26,13 +26,16 @@ from .checkpoint_scores import POINTS
 from .launch import LaunchConfig
 from .summary import description, summarise
 from .termination import ended_gently
+from .tracked_place import TrackedPlace
 
 log = logging.getLogger(__name__)
 _LOOKS = {"look_token_budget": "token_budgets", "look_attention": "attention"}  # series -> folder of its pictures
 
 
 @contextmanager
-def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> Iterator[Callable[[], dict[str, Any]]]:
+def reported_run(
+    config: TrainConfig, data: Dataset, launch: LaunchConfig, place: TrackedPlace
+) -> Iterator[Callable[[], dict[str, Any]]]:
     """An MLflow run around a training: the same one for every start on the same run directory.
 
     Yields `finish`, which sends pictures and the model and returns the summary. Leaving by an exception or a signal
@@ -40,11 +43,12 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
     """
     run, started = RunDir(launch.run_dir), time.monotonic()
     known, verb = run.info(), "finetune" if config.init_from else "pretrain"
+    name = launch.run_name or known.get("run_name") or _default_name(launch, verb)
     tracker = Tracker.open(
-        str(known.get("tracking_uri", launch.tracking_uri)),
-        known.get("experiment", launch.experiment),
-        launch.run_name or "training",
-        run_id=known.get("run_id"),
+        place.uri,
+        place.experiment,
+        name,
+        run_id=place.run_id,
         tags={"focusvit.run_dir": launch.run_dir, "focusvit.kind": verb, "mlflow.source.name": f"focusvit {verb}"},
     )
     with ended_gently(run), tracker:
@@ -52,14 +56,19 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
             {
                 "run_id": tracker.run_id,
                 "tracking_uri": masked(tracker.uri),
-                "experiment": known.get("experiment", launch.experiment),
+                "experiment": place.experiment,
+                "run_name": name,
                 "starts": known.get("starts", 0) + 1,
+                "finished": False,
             }
         )
+        if place.run_id and launch.run_name not in (None, known.get("run_name")):
+            tracker.client.update_run(tracker.run_id, name=name)
+            sys.stderr.write(f"tracking  the run is called '{name}' now\n")
         tracker.watch()
         tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
         split = data.split(config.data.train_split)
-        if not known:
+        if place.run_id is None:
             tracker.dataset(_named(data, config.data.train_split), split.identity, data.uri)
             scored = data.split(config.data.eval_split)
             tracker.dataset(_named(data, config.data.eval_split), scored.identity, data.uri, context="eval")
@@ -76,6 +85,7 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
             bar.close()
             summary = summarise(run, time.monotonic() - started, unsent)
             _send_results(tracker, data, summary)
+            run.set_info({"finished": unsent == 0})
             return summary
 
         try:
@@ -86,6 +96,10 @@ def reported_run(config: TrainConfig, data: Dataset, launch: LaunchConfig) -> It
                 scores.finish(timeout_s=10)
             bar.close()
             raise
+
+
+def _default_name(launch: LaunchConfig, verb: str) -> str:
+    return f"{getattr(launch, 'recipe', verb)} {launch.run_dir.rstrip('/').rsplit('/', 1)[-1]}"
 
 
 def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:

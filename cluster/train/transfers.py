@@ -18,7 +18,7 @@ from transfer.suite import TransferConfig, run
 from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 
 from .launch import LaunchConfig, worker_range
-from .pretrain import train_on_ray
+from .on_ray import train_on_ray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +113,10 @@ def _on_workers(config: TransferLaunch) -> Train:
             device="cpu" if device == "cpu" else "auto",
             ray_address=config.ray_address,
         )
-        low, high = worker_range(config.workers)
+        high = worker_range(config.workers)[1]
         batch = training.global_batch
         if batch < high:
             raise UsageError(f"fine-tuning uses {batch} images a step, fewer than --workers {high}. Use fewer workers.")
-        train_on_ray(training, launch, low, high)
+        train_on_ray(training, launch)
 
     return train

@@ -10,8 +10,10 @@ The directory may be local or in an object store. Only rank 0 writes. The JSON f
 damaged one is said by name and made anew from what else is known, so that it never ends a run.
 """
 
+import contextlib
 import logging
 import math
+import shutil
 import time
 import zlib
 from pathlib import Path
@@ -120,6 +122,18 @@ class RunDir:
 
     def forget_to_stop(self) -> None:
         storage.remove(self.path("stop"))
+
+    def forget(self) -> None:
+        """Remove what a start wrote that came to nothing: no point, no checkpoint."""
+        for name in storage.list_names(self.path("failures")):
+            storage.remove(self.path("failures", name))
+        for name in ("config.json", "run.json", "error.json", "failure.txt", "started.json", "stop", "lock"):
+            storage.remove(self.path(name))
+        if storage.is_local(self.uri):
+            shutil.rmtree(self.path("ray"), ignore_errors=True)
+            for folder in (self.path("failures"), self.uri):
+                with contextlib.suppress(OSError):  # something of the user's lies there
+                    Path(folder).rmdir()
 
     def checkpoint_uri(self, samples_seen: int) -> str:
         return self.path("checkpoints", f"{samples_seen:012d}")

@@ -177,6 +177,17 @@ def open_client(uri: str) -> Any:
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
+def has_run(uri: str, run_id: str) -> bool:
+    """Whether a store has a run of this id. Raises `UsageError` when it does not tell."""
+    try:
+        open_client(uri).get_run(run_id)
+    except Exception as error:  # of MLflow, of its database library, of a driver
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise refused(uri, error) from error
+    return True
+
+
 def _make_database(uri: str) -> None:
     """A new database comes whole or not at all: several first runs at once, or a kill meanwhile, would leave tables
     without their versions, which MLflow refuses for good."""

@@ -29,7 +29,7 @@ def launch(uri: str, folder: Path, **changes: object) -> LaunchConfig:
     config = LaunchConfig(
         data=uri, run_dir=str(folder / "run"), workers="2", tracking_uri=f"sqlite:///{folder}/mlflow.db", json=True
     )
-    return resolved(dataclasses.replace(config, **changes), "test")  # type: ignore[arg-type]
+    return resolved(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
 
 
 def rows(folder: Path, query: str) -> list[tuple]:

@@ -45,7 +45,7 @@ def test_an_elastic_group_finishes_on_what_is_left(uri: str, tmp_path: Path) -> 
         if workers != "1-2":
             killer.start()
         try:
-            launch_training(CONFIG, resolved(launch, "elastic"))
+            launch_training(CONFIG, resolved(launch))
         except Exception as error:  # no retries: the kill ends this size of group
             assert "failed more than 0 times" in str(error)
         killer.over.set()

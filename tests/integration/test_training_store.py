@@ -44,7 +44,7 @@ def check_same(run: str, reference: Path) -> None:
 
 def launch(data: str, run: str, folder: Path, **changes: object) -> LaunchConfig:
     config = LaunchConfig(data=data, run_dir=run, tracking_uri=f"sqlite:///{folder}/mlflow.db", json=True)
-    return resolved(dataclasses.replace(config, **changes), "test")  # type: ignore[arg-type]
+    return resolved(dataclasses.replace(config, **changes))  # type: ignore[arg-type]
 
 
 def test_a_run_in_a_store_stops_resumes_and_refuses_like_one_on_a_disk(bucket: str, tmp_path: Path) -> None:

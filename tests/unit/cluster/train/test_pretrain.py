@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster.train.launch import LaunchConfig, worker_range
-from cluster.train.pretrain import _raise_reported, _stopped, with_absolute_places
+from cluster.train.on_ray import _raise_reported, _stopped
+from cluster.train.pretrain import with_absolute_places
 from focusvit.cli import main
 from focusvit.recipes.small import RECIPES
 from focusvit.train.watch import DivergedError

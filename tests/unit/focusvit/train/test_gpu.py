@@ -82,10 +82,11 @@ def test_a_gpu_beyond_the_last_is_said(two_gpus: None) -> None:
 
 
 def test_a_local_training_never_takes_the_cpu_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     launch = LaunchConfig(data="nowhere", run_dir="nowhere", device="gpu", local=True)
-    with pytest.raises(UsageError, match="--device gpu"):
-        training._train_here(TrainConfig(model=reference.tiny_config(image_px=32), data=_data()), launch)
+    config = TrainConfig(model=reference.tiny_config(image_px=32), data=_data())
+    with pytest.raises(UsageError, match="--device gpu"), training._placed_here(config, launch):
+        pass
 
 
 def test_the_gpu_of_a_rank_is_the_current_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
