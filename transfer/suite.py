@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from focusvit.predict.evaluate import pick_device, token_budgets
+from focusvit.choices import pick_device, token_budgets
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
 from focusvit.runs.store import default_tracking_uri
 from pipeline.commandline import Repeatable, parse

@@ -1,9 +1,10 @@
 """What the model sees of a sample: sizes, crops, colours, mixing; and how fast it gets there."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from .transforms import COLOURS, Colour
+Colour = Literal["none", "3-augment", "randaugment"]
+COLOURS = get_args(Colour)
 
 
 @dataclass(frozen=True, kw_only=True)

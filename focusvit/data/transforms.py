@@ -1,11 +1,10 @@
 """The albumentations pipelines that a training may ask for. Only this module names its transforms."""
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 
-Colour = Literal["none", "3-augment", "randaugment"]
-COLOURS = get_args(Colour)
+from .config import Colour
 
 
 def cropping(image_px: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Any:

@@ -71,7 +71,7 @@ def patch(
         raise ValueError(f"latents is {latents}: use at least 1, or None")
     if merge not in ("colour", "keys") and not callable(merge):
         raise ValueError(f"merge is '{merge}': use 'colour', 'keys' or a function")
-    merger = {"colour": None, "keys": from_features}.get(merge, merge) if isinstance(merge, str) else merge
+    merger: Merger | None = None if merge == "colour" else from_features if merge == "keys" else merge  # type: ignore
     known = (tuple(mean), tuple(std)) if mean is not None and std is not None else pixel_statistics(model)
     state = Patch(
         levels, latents, merger, feature_maps, _pair(host.patches.stride), segmenter or DefaultSegmenter(known)

@@ -2,18 +2,18 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from focusvit.data.batch import Batch
+from focusvit.choices import pick_device, token_budgets
 from focusvit.predict.segmenters import SEGMENTERS, scored
 from focusvit.runs.checkpoint import load_model
+from focusvit.score.scoring import tally
 from focusvit.score.tally import Tally
 from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
@@ -22,64 +22,6 @@ from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
 
 from .compatible import check_labelled, check_superpixels, class_columns
-
-
-@torch.inference_mode()
-def tally(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    num_samples: int,
-    num_classes: int,
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
-    keep_logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> Tally:
-    """Run `model` over `batches` in evaluation mode (its mode is put back) and count. Padding is never counted.
-
-    `keep_logits` maps logits (B, model classes) to (B, num_classes) when the split has fewer classes than the model.
-    When memory runs out, this batch and the following are worked on in halves.
-    """
-    result = Tally(num_classes=num_classes, num_samples=num_samples)
-    at_once: int | None = None
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            here = batch.to(device, non_blocking=True)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-                logits, at_once = _logits(model, here, at_once)
-            if keep_logits is not None:
-                logits = keep_logits(logits)
-            keep = here.valid
-            result.add(logits[keep], here.class_ids[keep], here.sample_ids[keep])
-    finally:
-        model.train(was_training)
-    return result
-
-
-def _logits(model: nn.Module, batch: Batch, at_once: int | None) -> tuple[torch.Tensor, int | None]:
-    """Logits (B, C) of a batch, and how many images of it were worked on at once (None: all of them)."""
-    while True:
-        try:
-            return torch.cat([model(p.images, p.maps, p.num_tokens) for p in batch.split(at_once)]), at_once
-        except RuntimeError as error:
-            size = min(at_once or len(batch), len(batch))
-            if not is_out_of_memory(error):
-                raise
-            if size == 1:
-                raise UsageError(
-                    f"memory does not suffice for one image ({str(error).splitlines()[0][:200]}). Use a smaller "
-                    "--tokens, or another --device."
-                ) from None
-            at_once = (size + 1) // 2
-        if batch.images.is_cuda:
-            torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory ran out; on a CPU the allocator says so in words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,32 +63,6 @@ class EvaluateConfig:
     @property
     def segmenters(self) -> list[str]:
         return [name.strip() for name in self.segmenter.split(",") if name.strip()]
-
-
-def token_budgets(text: str, default: int | None) -> list[int | None]:
-    """'16,25' -> [16, 25]; '' -> [default]. ValueError for anything that is not a positive whole number."""
-    if not text.strip():
-        return [default]
-    parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
-    if wrong:
-        raise ValueError(f"--tokens is '{text}': '{wrong[0]}' is not a positive number. Write for example 16,25,36.")
-    return [int(part) for part in parts]
-
-
-def pick_device(name: str) -> str:
-    """'auto' -> cuda where there is one. UsageError for another name, and for a GPU that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
-        raise UsageError(f"--device is '{name}': use auto, cpu, cuda, or cuda:1 for the second GPU.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no GPU here. Use --device cpu or auto.")
-    if colon and int(number) >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise UsageError(f"--device {name}: torch sees {last + 1} GPUs here. Use cuda:0 to cuda:{last}.")
-    return name
 
 
 def main(argv: list[str]) -> int:

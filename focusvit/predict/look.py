@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from focusvit.choices import pick_device, token_budgets
 from focusvit.data.augment import View
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import Checkpoint, load_model
@@ -17,7 +18,6 @@ from pipeline.image.image import BadImage
 from pipeline.io import storage
 
 from . import attention as looking
-from .evaluate import pick_device, token_budgets
 from .pictures import density_overlay, enlarge, labelled_sheet, outlined, save_png, with_regions
 from .places import image_places
 from .predictor import model_tensors, view_config

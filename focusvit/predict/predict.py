@@ -105,7 +105,8 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
         from .onnx_predictor import OnnxPredictor
 
         return OnnxPredictor(storage.resolve(config.onnx))
-    from .evaluate import pick_device
+    from focusvit.choices import pick_device
+
     from .predictor import Predictor
 
     return Predictor(

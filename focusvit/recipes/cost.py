@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from focusvit.choices import pick_device
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
 from focusvit.model.cost import ModelProfile, profile_models, time_calls
 from focusvit.model.presets import plain_vit_of
 from focusvit.model.slices import CPU_IMAGES
-from focusvit.predict.evaluate import pick_device
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
 from pipeline.commandline import Positional, parse

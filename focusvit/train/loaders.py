@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.data.loader import EvalLoader, TrainLoader
-from pipeline.shards.dataset import Dataset
 
 from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.shards.dataset import Dataset
 
 
 class TrainBatches(Protocol):
@@ -35,14 +36,16 @@ class EvalBatches(Protocol):
 class Loaders:
     """Batches, and the data set that they are of."""
 
-    data: Dataset
+    data: "Dataset"
     """tells sizes, classes and identities of the two splits that the config names"""
     train: TrainBatches
     eval: EvalBatches
 
 
-def of_shards(data: Dataset, config: TrainConfig, device: torch.device, rank: int, world_size: int) -> Loaders:
+def of_shards(data: "Dataset", config: TrainConfig, device: torch.device, rank: int, world_size: int) -> Loaders:
     """The loaders that read, decode and augment the shards of `data`."""
+    from focusvit.data.loader import EvalLoader, TrainLoader  # with OpenCV, which batches of a caller do without
+
     tokens, with_maps, pin = config.model.tokens, config.model.needs_maps, device.type == "cuda"
     train = TrainLoader(
         data.split(config.data.train_split),

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.predict.evaluate import is_out_of_memory, tally
 from focusvit.runs.checkpoint import add_scores
+from focusvit.score.scoring import is_out_of_memory, tally
 from pipeline.errors import UsageError
 
 from . import ranks

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
 from focusvit.data.order import key_of
 from focusvit.model.model import FocusViT
-from focusvit.predict.evaluate import pick_device
 from focusvit.runs.checkpoint import fill, load_weights
 from focusvit.runs.config_json import from_json
 from focusvit.runs.sealed_json import read_sealed

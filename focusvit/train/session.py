@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.batch import Batch
-from focusvit.data.shard_cache import check_whole
 from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import MetricsLog, RunDir
 from focusvit.runs.writer import CheckpointWriter
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-from pipeline.shards.dataset import Dataset, Split, open_dataset
 
 from . import ranks
 from .config import TrainConfig
@@ -31,14 +29,17 @@ from .optim import lr_share
 from .step import StepOptions
 from .watch import Watch
 
+if TYPE_CHECKING:
+    from pipeline.shards.dataset import Dataset, Split
 
-def for_dataset(config: TrainConfig, data: Dataset) -> TrainConfig:
+
+def for_dataset(config: TrainConfig, data: "Dataset") -> TrainConfig:
     """The config with the number of classes that the data set has."""
     model = dataclasses.replace(config.model, num_classes=len(data.classes))
     return dataclasses.replace(config, model=model)
 
 
-def facts_of(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+def facts_of(config: TrainConfig, data: "Dataset") -> dict[str, Any]:
     """What else must stay the same for a run to go on: the identity of its data."""
     train_split = data.split(config.data.train_split)
     return {"data_identity": train_split.identity, "num_classes": len(data.classes)}
@@ -49,8 +50,8 @@ class Session:
     """The parts of one training on one rank."""
 
     config: TrainConfig
-    data: Dataset
-    train_split: Split
+    data: "Dataset"
+    train_split: "Split"
     run: RunDir
     device: torch.device
     rank: int
@@ -109,13 +110,10 @@ def open_session(
     """Open data and run directory, build or resume the learner, make the loaders. See `train` for what it raises."""
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
-    data = loaders.data if loaders else open_dataset(data_uri)
-    train_split, eval_split = data.split(config.data.train_split), data.split(config.data.eval_split)
+    data = loaders.data if loaders else _shards_at(data_uri, check=rank == 0, config=config)
+    train_split = data.split(config.data.train_split)
     config = for_dataset(config, data)
     _check_classes(train_split)
-    if rank == 0 and loaders is None:
-        for split in (train_split, eval_split):
-            check_whole(split)
     run = RunDir(run_dir)
     if rank == 0:
         run.prepare(to_json(config), facts_of(config, data))
@@ -186,7 +184,19 @@ def distributed(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, broadcast_buffers=False)
 
 
-def _check_classes(split: Split) -> None:
+def _shards_at(uri: str, *, check: bool, config: TrainConfig) -> "Dataset":
+    """The data set, its shards as long as their indexes say. Imports late: batches of a caller need none of it."""
+    from focusvit.data.shard_cache import check_whole
+    from pipeline.shards.dataset import open_dataset
+
+    data = open_dataset(uri)
+    if check:
+        for split in (config.data.train_split, config.data.eval_split):
+            check_whole(data.split(split))
+    return data
+
+
+def _check_classes(split: "Split") -> None:
     missing = int((split.class_ids < 0).sum())
     if missing:
         raise UsageError(

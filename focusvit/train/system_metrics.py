@@ -8,12 +8,16 @@ import socket
 import time
 
 import numpy as np
-import psutil
 import torch
 
 from focusvit.data.order import key_of
 
 from . import ranks
+
+try:
+    import psutil
+except ImportError:
+    psutil = None  # type: ignore[assignment]
 
 NAMES = ("cpu_utilization_percentage", "system_memory_usage_megabytes", "network_megabytes_per_s")
 GPU_NAMES = ("gpu_0_utilization_percentage", "gpu_0_memory_usage_megabytes")
@@ -34,7 +38,7 @@ class SystemMetrics:
         self._node = nodes.index(own) if hosts.index(own) == ranks.rank() else None
         self._device, self._names = device, NAMES + (GPU_NAMES if device.type == "cuda" else ())
         self._network, self._at = _network_bytes(), time.monotonic()
-        psutil.cpu_percent()  # the first call only starts the measurement
+        _system()  # the first call only starts the measurement
 
     def values(self) -> dict[str, float]:
         """'system/node_0/cpu_utilization_percentage' and so on since the last call; a collective."""
@@ -53,15 +57,22 @@ class SystemMetrics:
         network, now = _network_bytes(), time.monotonic()
         rate = (network - self._network) / 1e6 / max(1e-3, now - self._at)
         self._network, self._at = network, now
-        sample = [psutil.cpu_percent(), psutil.virtual_memory().used / 1e6, rate]
+        sample = [*_system(), rate]
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             sample += [_gpu_percent(self._device), (total - free) / 1e6]
         return sample
 
 
+def _system() -> tuple[float, float]:
+    """(CPU %, used MB) of this machine; NaN where psutil is absent, as on a GPU machine that has little but torch."""
+    if psutil is None:
+        return float("nan"), float("nan")
+    return psutil.cpu_percent(), psutil.virtual_memory().used / 1e6
+
+
 def _network_bytes() -> float:
-    counted = psutil.net_io_counters()
+    counted = psutil.net_io_counters() if psutil is not None else None
     return float(counted.bytes_sent + counted.bytes_recv) if counted else 0.0
 
 

@@ -128,6 +128,11 @@ def test_imports_run_one_way_and_stay_home(module):
         assert root not in ("tests", "testkit"), f"{place} imports {name}: the product needs no laboratory"
 
 
+def test_the_training_loop_needs_no_image_library():
+    """On a GPU machine without Ray, MLflow, OpenCV or PyArrow the loop trains from batches that its caller brings."""
+    assert _loaded("import focusvit.train.loop", "cv2 numba ray mlflow albumentations pyarrow webdataset") == []
+
+
 @pytest.mark.parametrize("module", [name for name in PATHS if _place(PATHS[name]).startswith(TORCH_ONLY)])
 def test_the_model_needs_only_torch_and_numpy(module):
     """Transitively: what loading the module loads, and what that loads."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from focusvit.choices import pick_device
 from focusvit.data.loader import EvalLoader
 from focusvit.model.cost import time_calls
 from focusvit.model.model import FocusViT
 from focusvit.predict.compatible import data_config
-from focusvit.predict.evaluate import pick_device
 from focusvit.runs.checkpoint import Checkpoint, load_model, save_checkpoint
 from focusvit.runs.config_json import to_json
 from pipeline.errors import UsageError

@@ -10,8 +10,8 @@ import torch
 
 from focusvit.model.cost import example_inputs
 from focusvit.model.model import FocusViT
-from focusvit.predict.evaluate import tally
 from focusvit.runs.checkpoint import load_model
+from focusvit.score.scoring import tally
 from pipeline.errors import UsageError
 from testkit.tiny_shards import make_dataset
 from tests.benchmarks.study import study

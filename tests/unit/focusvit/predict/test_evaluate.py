@@ -11,9 +11,10 @@ import torch
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from focusvit.data.batch import Batch
-from focusvit.predict.evaluate import main, tally
+from focusvit.predict.evaluate import main
 from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
+from focusvit.score.scoring import tally
 from focusvit.score.tally import Tally
 from pipeline.errors import DataError, UsageError
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint

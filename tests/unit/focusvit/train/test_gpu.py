@@ -12,8 +12,8 @@ from cluster.ray_session import cpus_each, node_cpus, node_gpus, num_that_fit
 from cluster.train import pretrain as training
 from cluster.train.launch import LaunchConfig
 from cluster.train.transfers import task_needs
+from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
-from focusvit.predict.evaluate import pick_device
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.flops import data_sheet
