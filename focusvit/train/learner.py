@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,12 +26,14 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
 from focusvit.weights.pretrained import load_pretrained
 from pipeline.errors import UsageError
-from pipeline.shards.dataset import Dataset
 
 from .config import TrainConfig
 from .guard import Guard
 from .optim import build_optimizer
 from .step import MovingAverage
+
+if TYPE_CHECKING:
+    from pipeline.shards.dataset import Dataset
 
 
 class Learner:
@@ -119,7 +121,7 @@ class Learner:
     def save(
         self,
         run: RunDir,
-        data: Dataset,
+        data: "Dataset",
         writer: CheckpointWriter,
         metrics: dict[str, float],
         counters: dict[str, int] | None = None,
