@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
                 save_png(storage.join(out, f"{number:03d}-{stem}-{kind}.png"), picture)
         except (BadImage, OSError) as error:
             bad += 1
-            sys.stderr.write(f"bad image: {place.uri} {error}\n")
+            tqdm.write(f"bad image: {place.uri} {error}", file=sys.stderr)
     sys.stdout.write(f"{len(places) - bad} images shown, {bad} could not be read; pictures in {out}\n")
     return 1 if bad else 0
 

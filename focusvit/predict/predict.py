@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
     num_done = 0
     for place, found in tqdm(_predictions(predictor, places, bad), total=len(places), unit="image"):
         num_done += 1
-        sys.stdout.write(_line(config, predictor.classes, place, found) + "\n")
+        tqdm.write(_line(config, predictor.classes, place, found), file=sys.stdout)  # above the bar, not into it
         if config.out:
             overlay = _overlay(predictor.classes, place, found)
             save_png(storage.join(storage.resolve(config.out), pictures[place]), overlay)

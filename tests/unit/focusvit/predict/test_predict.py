@@ -1,5 +1,6 @@
 """Prediction sees what the evaluation loader sees; bad files are named and the rest goes on."""
 
+import io
 import json
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from focusvit.cli import main
 from focusvit.data.loader import EvalLoader
 from focusvit.predict import places, predict
 from focusvit.predict.compatible import data_config
@@ -148,3 +150,35 @@ def test_what_is_no_regular_file_is_a_bad_image(road, tmp_path, capsys):
     }
     assert lines.keys() == odd.keys() | {"good.jpg"} and "top" in lines["good.jpg"]
     assert all(said in lines[name]["error"] for name, said in odd.items())
+
+
+class Screen(io.StringIO):
+    """A terminal: both streams come to it."""
+
+    def isatty(self):
+        return True
+
+    def lines(self):
+        """What stands there in the end: a carriage return goes back, and what follows covers what was."""
+        for line in self.getvalue().split("\n"):
+            seen = ""
+            for part in line.split("\r"):
+                seen = part + seen[len(part) :]
+            yield seen.rstrip()
+
+
+@pytest.mark.parametrize("verb", ["predict", "look"])
+def test_a_line_and_a_bar_never_share_a_row(road, tmp_path, monkeypatch, verb):
+    root, _, checkpoint = road
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    images = [str(tmp_path / "bad.jpg"), *map(str, sorted((root / "images").iterdir())[:3])]
+    assert main([verb, "--checkpoint", checkpoint, "--out", str(tmp_path / "out"), *images]) == 1
+    rows = [row for row in screen.lines() if row]
+    assert any("/4 [" in row for row in rows)  # there is a bar
+    assert not [row for row in rows if "/4 [" in row and (".jpg" in row or "could not be read" in row)]
+    assert sum(row.startswith("bad image:") for row in rows) == 1
+    if verb == "predict":
+        assert sum("/images/00" in row and "% " in row for row in rows) == 3
