@@ -12,7 +12,7 @@ import pytest
 from focusvit.cli import main
 from focusvit.runs.run_dir import RunDir
 from pipeline.errors import DataError, UsageError, did_you_mean
-from pipeline.io import storage
+from pipeline.io import storage, store
 from pipeline.secrets import masked
 from testkit.image_sources import jpeg
 
@@ -139,7 +139,7 @@ def test_a_source_behind_a_password_leaves_it_nowhere(guarded, tmp_path, capfd):
 
 @pytest.mark.parametrize("uri", ["http://me:hunter2@127.0.0.1:1/x.tar", "nope://me:hunter2@h/x"])
 def test_a_place_that_cannot_be_read_is_named_without_its_password(uri, capsys, monkeypatch):
-    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    monkeypatch.setattr(store, "_ATTEMPTS", 1)
     assert main(["info", uri]) in (1, 2)
     said = capsys.readouterr().err
     assert SECRET not in said and "Traceback" not in said
