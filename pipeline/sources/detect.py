@@ -155,6 +155,8 @@ class _Folder:
                 break
             below = storage.join(uri, inner[0])
             found = storage.list_inside(below)
+            if inner[0] == "data" and any(name.endswith(".parquet") for name in found[1]):
+                break  # ids begin with the folder
             if inner[0].lower() not in _IMAGE_LEVEL and (not wrapped or any(map(is_image_name, found[1]))):
                 break  # a class
             if not any(found):

@@ -223,8 +223,8 @@ class ClassNames:
         if not numbers or self._has_names or numbers[-1] == len(numbers) - 1:
             return []
         return [
-            f"labels: the numbers {numbers[0]} to {numbers[-1]} with gaps: they are the class names; class ids are "
-            f"their ranks ({numbers[-1]} has the id {len(numbers) - 1})"
+            f"labels: {len(numbers)} of the numbers 0 to {numbers[-1]}: they are the class names, and class ids are "
+            f"their ranks in the class list"
         ]
 
 

@@ -49,7 +49,8 @@ class LabelList:
 
     def images(self) -> Iterator[SourceImage]:
         passed = PassedOver()
-        lines = self._of_split(self._read(), passed)
+        all_lines = self._read()
+        lines = self._of_split(all_lines, passed)
         self._seen.update(passed=passed, missing=0)
         if any(len(line.labels) > 1 for line in lines.values()):
             found = {name for line in lines.values() for name in line.labels}
@@ -66,7 +67,7 @@ class LabelList:
                 yield SourceImage(source=file, file=file, class_name=classes.name(label, place))
             self._seen["names"], self._seen["note"] = classes.ordered(), classes.note()
         if storage.is_local(self.root):  # a store would list a million objects for one sentence
-            self._compare(lines, passed)
+            self._compare(all_lines, passed)
 
     def _read(self) -> dict[str, _Line]:
         """Lines by file. Raises UsageError that names the line that cannot be what was meant."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from testkit.layout_trees import BEGIN, END, LAYOUTS, TABLE, Layout, read_as_text, table
+from testkit.layout_table import BEGIN, END, LAYOUTS, TABLE, table
+from testkit.layout_trees import Layout, read_as_text
 
 CASES = [(layout, split) for layout in LAYOUTS for split in layout.reads]
 
@@ -24,4 +25,4 @@ def test_a_layout_is_read_as_it_must_be(tmp_path: Path, layout: Layout, split: s
 
 def test_the_table_is_current() -> None:
     written = TABLE.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert written == table(), "write it anew: cd tests && python -m testkit.layout_trees"
+    assert written == table(), "write it anew: cd tests && python -m testkit.layout_table"

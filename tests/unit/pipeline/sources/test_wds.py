@@ -124,7 +124,7 @@ def test_numbers_are_class_names_in_their_order(
     expected = {f"s{i}": classes.index(x.lstrip("0") or "0") for i, x in enumerate(labels)}
     ids = zip(plan.table.column("source").to_pylist(), plan.table.column("class_id").to_pylist())
     assert {name.partition("/")[2]: class_id for name, class_id in ids} == expected
-    gaps = ["the numbers" in line for line in source.notes()]
+    gaps = ["of the numbers 0 to" in line for line in source.notes()]
     assert any(gaps) == (labels in (["5", "9999", "10000"], ["002", "10", "1"])), "said when ids are not the labels"
 
 
