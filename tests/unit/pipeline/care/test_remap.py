@@ -46,6 +46,16 @@ def test_remap_equals_a_fresh_run(made: Path, capsys: pytest.CaptureFixture[str]
     assert open_dataset(str(made / "new")).splits["train"].root_hash == fresh.root_hash
 
 
+def test_remap_names_a_damaged_sidecar_and_a_missing_plan(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sidecar = made / "out" / ".focusvit" / "shards" / "train-000001.json"
+    sidecar.write_bytes(sidecar.read_bytes()[:50])
+    assert _remap(made, "--superpixels.fine-regions", "64") == 1
+    assert "train-000001.tar in" in capsys.readouterr().err
+    (made / "out" / ".focusvit" / "plan-train.parquet").unlink()
+    assert _remap(made, "--superpixels.fine-regions", "64") == 1
+    assert "the plan of split 'train' in" in capsys.readouterr().err
+
+
 def test_remap_refuses(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _remap(made) == 2
     assert "has superpixels of these settings already" in capsys.readouterr().err
@@ -57,21 +67,6 @@ def test_remap_refuses(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (made / "out" / "train-000000.tar").write_bytes(data)
     assert _remap(made, "--superpixels.fine-regions", "64") == 1
     assert "train-000000.tar in" in capsys.readouterr().err
-
-
-def test_remap_names_a_damaged_sidecar_and_a_missing_plan(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["remap", str(tmp_path / "out"), "--out", str(tmp_path / "new"), "--workers", "0"]
-    command += ["--superpixels.fine-regions", "64"]
-    shutil.copytree(made / "out", tmp_path / "out")
-    sidecar = tmp_path / "out" / ".focusvit" / "shards" / "train-000001.json"
-    sidecar.write_bytes(sidecar.read_bytes()[:50])
-    assert main(command) == 1
-    assert "train-000001.tar in" in capsys.readouterr().err
-    (tmp_path / "out" / ".focusvit" / "plan-train.parquet").unlink()
-    assert main(command) == 1
-    assert "the plan of split 'train' in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [RemapConfig, VerifyConfig])
