@@ -1,15 +1,19 @@
 """`focusvit transfer`: a checkpoint on downstream tasks: one table with spread and chance, tracked run by run."""
 
 import dataclasses
+import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from focusvit.choices import pick_device, token_budgets
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.store import default_tracking_uri
 from pipeline.commandline import Repeatable, parse
 from pipeline.errors import DataError, UsageError, did_you_mean
@@ -28,6 +32,8 @@ from .finetune import Train, published, run_finetune, train_here
 from .suites import SUITES, for_suite, tasks_of
 from .work import run_task
 
+Config = TypeVar("Config", bound="TransferConfig")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
@@ -43,8 +49,9 @@ class TransferConfig:
     """quick (minutes), kornblith, vtab1k, dense or all: which protocols, and with --tasks-root which tasks."""
     tasks_root: str = ""
     """A folder whose sub-folders are prepared data sets with the names of known tasks (see transfer/README.md)."""
-    out: str = "transfer-results"
-    """Folder for the table (Markdown, CSV, JSON) and for finished results, which are not computed again."""
+    out: str = ""
+    """Folder for the table (Markdown, CSV, JSON) and for finished results, which are not computed again; default: a
+    folder in transfer-results/ for each checkpoint, suite and choice of tasks, so that no table replaces another."""
     features_folder: str = ""
     """Local folder of cached features; default: features/ in --out."""
     tokens: str = ""
@@ -94,8 +101,23 @@ def main(argv: list[str]) -> int:
     return run(parse(TransferConfig, argv, prog="focusvit transfer"))
 
 
+def with_out(config: Config) -> Config:
+    """The config with its default folder filled in: the same for the same command, another for every other one."""
+    if config.out:
+        return config
+    place = storage.resolve(config.checkpoint)
+    where_and_how_fast = {"out", "features_folder", "register", "batch_size", "loader_workers", "device"}
+    where_and_how_fast |= {"tracking_uri", "experiment", "json", "tasks_at_once", "workers", "ray_address"}
+    asked = {name: value for name, value in dataclasses.asdict(config).items() if name not in where_and_how_fast}
+    asked |= {"checkpoint": place, "best": RunDir(place).best()}  # a run that goes on may have another best one later
+    digest = hashlib.sha256(json_text(asked, sort_keys=True).encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", storage.name_of(place)) or "checkpoint"
+    return dataclasses.replace(config, out=f"transfer-results/{config.suite}-{name}-{digest}")
+
+
 def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = train_here) -> int:
     """Run a suite. `map_tasks(work, specs)` schedules the tasks (here: one after another), `train` fine-tunes."""
+    config = with_out(config)
     tasks, missing = _tasks(config)
     specs = _specs(config, tasks)
     record = load_checkpoint(specs[0].checkpoint)
@@ -122,14 +144,15 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
         ):
             outcomes.append(outcome)
             logbook.add(outcome)
+        measured = any(outcome.rows for outcome in outcomes)
         _write_tables(config, record.uri, outcomes)
-        logbook.close(outcomes, storage.resolve(config.out))
+        logbook.close(outcomes, storage.resolve(config.out), failed=not measured)
         if config.register:
             say(logbook.register(config.register, outcomes) + "\n")
     for problem in logbook.problems:
         sys.stderr.write(f"not tracked: {problem}; the results are in {storage.resolve(config.out)}\n")
     _show(config, record.uri, outcomes, time.perf_counter() - started, say)
-    return 1 if any(outcome.failures for outcome in outcomes) else 0
+    return 0 if measured and not any(outcome.failures for outcome in outcomes) else 1
 
 
 def _prepared(

@@ -14,7 +14,7 @@ from pipeline.commandline import parse
 from pipeline.errors import UsageError, first_line, last_line
 from pipeline.io import storage
 from transfer.finetune import Train, train_here
-from transfer.suite import TransferConfig, run
+from transfer.suite import TransferConfig, run, with_out
 from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 
 from .launch import LaunchConfig, worker_range
@@ -40,7 +40,7 @@ class TransferLaunch(TransferConfig):
 
 
 def main(argv: list[str]) -> int:
-    config = parse(TransferLaunch, argv, prog="focusvit transfer")
+    config = with_out(parse(TransferLaunch, argv, prog="focusvit transfer"))
     here = config.ray_address is None
     map_tasks: MapTasks = in_turn if here and config.tasks_at_once == 1 else _side_by_side(config)
     train: Train = train_here if here and config.workers == "1" else _on_workers(config)

@@ -24,7 +24,7 @@ from focusvit.runs.config_json import to_json
 from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
-from focusvit.weights.pretrained import load_pretrained
+from focusvit.weights.pretrained import load_pretrained, resize_positions
 from pipeline.errors import UsageError
 
 from .config import TrainConfig
@@ -70,12 +70,15 @@ class Learner:
         """Weights of one of our checkpoints, or of a plain ViT of another library, with a new head."""
         if not is_weights_file(uri):
             record, weights = read_checkpoint(uri)
-            fill(self.model, weights, record.uri, skip=("head.",))
-            return
         try:
-            load_pretrained(self.model, uri)
+            if is_weights_file(uri):
+                load_pretrained(self.model, uri)
+                return
+            if "pos_embed" in weights and self.model.pos_embed is not None:  # of another image size, as of others' ViTs
+                weights["pos_embed"] = resize_positions(weights["pos_embed"], self.model)
         except ValueError as error:
             raise UsageError(f"init_from {uri}: {error}.") from None
+        fill(self.model, weights, record.uri, skip=("head.",))
 
     def _resume(self, uri: str) -> None:
         record = record_at(uri)

@@ -152,10 +152,14 @@ class Logbook:
             return register(self._parent, name, self._checkpoint.uri, *found, scored)
         return f"not registered as {name}"
 
-    def close(self, outcomes: list[Outcome], out: str) -> None:
-        """The table and one metric per row on the suite's own run, and what failed."""
+    def close(self, outcomes: list[Outcome], out: str, failed: bool = False) -> None:
+        """The table and one metric per row on the suite's own run, and what failed. `failed`: nothing was measured, and
+        the run says so by its state."""
         with self._survived():
             self._summarise(outcomes, out)
+        if failed:
+            with self._survived():
+                self._parent.finish("FAILED")
 
     def _summarise(self, outcomes: list[Outcome], out: str) -> None:
         rows = [row for outcome in outcomes for row in outcome.rows]

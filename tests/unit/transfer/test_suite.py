@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from transfer.protocols.knn import Knn
 from transfer.report.finished import find_runs
 from transfer.report.report import main as report_main
 from transfer.report.table import csv_table, markdown_table, text_table
+from transfer.suite import TransferConfig, with_out
+from transfer.suite import main as suite_main
 from transfer.tasks.known_tasks import parse_task
 from transfer.tasks.result import Result, ResultStore
 from transfer.tasks.spec import WorkSpec
@@ -180,3 +183,37 @@ def test_a_bound_on_samples_draws_by_seed_is_said_and_measured_apart(road, tmp_p
     assert run_task(spec(road, tmp_path, max_samples=15, baselines=False)).num_skipped == 3
     other = run_task(spec(road, tmp_path, max_samples=15, baselines=False, seed=1))
     assert other.num_skipped == 0 and other.features_s > 0
+
+
+def suite_of(road, folder: Path, *options: str) -> list[str]:
+    _, data, checkpoint = road
+    store = f"sqlite:///{folder}/mlflow.db"
+    argv = ["--checkpoint", checkpoint, "--task", f"tiny={data}", "--tracking-uri", store]
+    return [*argv, "--no-baselines", "--max-samples", "12", *options]
+
+
+def test_the_default_folder_never_replaces_another_table(road, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = TransferConfig(checkpoint=road[2], task=("tiny=a",))
+    out = with_out(base).out
+    assert out.startswith("transfer-results/quick-ckpt-") and with_out(base).out == out
+    same = {"batch_size": 3, "device": "cpu", "loader_workers": 2, "experiment": "x", "json": True, "register": "m"}
+    assert all(with_out(dataclasses.replace(base, **{name: value})).out == out for name, value in same.items())
+    other = {
+        "suite": "vtab1k", "tokens": "4", "seed": 3, "max_samples": 9, "task": ("tiny=b",), "checkpoint": "/elsewhere",
+    }  # fmt: skip
+    places = {with_out(dataclasses.replace(base, **{name: value})).out for name, value in other.items()}
+    assert len(places | {out}) == len(other) + 1
+    assert with_out(dataclasses.replace(base, out="mine")).out == "mine"
+
+
+def test_a_suite_whose_only_task_failed_is_a_failure(road, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    missing = ["--task", "lost=/nowhere"]
+    argv = suite_of(road, tmp_path)
+    only = [*argv[:2], *missing, *argv[4:]]
+    assert suite_main(only) == 1 and "failed: lost" in capsys.readouterr().err
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("FAILED",)]
+    (table,) = (tmp_path / "transfer-results").glob("*/results.md")
+    assert "lost" in table.read_text()

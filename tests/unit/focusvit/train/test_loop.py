@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from focusvit.data.batch import Batch
 from focusvit.model.model import FocusViT
 from focusvit.recipes.small import debug
-from focusvit.runs.checkpoint import load_checkpoint, load_weights
+from focusvit.runs.checkpoint import load_checkpoint, load_weights, read_checkpoint
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.loaders import Loaders, of_shards
 from focusvit.train.loop import TrainConfig, for_dataset, train
@@ -82,6 +83,24 @@ def test_finetuning_takes_the_weights_and_a_new_head(uri: str, tmp_path: Path) -
     old, new = (load_weights(r.checkpoint_uri(r.latest() or 0)) for r in (before, after))
     assert all(torch.allclose(old[k], new[k], atol=1e-6) for k in old if not k.startswith("head."))
     assert not torch.allclose(old["head.weight"], new["head.weight"], atol=1e-4)
+
+
+def test_finetuning_at_another_image_size_interpolates_our_own_positions(uri: str, tmp_path: Path) -> None:
+    plain = dataclasses.replace(debug().model, position="pooled")
+    train(small(epochs=0.4, model=plain), data_uri=uri, run_dir=str(tmp_path / "first"))
+    wide = dataclasses.replace(plain, image_px=64)
+    config = small(
+        epochs=0.3, init_from=str(tmp_path / "first"), model=wide, data=dataclasses.replace(debug().data, image_px=64),
+        optim=OptimConfig(lr=1e-12, warmup_epochs=0, weight_decay=0),
+    )  # fmt: skip
+    train(config, data_uri=uri, run_dir=str(tmp_path / "second"))
+    old, new = (read_checkpoint(str(tmp_path / name))[1] for name in ("first", "second"))
+    side = plain.grid[0]
+    table = old["pos_embed"][:, -side * side :].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    expected = functional.interpolate(table, (2 * side, 2 * side), mode="bicubic", align_corners=False, antialias=True)
+    found = new["pos_embed"][:, -4 * side * side :].reshape(1, 2 * side, 2 * side, -1).permute(0, 3, 1, 2)
+    assert torch.allclose(found, expected, atol=1e-5) and float(expected.std()) > 1e-3
+    assert all(torch.allclose(old[k], new[k], atol=1e-6) for k in old if not k.startswith(("head.", "pos_embed")))
 
 
 def test_too_many_bad_samples_stop_the_training(tmp_path: Path) -> None:
