@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.image.image import BadImage, ImageConfig
+from pipeline.image.png import decode_gray8
 from pipeline.plan.plan import Plan
 from pipeline.shards.build import make_sample, prove_machine
 from pipeline.superpixels.segment import SuperpixelConfig
@@ -24,6 +25,7 @@ def estimate(
     picks = np.unique(np.linspace(0, plan.num_samples - 1, min(_IMAGES, plan.num_samples)).astype(int))
     rows = plan.table.take(picks).to_pylist()
     seconds, sizes, bad = [], [], []
+    values: set[int] = set()
     _try(rows[0], source, image, superpixels)  # the first one compiles and loads; it says nothing about speed
     for row in rows:
         started = time.perf_counter()
@@ -33,6 +35,8 @@ def estimate(
             continue
         seconds.append(time.perf_counter() - started)
         sizes.append(sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()))
+        if "seg.png" in members:
+            values.update(np.unique(decode_gray8(members["seg.png"])).tolist())
     per_image = float(np.mean(seconds)) if seconds else 0.0
     total_s = per_image * plan.num_samples / max(1, workers)
     ends = (plan.num_shards) * (2 * tar.BLOCK + tar.RECORD // 2)
@@ -43,6 +47,8 @@ def estimate(
         f"{_duration(total_s)} with {max(1, workers)} workers, about {total_bytes / 1e6:.1f} MB of shards. "
         f"Nothing was written."
     )
+    if values:
+        text += f" Label values in their maps: {_ranges(sorted(values))}."
     if bad:
         text += f" Bad: {'; '.join(bad[:5])}."
     return {
@@ -54,6 +60,7 @@ def estimate(
         "estimated_s": round(total_s, 1),
         "estimated_bytes": total_bytes,
         "timed": len(rows),
+        "label_values": sorted(values),
         "bad": bad,
         "text": text,
     }
@@ -64,6 +71,17 @@ def _try(row: dict[str, Any], source: Reader, image: ImageConfig, superpixels: S
         return make_sample(row, source, image, superpixels)
     except BadImage as error:
         return str(error)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """'0-11, 255' for 0, 1, ..., 11, 255."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
 def _duration(seconds: float) -> str:

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from .io import storage
 from .io.json_text import json_text
 from .io.machine import usable_cpus
 from .sources import Source, resolve_source
-from .sources.detect import Reading, look, look_for_share
+from .sources.detect import look, look_for_share
 from .sources.source import NO_CHOICES, Choices
 from .sources.splits import meaning
 
@@ -154,12 +154,14 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     plan_is_stored = check_out(out, plan, description)
     others = other_splits(out, plan.split)
     refuse_same_bytes(out, plan, others, source.reader())
+    lines = source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None)
     if config.dry_run:
-        _say_plan(say, config, reading, plan, out, finished=0)
-        return estimate(plan, source.reader(), config.image, config.superpixels, workers=_num_workers(config))
-    specs = list(_specs(config, source, plan, out, description))
+        _say_plan(say, config, lines, plan, out, finished=0)
+        workers = _num_workers(config)
+        return {"source": lines, **estimate(plan, source.reader(), config.image, config.superpixels, workers=workers)}
+    specs = _specs(config, source, plan, out, description)
     finished = _finished(specs, out)
-    _say_plan(say, config, reading, plan, out, len(finished))
+    _say_plan(say, config, lines, plan, out, len(finished))
     if not plan_is_stored:
         save_plan(plan_uri(out, plan.split), plan, description)
     clear_leftovers(out, plan.split)
@@ -194,41 +196,40 @@ def _num_workers(config: PreprocessConfig) -> int:
 
 def _specs(
     config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
-) -> Iterator[ShardSpec]:
-    reader = source.reader()
-    for shard in range(plan.num_shards):
-        yield ShardSpec(
-            out=out,
-            split=plan.split,
-            shard=shard,
-            source=reader,
-            image=config.image,
-            superpixels=config.superpixels,
-            fingerprint=description["fingerprint"],
-            golden=description["versions"]["golden"],
-            skip_bad=config.on_error == "skip",
-        )
+) -> list[ShardSpec]:
+    first = ShardSpec(
+        out=out,
+        split=plan.split,
+        shard=0,
+        source=source.reader(),
+        image=config.image,
+        superpixels=config.superpixels,
+        fingerprint=description["fingerprint"],
+        golden=description["versions"]["golden"],
+        skip_bad=config.on_error == "skip",
+    )
+    return [replace(first, shard=shard) for shard in range(plan.num_shards)]
 
 
 def _finished(specs: list[ShardSpec], out: str) -> dict[int, list[dict[str, Any]]]:
     """The skipped samples of each shard that needs no work."""
     present = set(storage.list_names(storage.join(out, STATE_FOLDER, "shards")))
     known = [spec for spec in specs if spec.name.replace(".tar", ".json") in present]
-    sidecars = in_parallel(read_sidecar, known)
-    return {spec.shard: sidecar["skipped"] for spec, sidecar in zip(known, sidecars) if sidecar}
+    pairs = zip(known, in_parallel(read_sidecar, known))
+    return {spec.shard: sidecar["skipped"] for spec, sidecar in pairs if sidecar}
 
 
-def _say_plan(say: Say, config: PreprocessConfig, reading: Reading, plan: Plan, out: str, finished: int) -> None:
+def _say_plan(say: Say, config: PreprocessConfig, lines: list[str], plan: Plan, out: str, finished: int) -> None:
     num_shards = plan.num_shards
-    for line in source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None):
+    output = f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}"
+    for line in (*lines, output):
         say(line)
-    say(f"output   split '{plan.split}' in {out}: {num_shards} shards of about {plan.num_samples // num_shards}")
     say(
         f"images   short side at most {config.image.target_px} px (JPEG quality {config.image.quality} when reduced); "
         f"at most {config.superpixels.fine_regions} superpixels"
     )
     where = "processes of this machine" if config.local else f"Ray at {config.ray_address or 'this machine'}"
-    workers = f"{_num_workers(config)}" if config.workers or config.local else "all CPUs"
+    workers = _num_workers(config) if config.workers or config.local else "all CPUs"
     say(f"workers  {workers}, {where}; bad images: {config.on_error}")
     if finished:
         say(f"resume   {finished} of {num_shards} shards are finished and kept")
@@ -292,9 +293,7 @@ def main(argv: list[str]) -> int:
         stream.flush()
 
     result = preprocess(config, say)
-    if isinstance(result, Summary):
-        content, line = asdict(result), f"preprocess {result.line()}"
-    else:
-        content, line = result, result["text"]
+    content = asdict(result) if isinstance(result, Summary) else result
+    line = f"preprocess {result.line()}" if isinstance(result, Summary) else result["text"]
     sys.stdout.write((json_text(content) if config.json else line) + "\n")
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import check_labelled, data_config
 from focusvit.runs.config_json import to_json
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import Split, open_dataset
 from pipeline.shards.proof import prove_index
 from transfer.dense.work import DenseTaskRun, is_dense
@@ -91,6 +91,11 @@ class TaskRun(Measuring):
             raise DataError(
                 f"class ids {low}..{high} of split '{split.name}' at {split.uri} lie outside 0..{most}, its list of "
                 "classes. Preprocess it again, or correct the labels of the source."
+            )
+        if split.name == self.task.train and low == high:
+            raise UsageError(
+                f"all {split.num_samples} samples of split '{split.name}' at {split.uri} are of one class "
+                f"('{split.classes[low]}'), so there is nothing to tell apart. Use a task of two classes or more."
             )
         return split.class_ids.astype(np.int64)
 

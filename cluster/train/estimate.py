@@ -42,6 +42,10 @@ def describe(
             f"the end, to {100 * config.epochs / warmup:.0f} % of optim.lr, and never falls. "
             "Set a smaller --optim.warmup-epochs."
         )
+    if len(data.classes) == 1:
+        lines.append(
+            f"warning   there is one class ('{data.classes[0]}'), so every answer is right and nothing is learned"
+        )
     both = {config.data.train_split, config.data.eval_split}
     lines += [f"warning   {sentence}" for sentence in shared_images(data.uri, sorted(both))]
     if full:

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 
 def for_dataset(config: TrainConfig, data: "Dataset") -> TrainConfig:
-    """The config with the number of classes that the data set has."""
+    """The config with the number of classes that the data set has. Raises UsageError when samples of the splits that
+    are trained on or scored have no class.
+    """
+    for name in dict.fromkeys((config.data.train_split, config.data.eval_split)):
+        _check_classes(data.split(name))
     model = dataclasses.replace(config.model, num_classes=len(data.classes))
     return dataclasses.replace(config, model=model)
 
@@ -113,7 +117,6 @@ def open_session(
     data = loaders.data if loaders else _shards_at(data_uri, check=rank == 0, config=config)
     train_split = data.split(config.data.train_split)
     config = for_dataset(config, data)
-    _check_classes(train_split)
     run = RunDir(run_dir)
     if rank == 0:
         run.prepare(to_json(config), facts_of(config, data))
@@ -200,6 +203,7 @@ def _check_classes(split: "Split") -> None:
     missing = int((split.class_ids < 0).sum())
     if missing:
         raise UsageError(
-            f"{missing} samples of split '{split.name}' have no class, and this training is supervised. Preprocess a "
-            "source with class folders or labels."
+            f"{missing} of {split.num_samples} samples of split '{split.name}' at {split.uri} have no class, and this "
+            f"training is supervised. Preprocess class folders (<class>/<image>) or a labels.csv; label maps are for "
+            f"the dense tasks of `focusvit transfer`."
         )

@@ -113,11 +113,9 @@ class LabelMaps:
         return chosen
 
     def notes(self) -> list[str]:
-        listed = f", of the names in {self.split.listed}" if self.split.listed else ""
-        return [
-            f"masks: {self.split.label_folder} for the images in {self.split.image_folder}{listed}",
-            *self._passed.lines(),
-        ]
+        named = f", those that {self.split.listed} names" if self.split.listed else ""
+        where = f"{self.split.label_folder}, for the images in {self.split.image_folder}{named}"
+        return [f"masks    {where}", *self._passed.lines()]
 
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the label values 0, 1, ..., when `classes.txt` lies in the folder or above it."""

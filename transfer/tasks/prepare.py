@@ -4,26 +4,31 @@ import dataclasses
 from collections.abc import Callable
 
 from focusvit.runs.checkpoint import Checkpoint
+from pipeline.errors import UsageError
 from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import DATASET_FILE, STATE_FOLDER
-from pipeline.sources.splits import ALIASES
+from pipeline.sources.detect import look
+from pipeline.sources.splits import wanted_split
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .task import Task
 
 
 def raw_splits(uri: str) -> list[str]:
-    """The splits of a folder of images (train/, val/, test/, or tars and parquet files of these names); [] for others.
+    """The splits that a place of images has, of train, val and test, by any of their names; [] for other places.
 
     A folder without a training split and another one is no task: what it holds could not be learned and tested apart.
     """
     names = storage.list_names(uri)
     if DATASET_FILE in names or STATE_FOLDER in names:
         return []
-    starts = {name.split(".")[0].split("-")[0] for name in names}
-    found = [split for split in ("train", "val", "test") if starts & set(ALIASES[split])]
+    try:
+        there = look(uri, "train").splits
+    except UsageError:
+        return []
+    found = [split for split in ("train", "val", "test") if wanted_split(there, split)]
     return found if "train" in found and len(found) > 1 else []
 
 

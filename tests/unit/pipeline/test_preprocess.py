@@ -21,6 +21,7 @@ from testkit.image_sources import (
     write_parquet,
     write_tar_of_tars,
 )
+from testkit.layout_trees import MASKS
 from testkit.odd_files import write_odd_files
 
 IMAGES = class_images()
@@ -169,6 +170,30 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path) -> None:
     assert (estimate["num_samples"], estimate["num_shards"], estimate["num_classes"]) == (24, 5, 3)
     real = _run(source, tmp_path / "out").num_bytes
     assert 0.9 * real < estimate["estimated_bytes"] < 1.1 * real
+
+
+def test_dry_run_shows_splits_classes_masks_and_what_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cityscapes = next(layout for layout in MASKS if layout.title == "Cityscapes").write(tmp_path / "cities")
+    arguments = ["preprocess", "--out", str(tmp_path / "out"), "--local", "--dry-run"]
+    assert main([*arguments, "--source", str(cityscapes)]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "source   images with label maps at",
+        ": 1 images of no classes",
+        "splits   train, val; read: train",
+        "masks    gtFine/train, for the images in leftImg8bit/train",
+        "maps that are not labelIds: 1 (aachen/a_1_gtFine_color.png)",
+        "files of unknown ending: 1 (gtFine/train/aachen/a_1_gtFine_polygons.json)",
+        "Label values in their maps: ",
+    ):
+        assert words in text, words
+    write_folder(tmp_path / "flat" / "Train", {"": {"1.jpg": jpeg(1)}})
+    assert main([*arguments, "--source", str(tmp_path / "flat"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_classes"] == 0 and found["source"][1] == "splits   Train; read: Train"
+    assert "no classes: all 1 images lie directly in" in found["source"][2]
 
 
 def test_parquet_and_a_limit(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ def test_a_class_without_training_samples_is_noted_and_counts_as_wrong(checkpoin
         assert row.num_test == 16 and row.per_class[3] == 0 and sum(row.confusion[3]) % 4 == 0
 
 
+def test_a_single_class_is_refused_in_words(checkpoint, tmp_path):
+    data = make_dataset(tmp_path / "data", splits={"train": 12, "val": 8}, labels=dict.fromkeys(range(1, 4), 0))
+    refused(measure(data, checkpoint, tmp_path), "all 12 samples of split 'train'", "of one class ('disc')")
+
+
 def test_fewer_images_than_shots_is_a_listed_skip(checkpoint, tmp_path):
     data = make_dataset(tmp_path / "data", splits={"train": 24, "val": 8})
     outcome = measure(data, checkpoint, tmp_path)

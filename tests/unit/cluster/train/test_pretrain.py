@@ -189,3 +189,22 @@ def test_an_error_of_a_worker_keeps_its_kind(kind: type[Exception], tmp_path: Pa
     with pytest.raises(kind, match="in its own words") as raised:
         _raise_reported(str(tmp_path), None)
     assert type(raised.value) is kind
+
+
+def test_data_without_classes_is_refused_and_one_class_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, labels, words in (
+        ("none", dict.fromkeys(range(4), -1), "12 of 12 samples of split 'train'"),
+        ("val", {3: -1}, "samples of split"),
+    ):
+        data = make_dataset(tmp_path / name, splits={"train": 12, "val": 8}, labels=labels)
+        for more in (["--dry-run"], ["--local"]):
+            arguments = ["--data", data, "--run-dir", str(tmp_path / "run"), *more]
+            code, text = said(capsys, "pretrain", "debug", *arguments)
+            assert code == 2 and words in text and "have no class, and this training is supervised" in text
+    one = make_dataset(tmp_path / "one", splits={"train": 12, "val": 8}, labels=dict.fromkeys(range(1, 4), 0))
+    storage.put_json(f"{one}/dataset.json", {**storage.read_json(f"{one}/dataset.json"), "classes": ["disc"]})
+    code, text = said(capsys, "pretrain", "debug", "--data", one, "--run-dir", str(tmp_path / "run"), "--dry-run")
+    assert code == 0 and "warning   there is one class ('disc')" in text
+    assert not (tmp_path / "run").exists()
