@@ -76,7 +76,7 @@ def test_both_models_are_measured_whole_and_both_in_slices(name: str) -> None:
 def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
     model = FocusViT(reference.tiny_config()).eval()
     sizes: list[int] = []
-    model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    noted = model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     images, maps = example_inputs(model.config, 40)
     with torch.no_grad():
         for setting, expected in ((None, [13, 13, 14]), (40, [40]), (25, [20, 20])):
@@ -86,6 +86,11 @@ def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
             sizes.clear()
     model(images, maps)  # gradients are kept: all at once
     assert sizes == [40]
+    noted.remove()
+    model.images_at_once = None
+    with torch.no_grad():
+        program = torch.export.export(model, (images, maps), strict=False)
+    assert sum("aten.conv2d" in str(node.target) for node in program.graph.nodes) == 3  # one stem: a graph is whole
 
 
 def test_calls_take_turns() -> None:
