@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from pipeline.errors import UsageError
+
 from . import storage
 from .passed import PassedOver
 from .regular import open_regular
@@ -32,7 +34,10 @@ class Scan:
 
     def __enter__(self) -> "Scan":
         if storage.is_local(self._uri):
-            self._file = open_regular(self._uri)
+            try:
+                self._file = open_regular(self._uri)
+            except PermissionError as error:
+                raise UsageError(f"{self._uri} may not be read by this user ({error.strerror}). Allow it.") from None
             if hasattr(os, "posix_fadvise"):  # without this Linux reads 128 KB for each header of 512 bytes
                 os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
         return self

@@ -3,7 +3,7 @@
 import re
 
 from pipeline.errors import UsageError
-from pipeline.io import storage
+from pipeline.io.text import read_text
 
 _LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 
@@ -11,9 +11,9 @@ _LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
 def read_checksums(uri: str) -> dict[str, str]:
     """sha256 (lower-case hex) by source id, from the lines of `sha256sum`. Raises UsageError that names the line."""
     try:
-        text = storage.read_bytes(uri).decode()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the checksums {uri}: {error}. --checksums names a text file.") from None
+        text = read_text(uri)
+    except (FileNotFoundError, UsageError) as error:
+        raise UsageError(f"cannot read the checksums {uri}: {error} --checksums names a text file.") from None
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.fullmatch(line.rstrip())

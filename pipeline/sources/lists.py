@@ -3,8 +3,10 @@
 import csv
 import io
 import posixpath
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.errors import UsageError
@@ -50,29 +52,37 @@ class LabelList:
     def images(self) -> Iterator[SourceImage]:
         passed = PassedOver()
         all_lines = self._read()
-        lines = self._of_split(all_lines, passed)
-        self._seen.update(passed=passed, missing=0)
-        if any(len(line.labels) > 1 for line in lines.values()):
-            found = {name for line in lines.values() for name in line.labels}
-            by = int if all(map(str.isdecimal, found)) else str
-            names = self._seen["names"] = tuple(sorted(found, key=by))
-            rank = {name: number for number, name in enumerate(names)}
-            for file, line in lines.items():
-                yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in line.labels)))
-        else:
-            classes = ClassNames()
-            for file, line in lines.items():
-                place = f"line {line.number} of {self._place}"
-                label = read_label("".join(line.labels), place)
-                yield SourceImage(source=file, file=file, class_name=classes.name(label, place))
-            self._seen["names"], self._seen["note"] = classes.ordered(), classes.note()
+        self._seen.update(passed=passed, missing=[], note=[])
         if storage.is_local(self.root):  # a store would list a million objects for one sentence
             self._compare(all_lines, passed)
+        several = any(len(line.labels) > 1 for line in all_lines.values())  # of any split, so that all are read alike
+        if several:
+            found = {name for line in all_lines.values() for name in line.labels}
+            by = int if all(map(str.isdecimal, found)) else str
+            self._seen["names"] = tuple(sorted(found, key=by))
+        lines = self._of_split(all_lines, passed)
+        del all_lines
+        yield from self._with_lists(lines) if several else self._with_classes(lines)
+
+    def _with_lists(self, lines: dict[str, _Line]) -> Iterator[SourceImage]:
+        rank = {name: number for number, name in enumerate(self._seen["names"])}
+        for file, line in _emptied(lines):
+            yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in line.labels)))
+
+    def _with_classes(self, lines: dict[str, _Line]) -> Iterator[SourceImage]:
+        classes = ClassNames()
+        for file, line in _emptied(lines):
+            place = f"line {line.number} of {self._place}"
+            label = read_label("".join(line.labels), place)
+            yield SourceImage(source=file, file=file, class_name=classes.name(label, place))
+        self._seen.update(names=classes.ordered(), note=classes.note())
 
     def _read(self) -> dict[str, _Line]:
         """Lines by file. Raises UsageError that names the line that cannot be what was meant."""
         found: dict[str, _Line] = {}
-        lines = csv.reader(io.StringIO(read_text(self._place), newline=""), strict=True)
+        # A StringIO would take four bytes a character.
+        text = io.TextIOWrapper(io.BytesIO(read_text(self._place).encode()), encoding="utf-8", newline="")
+        lines = csv.reader(text, strict=True)
         try:
             columns = self._columns([name.strip() for name in next(lines, [])])
             for cells in lines:
@@ -103,8 +113,7 @@ class LabelList:
         if not file:
             return None
         file = posixpath.normpath(file.removeprefix(f"{self.root}/"))
-        names = (name.strip() for name in row.get(_LABELS, "").split(";"))
-        return _Line(file, tuple(dict.fromkeys(filter(None, names))), row.get(_SPLIT, "").strip(), number)
+        return _Line(file, _names(row.get(_LABELS, "")), sys.intern(row.get(_SPLIT, "").strip()), number)
 
     def _settle(self, before: _Line, line: _Line) -> None:
         """A second line for a file must say the same. Raises UsageError."""
@@ -130,14 +139,14 @@ class LabelList:
 
     def _compare(self, lines: dict[str, _Line], passed: PassedOver) -> None:
         """Count images that no line names, and lines that name no file. One listing of the folder."""
-        named = set(lines)
+        num_found = 0
         for file in storage.find_files(self.root):
-            if file in named:
-                named.discard(file)
+            if file in lines:
+                num_found += 1
             elif is_image_name(file):
                 passed.add("images that no line names", file)
-        missing = sorted(name for name in named if not storage.exists(storage.join(self.root, name)))
-        self._seen["missing"] = missing
+        if num_found < len(lines):
+            self._seen["missing"] = [file for file in lines if not storage.exists(storage.join(self.root, file))]
 
     def class_names(self) -> tuple[str, ...] | None:
         names: tuple[str, ...] | None = self._seen.get("names")
@@ -151,10 +160,23 @@ class LabelList:
         lines = [
             f"columns: image from '{image}'; label from '{label}'" + (f"; not read: {', '.join(others)}" * bool(others))
         ]
-        lines += self._seen.get("note", [])
+        lines += self._seen["note"]
         if missing := self._seen["missing"]:
             lines.append(f"missing: {len(missing)} lines name a file that is not there ({shorten(missing, 3)})")
         return lines + self._seen["passed"].lines()
 
     def reader(self) -> FileReader:
         return FileReader(self.root)
+
+
+def _emptied(lines: dict[str, _Line]) -> Iterator[tuple[str, _Line]]:
+    """All lines in order, each let go of: a million of them and the plan made of them would not fit together."""
+    files = list(lines)[::-1]
+    while files:
+        file = files.pop()
+        yield file, lines.pop(file)
+
+
+@lru_cache(maxsize=65_536)  # a million lines share a thousand labels, and one tuple for each
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(";") if name.strip()))

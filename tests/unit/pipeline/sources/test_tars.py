@@ -131,3 +131,25 @@ def test_names_that_are_no_utf8_are_said(tmp_path: Path, name: bytes) -> None:
     _write(tmp_path, any=linked_tar(files, ()))
     with pytest.raises(UsageError, match=r"name is not valid UTF-8: '.*caf"):
         make_plan(detect(str(tmp_path / "any.tar"), "train"), "train")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "train/labels.csv", "train/classes.txt"])
+def test_files_that_this_user_may_not_read_are_named(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root every file may be read, so the refusal of the system is made here."""
+    from pipeline.io import scan, storage
+    from pipeline.io.text import read_text
+
+    def refuse(path: str) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    place = str(tmp_path / name)
+    for module in (scan, storage):
+        monkeypatch.setattr(module, "open_regular", refuse)
+    monkeypatch.setattr(scan.storage, "size", lambda uri: 512)
+    with pytest.raises(UsageError, match=rf"{name} may not be read by this user \(Permission denied\)"):
+        if name.endswith(".tar"):
+            scan.Scan(place).__enter__()
+        else:
+            read_text(place)
