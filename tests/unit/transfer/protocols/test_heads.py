@@ -49,7 +49,7 @@ def test_a_head_in_the_crowd_equals_sgd_on_it_alone(digits):
 
 def test_the_best_head_comes_close_to_the_exact_probe(digits):
     train, held_out, test = digits
-    head, *others = LinearHeads(steps=300, batch=128).fit(train, held_out)
+    head, *others = LinearHeads(steps=150, batch=128).fit(train, held_out)
     assert len(others) == 2 and (head.predict(test.values) != others[0].predict(test.values)).any()
     (exact,) = Logistic().fit(train, held_out)
     mine, best = ((f.predict(test.values).argmax(1) == test.truth).mean() for f in (head, exact))
