@@ -68,7 +68,7 @@ class DataConfig:
     cache_limit_gb: float = 50.0
     """the cache deletes the shards used longest ago beyond this size"""
     check_shards: Literal["local", "all", "none"] = "local"
-    """hash a shard before its first sample is learned from, once in each loader worker (0.5 s of CPU for a GB); local:
+    """hash a shard before its first sample is learned from, once in each training process (1 s of CPU for a GB); local:
     shards on a disk; all: those of a store too, each fetched whole once more; none: left to `focusvit verify`"""
     max_bad_share: float = 0.01
     """training stops when more than this share of the samples seen did not decode"""

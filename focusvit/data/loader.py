@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
+from pipeline.shards.proof import prove_shard
 
 from .batch import Batch
 from .config import DataConfig
@@ -61,6 +62,7 @@ class TrainLoader:
         self._tokens = tokens if with_maps else None
         self._budgets = token_budgets if with_maps else ()
         self._reader = SampleReader(split, data, seed, with_maps and tokens is not None)
+        self._split = split
         self._data, self._pin, self._seed = data, pin_memory, seed
 
     def _specs(self) -> Iterator[BatchSpec]:
@@ -95,7 +97,11 @@ class TrainLoader:
         return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in batches_of(self._reader, self._specs(), self._data, self._pin):
+        batches = batches_of(self._reader, self._specs(), self._data, self._pin)
+        check = self._data.check_shards
+        if check == "all" or (check == "local" and storage.is_local(self._split.uri)):
+            batches = _proven(self._split, batches)
+        for batch in batches:
             self.samples_seen += self.global_batch
             yield batch
 
@@ -120,7 +126,7 @@ class EvalLoader:
         pad: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        self.num_samples, self.num_classes = split.num_samples, split.num_classes
+        self.num_samples, self.num_classes, self._split = split.num_samples, split.num_classes, split
         start, stop = rank_slice(split.num_samples, rank, world_size)
         shown = tokens if with_maps else None
         self._specs = [
@@ -139,7 +145,16 @@ class EvalLoader:
         return len(self._specs)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _watched(self._loader)
+        return _proven(self._split, _watched(self._loader))  # scores count no damaged sample
+
+
+def _proven(split: Split, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches, each after the shards of its samples were proven: here, once, and not again in every worker."""
+    for batch in batches:
+        ids = batch.sample_ids[batch.valid].numpy()
+        for shard in np.unique(split.index["shard"][ids]).tolist():
+            prove_shard(split, shard)
+        yield batch
 
 
 def batches_of(

@@ -13,7 +13,6 @@ from pipeline.errors import DataError
 from pipeline.image.image import BadImage, decode_stored
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
-from pipeline.shards.proof import prove_shard
 from pipeline.shards.sample import Sample
 
 from .augment import FineView, TrainViews, View, eval_view
@@ -95,7 +94,6 @@ class SampleReader:
         used = sample_id
         for attempt in range(100):
             try:
-                self._prove(used, epoch)
                 sample = self._split.read(used)
                 return sample, decode_stored(sample.image), min(1, attempt)
             except BadImage as error:
@@ -106,12 +104,6 @@ class SampleReader:
                     ) from None
                 used = key_of("instead", self._seed, epoch, sample_id, attempt) % self._split.num_samples
         raise DataError(f"100 samples in a row of split '{self._split.name}' do not decode. Run `focusvit verify`.")
-
-    def _prove(self, sample_id: int, epoch: int) -> None:
-        """Scores count no damaged sample; training does as `check_shards` says."""
-        check = "all" if epoch < 0 else self._data.check_shards
-        if check == "all" or (check == "local" and storage.is_local(self._split.uri)):
-            prove_shard(self._split, int(self._split.index[sample_id]["shard"]))
 
     def _view(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, num_tokens: int | None) -> View:
         data = self._data

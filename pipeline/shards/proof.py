@@ -30,7 +30,7 @@ def read_proven(split: Split, sample: int) -> Sample:
 
 
 def prove_shard(split: Split, shard: int) -> None:
-    """Hash a shard before its first use in this process: 0.5 s of CPU for each GB. Raises DataError when the shard, its
+    """Hash a shard before its first use in this process: 0.5 to 1 s of CPU for a GB. Raises DataError when it, its
     sidecar or its part of the index is damaged or missing. A shard in a store is fetched whole for it.
     """
     place = split.shard_uri(shard)
