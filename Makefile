@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint soak peers bench study transfer-study clean
+.PHONY: gpu gpu-rehearsal demo test lint soak peers bench study transfer-study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -67,6 +67,17 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/python -m tests.benchmarks growth --rounds 2
 	$(BIN)/python -m tests.benchmarks slic --clock cpu --rounds 1 --images 25 --batch-sizes 1 64
 	$(BIN)/python -m tests.benchmarks edge --batch-sizes 1 --threads 1 --clock cpu --rounds 5
+
+# Every figure that needs a GPU, where torch, NumPy, timm and transformers are; tables in OUT. The rehearsal runs all of it at
+# toy size on a CPU. GPU_PYTHON is the interpreter that has them; GPU_INPUTS a folder of `bench gpu-inputs`.
+OUT ?= tests/benchmarks/results/gpu
+GPU_PYTHON ?= python3
+GPU_INPUTS ?=
+gpu:
+	$(GPU_PYTHON) -m tests.benchmarks gpu --out $(OUT) --minutes 9 $(if $(GPU_INPUTS),--inputs $(GPU_INPUTS))
+
+gpu-rehearsal: $(VENV)/.ok-test
+	$(BIN)/python -m tests.benchmarks gpu --rehearsal --minutes 3 --out build/gpu-rehearsal
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
 # Then attention beside the masks of objects.

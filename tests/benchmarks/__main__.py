@@ -48,6 +48,8 @@ BENCHES: Verbs = {
     "study": ("tests.benchmarks.study.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
     "picture": ("tests.benchmarks.model.picture:main", "the picture of the README, drawn with a checkpoint"),
     "hosts": ("tests.benchmarks.hosts.hosts:main", "superpixels in a pretrained ViT, frozen: quality against speed"),
+    "gpu": ("tests.benchmarks.gpu.gpu:main", "every figure that needs a GPU, by one command; --rehearsal on a CPU"),
+    "gpu-inputs": ("tests.benchmarks.gpu.inputs:main", "arrays of the study that travel to a GPU machine"),
 }
 
 

@@ -1,0 +1,56 @@
+"""`bench gpu-inputs`: shards of the study as arrays that a machine without them can train on, one file a set."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.commandline import parse
+from pipeline.shards.dataset import open_dataset
+from tests.benchmarks.study.matrix import LIGHT, SETS, core_rows
+from tests.benchmarks.study.study import arrays
+
+LIMIT_BYTES = 55 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputsConfig:
+    """uint8 images, maps at every number of superpixels that the study's rows use, and classes, compressed."""
+
+    data: str
+    """folder that holds the shards of the sets, as DATA/cifar10"""
+    out: str
+    """folder for NAME.npz"""
+    sets: tuple[str, ...] = ("cifar10",)
+    train: int = 10_000
+    """samples to learn from, at most, in the order of the shards (which is a keyed shuffle)"""
+    test: int = 2_000
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 1 when the files are larger together than what travels."""
+    config = parse(InputsConfig, argv, prog="python -m tests.benchmarks gpu-inputs")
+    total = 0
+    for name in config.sets:
+        of = SETS[name]
+        uri = f"{config.data}/{of.folder}"
+        models = [model for row, model in core_rows(of).items() if not row.endswith(LIGHT)]
+        budgets = sorted({model.tokens for model in models if model.needs_maps and model.tokens})
+        held: dict[str, np.ndarray] = {"classes": np.array(open_dataset(uri).classes)}
+        for split, source, most in (("train", "train", config.train), ("test", of.test_split, config.test)):
+            for tokens in budgets:
+                found = arrays(uri, source, of.image_px, of.map_px, tokens)
+                assert found.maps is not None
+                held[f"{split}_maps_{tokens}"] = found.maps[:most].numpy().astype(np.uint8)
+                held[f"{split}_images"] = found.images[:most].numpy()
+                held[f"{split}_ids"] = found.class_ids[:most].numpy().astype(np.int16)
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        file = Path(config.out, f"{name}.npz")
+        np.savez_compressed(file, **held)
+        total += file.stat().st_size
+        sys.stdout.write(f"gpu-inputs: {file}, {file.stat().st_size / 2**20:.1f} MiB\n")
+    if total > LIMIT_BYTES:
+        most = LIMIT_BYTES / 2**20
+        sys.stderr.write(f"gpu-inputs: {total / 2**20:.0f} MiB together, and {most:.0f} travel: use fewer --train\n")
+    return int(total > LIMIT_BYTES)

@@ -1,0 +1,60 @@
+"""Laws on the device: forward and gradients of every row against float64 on the CPU, bf16, compiled."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from focusvit.model.cost import logits_of
+from tests.benchmarks.gpu.plan import Plan
+from tests.benchmarks.gpu.rows import rows
+from tests.benchmarks.report import Table
+
+ALLOWED = {"float32": 1e-4, "bf16": 5e-2, "compiled": 1e-4}
+
+
+def tables(plan: Plan) -> Iterator[Table]:
+    """Relative differences of logits and of all gradients together."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    found: list[list[object]] = []
+    for row in rows("tiny", 224, plan.toy):
+        if plan.over:
+            break
+        if row.config is None:
+            continue
+        model = row.build("cpu")
+        inputs = row.inputs(2, "cpu")
+        wanted, wanted_slope = _both(copy.deepcopy(model).double(), inputs, None)
+        here, given = model.to(plan.device), tuple(part.to(plan.device) for part in inputs)
+        cells = []
+        for way in ALLOWED:
+            if way == "compiled" and plan.toy and found:  # compiling takes long on a CPU: once is enough to rehearse
+                cells.append("not rehearsed")
+                continue
+            try:
+                run = torch.compile(here) if way == "compiled" else here
+                logits, slope = _both(run, given, torch.bfloat16 if way == "bf16" else None)
+                worst = max(_off(logits, wanted), _off(slope, wanted_slope))
+                cells.append(f"{worst:.1e}{'' if worst <= ALLOWED[way] else ' **too far**'}")
+            except Exception as error:
+                cells.append(f"failed: {type(error).__name__} {str(error).splitlines()[0][:80]}")
+        found.append([row.name, *cells])
+        yield Table(
+            title="Laws on the device", columns=["model", *ALLOWED], rows=found,
+            note="Largest relative difference of logits and gradients (2-norms) from float64 on the CPU; allowed: "
+            + ", ".join(f"{way} {most:g}" for way, most in ALLOWED.items()) + ".",
+        )  # fmt: skip
+
+
+def _both(model: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    model.zero_grad(set_to_none=True)
+    with torch.autocast(inputs[0].device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        logits = logits_of(model(*inputs))
+    logits.double().square().mean().backward()
+    slopes = [p.grad.detach().double().cpu().flatten() for p in model.parameters() if p.grad is not None]
+    return logits.detach().double().cpu(), torch.cat(slopes)
+
+
+def _off(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm().clamp(min=1e-12))

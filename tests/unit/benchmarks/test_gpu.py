@@ -1,0 +1,50 @@
+"""Every stage of `bench gpu` at toy size, but the one that compiles: it brings rows, and none of them failed."""
+
+import importlib
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks.gpu.arrays import read
+from tests.benchmarks.gpu.plan import STAGES, Plan
+from tests.benchmarks.gpu.rows import rows
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "laws"])
+def test_a_stage_brings_rows(stage):
+    plan = Plan("cpu", toy=True, ends=time.monotonic() + 60)
+    found = list(importlib.import_module(f"tests.benchmarks.gpu.{stage}").tables(plan))
+    assert found
+    for row in found[-1].rows:
+        failed = [cell for cell in row if "Error" in str(cell)]
+        assert not failed or "timm" in str(row[0]), row  # which is no dependency of ours
+
+
+def test_a_stage_whose_time_is_over_begins_nothing():
+    plan = Plan("cpu", toy=True, ends=time.monotonic() - 1)
+    assert list(importlib.import_module("tests.benchmarks.gpu.step").tables(plan)) == []
+
+
+def test_every_row_of_the_real_sizes_can_be_described():
+    for size in ("small", "base"):
+        for px in (224, 512):
+            named = [row.name for row in rows(size, px, toy=False)]
+            assert len(named) == len(set(named)) >= 8
+
+
+def test_carried_arrays_come_back_at_the_side_of_the_model(tmp_path):
+    random = np.random.default_rng(0)
+    held = {"classes": np.array(["a", "b"])}
+    for split, count in (("train", 6), ("test", 4)):
+        held[f"{split}_images"] = random.integers(0, 256, (count, 3, 8, 8), np.uint8)
+        held[f"{split}_maps_2"] = random.integers(0, 2, (count, 4, 4), np.uint8)
+        held[f"{split}_ids"] = (np.arange(count) % 2).astype(np.int16)
+    np.savez_compressed(tmp_path / "x.npz", **held)
+    whole = read(tmp_path / "x.npz", 2, 8, "cpu", ("train", "val")).arrays
+    assert torch.equal(whole["train"].images, torch.from_numpy(held["train_images"]))
+    assert torch.equal(whole["val"].maps, torch.from_numpy(held["test_maps_2"])) and len(whole["val"]) == 4
+    half = read(tmp_path / "x.npz", None, 4, "cpu", ("train", "val")).arrays["train"]
+    mean = held["train_images"].reshape(6, 3, 4, 2, 4, 2).mean((3, 5))
+    assert half.maps is None and np.abs(half.images.numpy() - mean).max() <= 0.5
