@@ -1,7 +1,6 @@
 """`focusvit cost`: what a recipe or a checkpoint costs on this machine, relative to the plain ViT of its size."""
 
 import dataclasses
-import json
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from focusvit.runs.config_json import from_json
 from pipeline.commandline import Positional, parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
+from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
@@ -173,7 +173,7 @@ def main(argv: list[str]) -> int:
     found = cost(of, batch=config.batch, rounds=config.rounds, device=device)
     if config.json:
         facts = {"of": of.name, "device": device, "threads": threads, "batch": config.batch}
-        sys.stdout.write(json.dumps(facts | found) + "\n")
+        sys.stdout.write(json_text(facts | found) + "\n")
         return 0
     say("\n".join(table(found)) + "\n")
     if found["superpixels_s"]:
