@@ -232,6 +232,8 @@ def _pass_links(passed: PassedOver, names: list[str]) -> None:
 
 def _is_hidden(name: str) -> bool:
     """As in `storage.find_files`: macOS packs a `._x.jpg` of attributes for each x.jpg."""
+    if not name.startswith(".") and "/." not in name:  # nearly all, in a tenth of the time
+        return False
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
