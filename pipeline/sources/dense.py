@@ -15,6 +15,7 @@ from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
 
+from .fields import numbered
 from .folder import shorten
 from .readers import FileReader
 from .source import SourceImage, is_image_name
@@ -122,7 +123,7 @@ class LabelMaps:
         for place in (self.root, self.root.rpartition("/")[0]):
             if CLASS_LIST in storage.list_inside(place)[1]:
                 text = read_text(storage.join(place, CLASS_LIST))
-                return tuple(text.rstrip().splitlines()[:256])  # the newline at the end of a file begins no class
+                return numbered(text.rstrip().splitlines()[:256])  # the newline at the end of a file begins no class
         return None
 
     def reader(self) -> FileReader:

@@ -9,6 +9,7 @@ from pipeline.plan.plan import make_plan
 from pipeline.sources import detect
 from pipeline.sources.lists import LabelList
 from pipeline.sources.source import Choices
+from testkit.image_sources import jpeg, png
 
 
 def _source(root: Path, text: str | bytes, split: str | None = None, **choices: str) -> LabelList:
@@ -125,3 +126,10 @@ def test_a_choice_that_a_source_has_no_use_for_is_refused(tmp_path: Path) -> Non
     (tmp_path / "labels.csv").unlink()
     with pytest.raises(UsageError, match=r"--label-column breed says nothing about this source .image folder"):
         detect(str(tmp_path), "train", Choices(label_column="breed"))
+
+
+def test_two_label_values_of_one_name_are_two_classes(tmp_path: Path) -> None:
+    for name, data in (("images/a.jpg", jpeg(0)), ("labels/a.png", png(0)), ("classes.txt", b"sky\nroad\nsky\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert detect(str(tmp_path), "train").class_names() == ("sky (1)", "road", "sky (2)")
