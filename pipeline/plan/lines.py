@@ -17,7 +17,9 @@ def source_lines(reading: Reading, plan: Plan, *, whole: bool) -> list[str]:
     kinds = f"{len(plan.classes)} classes{of_each}" if plan.classes else "no classes"
     lines = [f"source   {reading.source.kind} at {reading.source.root}: {plan.num_samples} images of {kinds}"]
     for text in filter(None, (diagnosis(plan.split, counts) if whole else None, _absent(counts), *reading.notes())):
-        lines.append(text if text.startswith(("splits ", "columns ", "masks ")) else f"note     {text}")
+        heading, _, rest = text.partition(" ")
+        known = heading.rstrip(":") in ("splits", "columns", "masks")
+        lines.append(f"{heading.rstrip(':'):<9}{rest.lstrip()}" if known else f"note     {text}")
     return lines
 
 

@@ -130,9 +130,9 @@ class LabelMaps:
         return FileReader(self.root)
 
 
-def dense_splits(root: str, folders: list[str], files: list[str]) -> dict[str, PairFolders] | None:
+def dense_splits(root: str, folders: list[str], files: list[str], inside: bool = True) -> dict[str, PairFolders] | None:
     """Splits by their names when the folder `root`, with these `folders` and `files` inside, is a segmentation set; the
-    name is "" where it has no splits. None when it is something else.
+    name is "" where it has no splits. None when it is something else. Looks into the folders unless `inside` is False.
     """
     roles = {name: _role(name) for name in folders}
     pairs = {}
@@ -145,7 +145,9 @@ def dense_splits(root: str, folders: list[str], files: list[str]) -> dict[str, P
     images = next((name for known in _IMAGES for name in folders if name.lower() == known), None)
     known_labels = (*_FIRST, *_LABELS)
     labels = next((name for known in known_labels for name in folders if name.lower() == known), None)
-    return _inside(root, images, labels, files) if images and labels else None
+    if not images or not labels:
+        return None
+    return _inside(root, images, labels, files) if inside else {"": PairFolders(images, labels)}
 
 
 def _inside(root: str, images: str, labels: str, files: list[str]) -> dict[str, PairFolders]:

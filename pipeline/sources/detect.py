@@ -35,7 +35,7 @@ from .lists import LABEL_LIST, LabelList
 from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
 from .parquet import HuggingFaceParquet, open_parquet
 from .source import NO_CHOICES, Choices, Source, is_image_name
-from .splits import ALIASES, aliases, meaning, no_such_split, split_in, wanted_split
+from .splits import ALIASES, aliases, meaning, named_alike, no_such_split, split_in, wanted_split
 from .tars import TarArchive, open_tars
 from .wds import WebDatasetTars, choose_split
 
@@ -130,10 +130,9 @@ class _Folder:
         if dense := dense_splits(self.uri, self.folders, self.files):
             opened: dict[str, _Open] = {name: partial(self._label_maps, found) for name, found in dense.items()}
             return Reading(source=opened[""]()) if "" in opened else self._choose(opened)
-        splits = self._archives() | self._split_folders()
-        if splits:
-            beside = [name for name in self.folders if name not in splits and not self._is_out(name)]
-            return self._choose(splits, beside)
+        archives, (folders, beside) = self._archives(), self._split_folders()
+        if archives or folders:
+            return self._choose(archives | folders, beside)
         return Reading(source=self.one_split())
 
     def _choose(self, splits: dict[str, _Open], beside: list[str] | None = None) -> Reading:
@@ -196,20 +195,20 @@ class _Folder:
     def _archives(self) -> dict[str, _Open]:
         stems = {name: name.removesuffix(".tar").removeprefix("ILSVRC2012_img_") for name in self.files}
         return {
-            stem: partial(_archive, self.uri, name, self.choices)
+            stem: partial(_archive, self.uri, name, self.split, self.choices)
             for name, stem in stems.items()
             if name.endswith(".tar") and stem.lower() in _KNOWN
         }
 
-    def _split_folders(self) -> dict[str, _Open]:
+    def _split_folders(self) -> tuple[dict[str, _Open], list[str]]:
+        """(splits, folders beside them)."""
         mine = [name for name in self.folders if not self._is_out(name)]
         named = [name for name in mine if meaning(name) or name == self.split]
         if len(named) < len(mine) and len({meaning(name) for name in named}) < 2:
             named = [name for name in named if self._holds_no_images(name)]
-        if not any(map(meaning, named)):
-            return {}
-        stated = self._wnids()
-        return {name: partial(self._split_folder, name, stated) for name in named}
+        folder_of = {name: name for name in named} if any(map(meaning, named)) else named_alike(self.uri, mine)
+        beside = [name for name in mine if name not in folder_of.values()]
+        return {name: partial(self._split_folder, folder, self._wnids()) for name, folder in folder_of.items()}, beside
 
     def _holds_no_images(self, name: str) -> bool:
         """False for a class that happens to be called `train`."""
@@ -245,7 +244,8 @@ class _Folder:
                 raise no_such_split(uri, dense, self.split)
             return self._label_maps(dense[chosen])
         if tars and not images and not any(not self._is_out(name) for name in self.folders):
-            return open_tars(uri, choose_split(tars, self.split, aliases(self.split), _KNOWN), self.choices)
+            chosen_tars = choose_split(tars, self.split, aliases(self.split), _KNOWN)
+            return open_tars(uri, chosen_tars, self.split, self.choices)
         if images and all(map(is_val_name, images)):
             return IlsvrcVal(root=uri)
         return ClassFolders(
@@ -273,13 +273,13 @@ def _file(folder: str, name: str, split: str, choices: Choices) -> Source:
             f"Unpack it to a plain .tar (gunzip) or to a folder, and name that with --source."
         )
     if name.endswith(".tar"):
-        return _archive(folder, name, choices)
+        return _archive(folder, name, split, choices)
     raise UsageError(f"the source {folder}/{name} is a file of no known kind (.tar, .parquet), and not a folder.")
 
 
-def _archive(folder: str, name: str, choices: Choices) -> Source:
+def _archive(folder: str, name: str, split: str, choices: Choices) -> Source:
     stated = _wnids(folder, storage.list_inside(folder)[1])
-    return TarArchive(root=folder, name=name, stated_classes=stated, choices=choices)
+    return TarArchive(root=folder, name=name, split=split, stated_classes=stated, choices=choices)
 
 
 def _wnids(uri: str, files: list[str]) -> tuple[str, ...] | None:

@@ -8,6 +8,10 @@ import re
 from collections.abc import Iterable
 
 from pipeline.errors import UsageError
+from pipeline.io import storage
+
+from .folder import shorten
+from .source import is_image_name
 
 # The first alias that a source holds is read. `trainval` (VOC, Oxford Pets) trains where there is no `train`.
 ALIASES = {
@@ -88,3 +92,37 @@ def split_in(name: str) -> str | None:
     """The split word in the name of a file, such as 'validation' in 'imagenet-validation-00000-of-00014'."""
     words = [word for word in re.split("[^a-z]+", name.lower()) if word in _MEANING]
     return words[0] if words else None
+
+
+def named_alike(uri: str, folders: list[str]) -> dict[str, str]:
+    """Folder by split where the names of `folders` in `uri` differ in the split alone; empty when none do.
+
+    Raises UsageError when the names hold classes as well (trainA, trainB, testA, testB), and when the class folders
+    have splits inside.
+    """
+    alike: dict[str, dict[str, str]] = {}
+    for name in folders:
+        split, rest = without_split(name)
+        if split:
+            alike.setdefault(rest.lower(), {})[split] = name
+    alike = {rest: found for rest, found in alike.items() if len(found) > 1}
+    if len(alike) > 1:
+        names = shorten(sorted(name for found in alike.values() for name in found.values()), 4)
+        raise UsageError(
+            f"the folders {names} in {uri} name splits and classes at once. Expected split folders that hold class "
+            f"folders: {uri}/train/<class>/<image>. Move them, or name one of them with --source."
+        )
+    if not alike:
+        _refuse_splits_in_classes(uri, folders)
+    return next(iter(alike.values()), {})
+
+
+def _refuse_splits_in_classes(uri: str, folders: list[str]) -> None:
+    for name in folders[:2]:  # the first may lack a split; all of them would be listed for nothing
+        inner, files = storage.list_inside(storage.join(uri, name))
+        splits = [below for below in inner if meaning(below)]
+        if len({meaning(below) for below in splits}) > 1 and not any(map(is_image_name, files)):
+            raise UsageError(
+                f"the folder {name} in {uri} holds the splits {', '.join(splits)}, so splits lie inside classes here. "
+                f"Expected {uri}/train/<class>/<image>; or name one set, such as {uri}/{name}, with --source."
+            )

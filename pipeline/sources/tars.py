@@ -1,6 +1,7 @@
 """Image archives, read in place by offset: a tar of one tar per class, a tar of class folders, Tiny ImageNet's val."""
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from pipeline.io.passed import PassedOver
 from pipeline.io.scan import Scan, in_parallel
 from pipeline.io.text import decode_text
 
+from .dense import dense_splits
 from .folder import ANNOTATIONS, match_annotations, shorten
 from .ilsvrc import is_val_name, is_wnid, match, val_classes
 from .members import LABEL_MEMBERS, is_webdataset
 from .readers import SpanReader
 from .source import NO_CHOICES, Choices, SourceImage, is_image_name
+from .splits import meaning, no_such_split, wanted_split
 from .wds import WebDatasetTars, read_class_names
 
 _HEAD = 64  # members that tell a tar of labelled samples, unless all labels come after them
@@ -33,6 +36,7 @@ class TarArchive:
 
     root: str  # the folder of the archive
     name: str
+    split: str = ""  # the one to read where the archive has split folders
     stated_classes: tuple[str, ...] | None = None
     choices: Choices = NO_CHOICES
     _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -100,10 +104,37 @@ class TarArchive:
             for name, wnid in match(list(images), val_classes(self.root), place):
                 yield _image(f"{wnid}/{PurePosixPath(name).name}", self.name, images[name], wnid)
             return
-        depth = _depth_of_classes([PurePosixPath(name).parts for name in images], place)
+        images, depth = self._of_split(images, place)
         for name, member in images.items():
             parts = PurePosixPath(name).parts
-            yield _image("/".join(parts[depth:]), self.name, member, parts[depth])
+            yield _image("/".join(parts[depth:]), self.name, member, parts[depth] if len(parts) > depth + 1 else None)
+
+    def _of_split(self, images: dict[str, tar.Member], place: str) -> tuple[dict[str, tar.Member], int]:
+        """(images of the split, how many folders lie above the class). All images where there are no split folders.
+
+        Raises UsageError when the archive lacks the split, and for folders of images and label maps, which are read
+        from folders alone.
+        """
+        folders = [PurePosixPath(name).parts[:-1] for name in images]
+        shared = len(os.path.commonprefix(folders))  # noqa: RUF071 - of tuples, so of whole names
+        level = {path[shared] for path in folders if len(path) > shared}
+        if dense_splits("", sorted(level), [], inside=False):
+            raise UsageError(
+                f"{place} holds images and label maps in the folders {shorten(sorted(level))}. Label maps are read "
+                f"from folders: unpack it, and name the folder with --source."
+            )
+        if not level or not all(map(meaning, level)) or len({meaning(name) for name in level}) < 2:
+            return images, _depth_of_classes([PurePosixPath(name).parts for name in images], place)
+        chosen = wanted_split(level, self.split)
+        if chosen is None:
+            raise no_such_split(place, level, self.split)
+        self._seen["splits"] = f"splits   {', '.join(sorted(level))}; read: {chosen}"
+        mine = [(name, path) for name, path in zip(images, folders) if path[shared:][:1] == (chosen,)]
+        in_classes = {name: images[name] for name, path in mine if len(path) > shared + 1}
+        for name, _ in mine if in_classes else ():
+            if name not in in_classes:
+                self._seen["passed"].add("images in no class folder", name)
+        return in_classes or {name: images[name] for name, _ in mine}, shared + 1
 
     def class_names(self) -> tuple[str, ...] | None:
         samples: WebDatasetTars | None = self._seen.get("samples")
@@ -111,7 +142,9 @@ class TarArchive:
 
     def notes(self) -> list[str]:
         samples: WebDatasetTars | None = self._seen.get("samples")
-        return samples.notes() if samples else self._seen.get("passed", PassedOver()).lines()
+        if samples:
+            return samples.notes()
+        return [line for line in [self._seen.get("splits")] if line] + self._seen.get("passed", PassedOver()).lines()
 
     def reader(self) -> SpanReader:
         return SpanReader(self.root)
@@ -141,12 +174,14 @@ class ClassTars:
         return SpanReader(self.root)
 
 
-def open_tars(uri: str, names: list[str], choices: Choices = NO_CHOICES) -> WebDatasetTars | TarArchive | ClassTars:
+def open_tars(
+    uri: str, names: list[str], split: str = "", choices: Choices = NO_CHOICES
+) -> WebDatasetTars | TarArchive | ClassTars:
     """The tars of one split in a folder that holds nothing else to read. Raises UsageError that says which tar was
     looked at and what it lacks.
     """
     if len(names) == 1:
-        return TarArchive(root=uri, name=names[0], choices=choices)
+        return TarArchive(root=uri, name=names[0], split=split, choices=choices)
     name, members = _first_with_members(uri, names)
     if _has_samples(members):
         return WebDatasetTars(root=uri, files=tuple(names), stated_classes=read_class_names(uri), choices=choices)
@@ -216,7 +251,7 @@ def _class_tar(root: str, span: tuple[str, str, int, int, str]) -> tuple[list[So
     return found, others, lost
 
 
-def _image(source: str, file: str, member: tar.Member, class_name: str) -> SourceImage:
+def _image(source: str, file: str, member: tar.Member, class_name: str | None) -> SourceImage:
     return SourceImage(source, file, member.offset, member.size, class_name)
 
 

@@ -89,6 +89,26 @@ CLASSES = [
         tree="bus/1.jpg Train/2.jpg",
         reads={"train": "Train/2.jpg=Train bus/1.jpg=bus"},
     ),
+    Layout(
+        title="folders whose names differ in the split alone",
+        tree="seg_train/seg_train/a/1.jpg seg_test/seg_test/a/2.jpg seg_pred/seg_pred/3.jpg",
+        reads={"train": "a/1.jpg=a", "test": "a/2.jpg=a"},
+    ),
+    Layout(
+        title="splits and classes in one name",
+        tree="trainA/1.jpg trainB/2.jpg testA/3.jpg testB/4.jpg",
+        reads={"train": "refused: testA, testB, trainA, trainB in"},
+    ),
+    Layout(
+        title="splits inside class folders",
+        tree="bottle/train/good/1.jpg bottle/test/bad/2.jpg cable/train/good/3.jpg cable/test/bad/4.jpg",
+        reads={"train": "refused: the folder bottle in"},
+    ),
+    Layout(
+        title="a class with train in its name",
+        tree="bullet_train/1.jpg car/2.jpg trainer/3.jpg",
+        reads={"train": "bullet_train/1.jpg=bullet_train car/2.jpg=car trainer/3.jpg=trainer"},
+    ),
     Layout(title="one class", tree="a/1.jpg a/2.jpg", reads={"train": "a/1.jpg=a a/2.jpg=a"}),
     Layout(
         title="images without classes, below split folders",

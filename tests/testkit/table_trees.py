@@ -97,6 +97,31 @@ ARCHIVES = [
         reads={"train": "refused: 0.tar has no label (.cls or .json) with the key of an image"},
     ),
     Layout(
+        title="a tar of split folders",
+        tree="any.tar",
+        shown="`any.tar` with `ds/Training/a/1.jpg`, `ds/Training/b/2.jpg`, `ds/Testing/a/3.jpg`",
+        contents={
+            "any.tar": lambda: tar_bytes(
+                {"ds/Training/a/1.jpg": jpeg(1), "ds/Training/b/2.jpg": jpeg(2), "ds/Testing/a/3.jpg": jpeg(3)}
+            )
+        },
+        reads={"train": "a/1.jpg=a b/2.jpg=b", "test": "a/3.jpg=a", "val": "refused: no split 'val'"},
+    ),
+    Layout(
+        title="a tar of split folders without classes",
+        tree="any.tar",
+        shown="`any.tar` with `train/1.jpg`, `test/2.jpg`",
+        contents={"any.tar": lambda: tar_bytes({"train/1.jpg": jpeg(1), "test/2.jpg": jpeg(2)})},
+        reads={"train": "1.jpg", "test": "2.jpg"},
+    ),
+    Layout(
+        title="a tar of images and label maps",
+        tree="any.tar",
+        shown="`any.tar` with `images/1.jpg`, `masks/1.png`",
+        contents={"any.tar": lambda: tar_bytes({"images/1.jpg": jpeg(1), "masks/1.png": jpeg(2)})},
+        reads={"train": "refused: holds images and label maps in the folders images, masks"},
+    ),
+    Layout(
         title="a tar of class folders, with links in it",
         tree="any.tar",
         contents={

@@ -235,7 +235,7 @@ def test_a_repair_reads_the_columns_of_before(tmp_path: Path) -> None:
         source=str(tmp_path / "set"), out=str(out), choices=Choices(image_column="right"), local=True, workers=0
     )
     preprocess(config, lines.append)
-    assert any("columns: image from 'right'; label from 'label'; not read: left" in line for line in lines)
+    assert any("columns  image from 'right'; label from 'label'; not read: left" in line for line in lines)
     sha256s = {hashlib.sha256(data).hexdigest() for data in MASKS}
     split = open_dataset(str(out)).split("train")
     assert {split.read(i).meta["sha256"] for i in range(4)} == sha256s
