@@ -33,7 +33,7 @@ from .placement import placed_on_this_machine, say
 from .reporting import reported_run
 from .summary import summarise, summary_line
 from .termination import asked_by
-from .tracked_place import tracked_place
+from .tracked_place import changes_nothing, tracked_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,16 @@ def finetune_main(argv: list[str]) -> int:
     return _run(_overridden(start, rest, "focusvit finetune"), launch)
 
 
+def _here(config: TrainConfig, launch: LaunchConfig) -> str:
+    """What the workers would get on this machine; a plan for another one may well not fit here."""
+    import torch
+
+    try:
+        return placed_on_this_machine(config, launch, torch.cuda.device_count()).line()
+    except UsageError as error:
+        return f"not on this machine: {error}"
+
+
 def _overridden(config: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
     """`config` with the options of `argv`. `UsageError` for a key that it does not have, naming those it has."""
     known = set(flatten(to_json(config)))
@@ -82,9 +92,10 @@ def _run(config: TrainConfig, launch: LaunchConfig) -> int:
     data = open_dataset(launch.data)
     resolved_config = for_dataset(config, data)
     plan = describe(resolved_config, data, launch.run_dir, launch.workers, launch.dry_run, launch.images_per_s)
-    (sys.stdout if launch.dry_run else sys.stderr).write(plan)
     if launch.dry_run:
+        sys.stdout.write(f"{plan}here      {_here(config, launch)}\n")
         return 0
+    sys.stderr.write(plan)
     summary = launch_training(config, launch)
     text = json_text(summary) if launch.json else summary_line(summary)
     sys.stdout.write(text + "\n")
@@ -137,10 +148,10 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
             stack.enter_context(held(run))
         done = newest_sound(run) or 0
         known = run.info()
-        place = tracked_place(known, launch)
-        if done >= total and known.get("finished") and not place.said:
+        if done >= total and known.get("finished") and changes_nothing(known, launch):
             sys.stderr.write(f"finished  {run.uri} has seen all of its {total} samples; nothing is left to do\n")
             return summarise(run, 0.0, 0)
+        place = tracked_place(known, launch)
         if done >= total:  # to score and to send: nothing that needs Ray or a GPU
             launch = dataclasses.replace(launch, local=True, device="cpu", score_on=None)
         start = stack.enter_context((_placed_here if launch.local else placed_on_ray)(config, launch))

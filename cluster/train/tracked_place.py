@@ -51,6 +51,13 @@ def tracked_place(known: dict[str, Any], launch: LaunchConfig) -> TrackedPlace:
     return TrackedPlace(uri=uri, experiment=known.get("experiment", EXPERIMENT), run_id=run_id, said=said)
 
 
+def changes_nothing(known: dict[str, Any], launch: LaunchConfig) -> bool:
+    """Whether the options of this start say nothing else about the tracked run than what it is."""
+    store = launch.tracking_uri and masked(default_tracking_uri(launch.tracking_uri))
+    asked = {"tracking_uri": store, "experiment": launch.experiment, "run_name": launch.run_name}
+    return all(value in (None, known.get(name)) for name, value in asked.items())
+
+
 def _named_again(before: str, launch: LaunchConfig) -> str:
     """The address with everything in it: the option, else the stored one, else the variable where it is the same."""
     if launch.tracking_uri:

@@ -36,7 +36,8 @@ def told_waiting(run: RunDir, found: Placement) -> Iterator[None]:
             try:
                 if storage.exists(run.path(STARTED)):
                     said = storage.read_json(run.path(STARTED))
-                    sys.stderr.write(f"training  {said['world_size']} workers on {said['device']}\n")
+                    ending = "" if said["world_size"] == 1 else "s"
+                    sys.stderr.write(f"training  {said['world_size']} worker{ending} on {said['device']}\n")
                     return
                 if waited >= say_at:
                     sys.stderr.write(_waiting(found, waited) + "\n")

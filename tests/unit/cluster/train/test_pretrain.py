@@ -97,6 +97,9 @@ def test_a_dry_run_starts_nothing(uri: str, tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "run").exists()
     for word in ("params ", "tokens    8 an image", "FLOPs ", "memory ", "100 img/s", "1000 img/s"):
         assert word in text
+    assert "here      1 worker on cpu, " in text and "loader processes each" in text
+    code, text = said(capsys, *base, "--dry-run", "--workers", "32")
+    assert code == 0 and "here      not on this machine: 32 workers with 1 CPUs each do not fit" in text
     code, text = said(capsys, *base, "--dry-run", "--images-per-s", "50")
     assert code == 0 and "time      96 samples; 50 img/s: 0.0 h" in text
     code, text = said(capsys, *base, "--images-per-s", "50")

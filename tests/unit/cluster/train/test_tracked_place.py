@@ -6,7 +6,7 @@ import pytest
 
 from cluster.train import tracked_place as module
 from cluster.train.launch import LaunchConfig
-from cluster.train.tracked_place import tracked_place
+from cluster.train.tracked_place import changes_nothing, tracked_place
 from pipeline.errors import UsageError
 from pipeline.secrets import masked
 
@@ -80,6 +80,14 @@ def test_a_change_that_is_said_never_shows_a_password(stores: set[str]) -> None:
     stores.add(SECRET)
     said = tracked_place(known(), launch(tracking_uri=SECRET)).said
     assert "me:***@db" in said and "pw" not in said
+
+
+def test_only_what_differs_from_the_run_is_a_change() -> None:
+    same = {"tracking_uri": "http://old:5000", "experiment": "focusvit", "run_name": "one"}
+    for options in ({}, same, *({name: value} for name, value in same.items())):
+        assert changes_nothing(known(), launch(**options))
+    for name, value in {"tracking_uri": "http://new:1", "experiment": "x", "run_name": "two"}.items():
+        assert not changes_nothing(known(), launch(**{**same, name: value}))
 
 
 def test_has_run_tells_of_a_real_store(tmp_path: Path) -> None:
