@@ -243,9 +243,11 @@ class _Folder:
             if chosen is None:
                 raise no_such_split(uri, dense, self.split)
             return self._label_maps(dense[chosen])
-        if tars and not images and not any(not self._is_out(name) for name in self.folders):
+        if tars and not images:
+            alone = all(map(self._is_out, self.folders))
             chosen_tars = choose_split(tars, self.split, aliases(self.split), _KNOWN)
-            return open_tars(uri, chosen_tars, self.split, self.choices)
+            if source := open_tars(uri, chosen_tars, self.split, self.choices, alone=alone):
+                return source
         if images and all(map(is_val_name, images)):
             return IlsvrcVal(root=uri)
         return ClassFolders(

@@ -175,16 +175,19 @@ class ClassTars:
 
 
 def open_tars(
-    uri: str, names: list[str], split: str = "", choices: Choices = NO_CHOICES
-) -> WebDatasetTars | TarArchive | ClassTars:
-    """The tars of one split in a folder that holds nothing else to read. Raises UsageError that says which tar was
-    looked at and what it lacks.
+    uri: str, names: list[str], split: str = "", choices: Choices = NO_CHOICES, *, alone: bool = True
+) -> WebDatasetTars | TarArchive | ClassTars | None:
+    """The tars of one split in a folder; where they are not `alone`, None unless they begin with labelled samples.
+
+    Raises UsageError that says which tar was looked at and what it lacks.
     """
-    if len(names) == 1:
+    if alone and len(names) == 1:
         return TarArchive(root=uri, name=names[0], split=split, choices=choices)
-    name, members = _first_with_members(uri, names)
+    name, members = _first_with_members(uri, names, whole=alone)
     if _has_samples(members):
         return WebDatasetTars(root=uri, files=tuple(names), stated_classes=read_class_names(uri), choices=choices)
+    if not alone:
+        return None
     if all(is_wnid(PurePosixPath(name).stem) for name in names) and any(is_image_name(m.name) for m in members):
         choices.check("folder of class tars", ())
         return ClassTars(root=uri, files=tuple(names))
@@ -199,15 +202,15 @@ def open_tars(
     )
 
 
-def _first_with_members(uri: str, names: list[str]) -> tuple[str, list[tar.Member]]:
-    """The first tar that is not empty: its first members when these tell what it is, else all."""
+def _first_with_members(uri: str, names: list[str], whole: bool) -> tuple[str, list[tar.Member]]:
+    """The first tar that is not empty: its first members, and the `whole` of it when these show no sample."""
     for name in names:
         place = storage.join(uri, name)
         with Scan(place) as scan:
             members = tar.members(scan, 0, scan.size, place)
             head = list(itertools.islice(members, _HEAD))
             if head:
-                return name, head if _has_samples(head) else head + list(members)
+                return name, head if _has_samples(head) or not whole else head + list(members)
     return names[0], []
 
 

@@ -153,3 +153,14 @@ def test_files_that_this_user_may_not_read_are_named(
             scan.Scan(place).__enter__()
         else:
             read_text(place)
+
+
+def test_tars_beside_folders(tmp_path: Path) -> None:
+    for name in ("w/logs/x.txt", "c/cat/1.jpg", "c/dog/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    _write(tmp_path / "w", a=tar_bytes(SAMPLES), b=tar_bytes(SAMPLES))
+    assert len(_read(detect(str(tmp_path / "w"), "train"))) == 160, "labelled samples, whatever folder stands there"
+    _write(tmp_path / "c", images=tar_bytes(FLAT))
+    source = detect(str(tmp_path / "c"), "train")
+    assert set(_read(source)) == {"cat/1.jpg", "dog/2.jpg"} and "images.tar" in source.notes()[0]
