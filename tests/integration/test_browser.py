@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from focusvit.runs.landing import landing_page
 from pipeline.sources.embedded import write_shapes
 from testkit.mlflow_server import MlflowServer, tidy_mlflow
 from testkit.on_cluster import Cluster
@@ -105,7 +106,12 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     experiment = next(iter(runs.values()))["info"]["experiment_id"]
     assert len(ids) == 2
     home, run = f"{url}/#/experiments/{experiment}", f"{url}/#/experiments/{experiment}/runs/{ids[0]}"
-    visit.open(f"{url}/#/experiments", "mlflow-first-visit", "focusvit")
+    # A browser that was never here, on the address that `focusvit ui` prints: the pages of training, scores in sight.
+    known = reviewed.mlflow("experiments/search", max_results=100)["experiments"]
+    landing = landing_page(url, next(one for one in known if one["experiment_id"] == experiment))
+    first = visit.open(landing, "mlflow-first-visit", "demo fast", "demo slow", "best/top1", "Trainings of FocusViT")
+    assert "Sessions" not in first  # those of language models
+    visit.open(f"{landing}&compareRunsMode=CHART", "mlflow-first-charts", "val/top1", height_px=1600)
     tidy_mlflow(visit.page)
     visit.open(f"{url}/#/experiments", "mlflow-experiments", "focusvit")
     visit.open(f"{home}/runs", "mlflow-runs", "demo fast", "demo slow", "shards")
@@ -121,10 +127,10 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
         "data_root_hash",
         height_px=3000,
     )
-    visit.open(f"{run}/model-metrics", "mlflow-metrics", "train", "val", "perf", "val/top1", height_px=3000)
-    visit.open(f"{run}/artifacts", "mlflow-artifacts", "images", "tables")
-    visit.page.get_by_text("images", exact=True).first.click(timeout=10_000)
-    for name in ("superpixels_seen_in_training", "confusion_matrix"):
+    visit.open(f"{run}/model-metrics", "mlflow-metrics", "best", "train", "val", "work", "val/top1", height_px=3000)
+    visit.open(f"{run}/artifacts", "mlflow-artifacts", "superpixels", "scores", "attention")
+    for folder, name in (("superpixels", "seen_in_training"), ("scores", "confusion_matrix")):
+        visit.page.get_by_text(folder, exact=True).first.click(timeout=10_000)
         visit.page.get_by_text(name).first.click(timeout=10_000)
         time.sleep(4)
         visit.picture(f"mlflow-{name}")
@@ -132,7 +138,7 @@ def test_mlflow_pages_are_what_a_reviewer_needs(reviewed, browser, pictures):
     visit.open(
         f"{url}/#/compare-runs?{both}", "mlflow-compare", "optim.lr", "0.002", "0.0002", "train/loss", height_px=2400
     )
-    visit.open(f"{home}/models", "mlflow-models", "model", "demo fast", "demo slow")
+    visit.open(f"{home}/models", "mlflow-models", "demo fast", "demo slow")
     assert visit.missing == [] and visit.errors == [] and visit.left == []
 
 

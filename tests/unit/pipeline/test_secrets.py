@@ -1,11 +1,6 @@
 """One function takes secrets out of whatever is shown or stored; refusals, documents and the plan go through it."""
 
-import base64
-import io
 import sys
-import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,7 +9,7 @@ from focusvit.runs.run_dir import RunDir
 from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.io import storage, store
 from pipeline.secrets import masked
-from testkit.image_sources import jpeg
+from testkit.guarded_source import guarded_source
 
 SECRET = "hunter2"
 
@@ -81,45 +76,8 @@ def test_a_run_goes_on_from_an_address_whose_password_no_file_holds(tmp_path):
 
 @pytest.fixture
 def guarded():
-    """A web server that gives a tar of images to whoever knows the password."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for number in range(6):
-            data = jpeg(number)
-            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.jpg")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    content = packed.getvalue()
-    wanted = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            allowed, there = self.headers.get("Authorization") == wanted, self.path.split("?")[0] == "/train.tar"
-            begin, end, status = 0, len(content), 200
-            if (span := self.headers.get("Range")) and allowed and there:
-                first, _, last = span.removeprefix("bytes=").partition("-")
-                begin, end, status = int(first), min(len(content), int(last or len(content)) + 1), 206
-            body = content[begin:end] if allowed and there else b""
-            self.send_response(status if allowed and there else 404 if allowed else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Accept-Ranges", "bytes")
-            if status == 206:
-                self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield f"http://me:{SECRET}@127.0.0.1:{server.server_port}/train.tar"
-        server.shutdown()
+    with guarded_source("me", SECRET) as address:
+        yield address
 
 
 def test_a_source_behind_a_password_leaves_it_nowhere(guarded, tmp_path, capfd):
