@@ -65,4 +65,5 @@ def test_no_flipped_byte_of_a_run_is_used_in_silence(tmp_path: Path, caplog: pyt
         shutil.rmtree(run)
     print(json.dumps({**found, "silent wrong results": len(wrong)}))
     assert not wrong
-    assert found["named"] > 0.8 * FLIPS  # the rest: confusion.npy of an older scoring, blanks between JSON's words
+    # The rest hit the checkpoint before the latest, which is not read, or blanks between the words of JSON.
+    assert found["named"] > 0.5 * FLIPS

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from focusvit.runs.run_dir import RunDir, parse_metrics
-from pipeline.errors import UsageError
+from focusvit.runs.sealed_json import parse_object
+from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from transfer.tasks.result import Result
 
@@ -82,22 +83,26 @@ def _folders(uri: str, depth: int) -> Iterator[tuple[str, set[str]]]:
 
 
 def _training(uri: str, name: str) -> TrainingRun:
-    said = storage.read_json(storage.join(uri, "config.json"))
+    run = RunDir(uri)
+    said = run.asked()
+    if said is None:
+        raise DataError(f"{run.path('config.json')} is damaged, and no checkpoint tells what the run was asked to do.")
     curves: dict[str, list[tuple[int, float]]] = {}
-    points = parse_metrics(storage.read_bytes(storage.join(uri, "metrics.jsonl")))
+    points = parse_metrics(storage.read_bytes(run.path("metrics.jsonl")), run.path("metrics.jsonl"))
     scored = storage.join(uri, "transfer.jsonl")  # what `--score-on` measured meanwhile
     if storage.exists(scored):  # parsed by itself: either file may end in a torn line
-        points += parse_metrics(storage.read_bytes(scored))
+        points += parse_metrics(storage.read_bytes(scored), scored)
     for point in points:
         for key, value in point["values"].items():
             curves.setdefault(key, []).append((point["samples"], value))
-    run_id = str(RunDir(uri).info().get("run_id", ""))
+    run_id = str(run.info().get("run_id", ""))
     return TrainingRun(name=name, uri=uri, config=said["config"], facts=said["facts"], curves=curves, run_id=run_id)
 
 
 def _transfer(uri: str, name: str) -> TransferRun | None:
-    said = storage.read_json(storage.join(uri, "results.json"))
-    if not isinstance(said, dict) or said.get("kind") != "transfer":
+    place = storage.join(uri, "results.json")
+    said = parse_object(storage.read_bytes(place), place)
+    if said.get("kind") != "transfer":
         return None
     return TransferRun(
         name=name,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import open_dataset
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
@@ -217,3 +217,13 @@ def test_a_suite_whose_only_task_failed_is_a_failure(road, tmp_path, monkeypatch
         assert database.execute("select status from runs").fetchall() == [("FAILED",)]
     (table,) = (tmp_path / "transfer-results").glob("*/results.md")
     assert "lost" in table.read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a":' * 99_999 + "}" * 99_999, "\x00"])
+def test_a_damaged_file_of_a_run_is_named_by_the_report(text, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    for name in ("config.json", "results.json"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=f"{name} is damaged"):
+            find_runs([str(tmp_path)])
+        (tmp_path / name).unlink()
