@@ -55,19 +55,26 @@ def told_waiting(run: RunDir, found: Placement) -> Iterator[None]:
 
 
 def _waiting(found: Placement, waited_s: float) -> str:
+    groups, my_job = placement_group_table(), ray.get_runtime_context().get_job_id()
+    if any(group["state"] == "CREATED" and _job_of(group) == my_job for group in groups.values()):
+        return f"starting  {waited_s:.0f} s: the workers have their places, their processes load"
     kind = "GPU" if found.device == "gpu" else "CPU"
     all_of, free = ray.cluster_resources().get(kind, 0), ray.available_resources().get(kind, 0)
     wanted = found.low * (1 if kind == "GPU" else found.cpus)
     line = f"waiting   {waited_s:.0f} s for {wanted:g} {kind}s: {free:g} of {all_of:g} are free"
-    others = holders(kind, placement_group_table(), ray.get_runtime_context().get_job_id(), _jobs())
+    others = holders(kind, groups, my_job, _jobs())
     return f"{line}; in use by {', '.join(others)}" if others and free < wanted else line
+
+
+def _job_of(group: dict[str, Any]) -> str:
+    return group["placement_group_id"][-8:]  # the id of a group ends with that of the job that made it
 
 
 def holders(kind: str, groups: dict[str, Any], my_job: str, jobs: dict[str, str]) -> list[str]:
     """'2 by job 04000000 (python train.py)': what other jobs hold of `kind` in placement groups, the most first."""
     held: dict[str, float] = {}
     for group in groups.values():
-        job = group["placement_group_id"][-8:]  # the id of a group ends with that of the job that made it
+        job = _job_of(group)
         if group["state"] == "CREATED" and job != my_job:
             held[job] = held.get(job, 0) + sum(bundle.get(kind, 0) for bundle in group["bundles"].values())
     most_first = sorted(((count, job) for job, count in held.items() if count), reverse=True)

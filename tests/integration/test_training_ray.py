@@ -11,6 +11,7 @@ from cluster.jobs.progress_lines import worker_failures
 from cluster.train.launch import LaunchConfig
 from cluster.train.pretrain import launch_training, resolved
 from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.shipper import _shown
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from testkit.ray_workers import Killer
@@ -42,7 +43,7 @@ def check_store(folder: Path) -> None:
     assert rows(folder, "select status from runs") == [("FINISHED",)]
     in_store = sorted(rows(folder, "select key, step, value from metrics where key not like 'best/%'"))
     points = MetricsLog(RunDir(str(folder / "run"))).points
-    in_file = sorted((name, p["samples"], value) for p in points for name, value in p["values"].items())
+    in_file = sorted((_shown(name), p["samples"], value) for p in points for name, value in p["values"].items())
     assert [(k, s) for k, s, _ in in_store] == [(k, s) for k, s, _ in in_file]
     assert len({(k, s) for k, s, _ in in_store}) == len(in_store)
 
