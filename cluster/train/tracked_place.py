@@ -62,11 +62,13 @@ def _named_again(before: str, launch: LaunchConfig) -> str:
     """The address with everything in it: the option, else the stored one, else the variable where it is the same."""
     if launch.tracking_uri:
         return default_tracking_uri(launch.tracking_uri)
+    variable = os.environ.get("MLFLOW_TRACKING_URI", "")
+    scheme, _, rest = variable.partition("://")
+    # Only then: the user and password of another server must not go to this one.
+    if before in (masked(variable), f"{scheme}://{rest.rpartition('@')[2]}".rstrip("/")):
+        return default_tracking_uri(variable)
     if HIDDEN not in before:
         return before
-    variable = os.environ.get("MLFLOW_TRACKING_URI")
-    if variable and masked(default_tracking_uri(variable)) == before:
-        return default_tracking_uri(variable)
     raise UsageError(
         f"the run in {launch.run_dir} reports to {before}, and its password is kept nowhere. Name the whole address "
         "again with --tracking-uri or MLFLOW_TRACKING_URI."

@@ -1,5 +1,6 @@
 """A run that goes on: its store is followed where it can be, and refused in words where it cannot."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def test_a_masked_address_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:pw@other:5432/mlflow")
     with pytest.raises(UsageError, match="password is kept nowhere"):
         tracked_place(known(stored), launch())
+
+
+@pytest.mark.parametrize(("host", "user"), [("old", "me"), ("other", "of before")])
+def test_the_variable_signs_in_to_its_own_server_alone(monkeypatch: pytest.MonkeyPatch, host: str, user: str) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "of before")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@{host}:5000")
+    assert tracked_place(known("http://old:5000"), launch()).uri == "http://old:5000"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == user
 
 
 def test_a_change_that_is_said_never_shows_a_password(stores: set[str]) -> None:
