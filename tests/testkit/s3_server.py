@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.io import storage
+from pipeline.io import store
 
 
 @contextmanager
@@ -27,9 +27,9 @@ def s3_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "no_proxy": "127.0.0.1,localhost",
     }.items():
         monkeypatch.setenv(name, value)
-    storage._store.cache_clear()
+    store._store.cache_clear()
     s3fs.S3FileSystem.clear_instance_cache()
     boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
     yield "s3://bucket"
-    storage._store.cache_clear()
+    store._store.cache_clear()
     server.stop()
