@@ -11,7 +11,8 @@ import pytest
 
 from focusvit.cli import main
 from pipeline.errors import DataError
-from pipeline.io import storage, store
+from pipeline.io import storage
+from pipeline.io import store as stores
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards.dataset import open_dataset
 from testkit.checkout import ROOT
@@ -109,11 +110,11 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyStore]:
             "no_proxy": "127.0.0.1,localhost",
         }.items():
             monkeypatch.setenv(name, value)
-        store._store.cache_clear()
+        stores._store.cache_clear()
         s3fs.S3FileSystem.clear_instance_cache()
         boto3.client("s3", endpoint_url=proxy.url).create_bucket(Bucket="bucket")
         yield proxy
-    store._store.cache_clear()
+    stores._store.cache_clear()
     server.stop()
 
 

@@ -1,4 +1,4 @@
-"""Real Ray: Ctrl-C saves and tells, GPUs that Ray counts are used or refused by number, busy ones are told of."""
+"""Real Ray: Ctrl-C saves and tells; more GPUs than Ray counts are refused by number."""
 
 import os
 import signal
@@ -45,22 +45,13 @@ def test_ctrl_c_on_ray_saves_says_where_it_stopped_and_ends_with_130(uri: str, t
 
 
 @pytest.mark.timeout(400)
-def test_gpus_that_ray_counts_are_used_or_refused_by_number(uri: str, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_more_gpus_than_ray_counts_are_refused_by_number(uri: str, tmp_path: Path, capsys) -> None:
     import ray
 
-    from cluster.train import waiting
-
-    monkeypatch.setattr(waiting, "SAY_AFTER_S", 1.0)
     ray.init(address="local", num_cpus=8, num_gpus=4, include_dashboard=False, object_store_memory=100 * 2**20)
     try:
         assert main(command(uri, tmp_path, "--workers", "8")) == 2
         assert "8 workers want 8 GPUs; Ray sees 4. Use --workers 4, --workers 1-8" in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
-        # The smallest number fits: GPUs are asked for, and torch, which sees none, takes no CPU for them in silence.
-        code = main(command(uri, tmp_path, "--workers", "1-8", "--cpus-per-worker", "1", "--max-failures", "0"))
-        err = capsys.readouterr().err
-        assert "starting  1 to 8 workers on gpu, 1 CPU and 1 GPU" in err
-        assert (code == 1 and "NCCL" in err) or (code == 2 and "torch sees none there" in err)
-        assert RunDir(f"{tmp_path}/run").checkpoints() == []
     finally:
         ray.shutdown()
