@@ -134,6 +134,7 @@ def _score(session: Session) -> None:
     learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
     if session.points:
         session.points.append(learner.samples_seen, learner.metrics)
+        session.points.flush()  # before the checkpoint says that it is scored, or a kill would lose the point for good
     check_scores(learner.metrics, batches.num_classes, learner.samples_seen)
     if session.points:
         uri, metrics = session.run.checkpoint_uri(learner.samples_seen), dict(learner.metrics)

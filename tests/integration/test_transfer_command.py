@@ -39,8 +39,8 @@ def test_a_suite_with_a_failing_task_lists_it_and_keeps_the_rest(tmp_path, capsy
     assert knn.data.params["T"] == "0.07" and knn.data.metrics["chance"] == pytest.approx(0.25)
     assert knn.data.metrics["top1_low"] <= knn.data.metrics["top1"] <= knn.data.metrics["top1_high"]
     assert knn.inputs.dataset_inputs[0].dataset.name == "tiny"
-    artifacts = [file.path for file in client.list_artifacts(knn.info.run_id, "images")]
-    assert artifacts == ["images/confusion.png"]
+    artifacts = [file.path for file in client.list_artifacts(knn.info.run_id, "scores")]
+    assert artifacts == ["scores/confusion_matrix.png", "scores/per_class.json"]
 
     again = [value for value in argv if value not in (f"gone={tmp_path / 'none'}",)]
     del again[again.index("--task", again.index("--task") + 1)]
