@@ -184,11 +184,18 @@ def relocate(plan: Plan, source: Source) -> Plan:
     return replace(plan, table=table)
 
 
+def _parquet(source: Any) -> pq.ParquetFile:
+    """To be read without Arrow's threads (`pre_buffer` is read by one, whatever `use_threads` says): they would share
+    the place in an `ObjectFile`, and one that has just started can abort a process that ends.
+    """
+    return pq.ParquetFile(source, pre_buffer=False)
+
+
 def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
     """The stored plan and its description. Raises FileNotFoundError; DataError when it is damaged."""
     data = storage.read_bytes(uri)
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = _parquet(io.BytesIO(data)).read(use_threads=False)
         content = json.loads(table.schema.metadata[b"focusvit"])
         plan = Plan(
             split=table.schema.metadata[b"split"].decode(),
@@ -222,7 +229,8 @@ def read_head(uri: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 def read_places(uri: str) -> pa.Table:
     """Columns source, file and offset of a stored plan. Raises as `load_plan`."""
     try:
-        return pq.read_table(uri if storage.is_local(uri) else ObjectFile(uri), columns=["source", "file", "offset"])
+        file = _parquet(uri if storage.is_local(uri) else ObjectFile(uri))
+        return file.read(["source", "file", "offset"], use_threads=False)
     except FileNotFoundError:
         raise
     except _DAMAGE as error:
@@ -234,9 +242,9 @@ def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:
     try:
         if storage.is_local(uri):
             os.close(open_regular(uri))  # Arrow would wait at a pipe
-            return pq.ParquetFile(uri).read_row_group(shard).to_pylist()
-        # The footer and one row group, not the plan of a million rows. One thread: they would share the file's place.
-        return pq.ParquetFile(ObjectFile(uri)).read_row_group(shard, use_threads=False).to_pylist()
+            return _parquet(uri).read_row_group(shard, use_threads=False).to_pylist()
+        # The footer and one row group, not the plan of a million rows.
+        return _parquet(ObjectFile(uri)).read_row_group(shard, use_threads=False).to_pylist()
     except _DAMAGE as error:
         if isinstance(error, OSError) and (error.errno is not None or isinstance(error, storage.StoreError)):
             raise  # of the disk or the store; Arrow's own have no number

@@ -226,7 +226,8 @@ def _open(place: str) -> Any:
     if storage.is_local(place):
         os.close(open_regular(place))  # Arrow would wait at a pipe
     try:
-        return pq.ParquetFile(place if storage.is_local(place) else ObjectFile(place))
+        # As for a plan: no thread of Arrow's, which could abort a process that ends.
+        return pq.ParquetFile(place if storage.is_local(place) else ObjectFile(place), pre_buffer=False)
     except pa.ArrowInvalid as error:
         raise UsageError(f"{place} is not a whole parquet file ({error}). Fetch it again.") from None
 
