@@ -50,8 +50,15 @@ def _refused(run: RunDir, other: dict[str, Any]) -> UsageError:
 @contextlib.contextmanager
 def _locked(run: RunDir) -> Iterator[None]:
     place = Path(run.path("lock"))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a+") as file:  # not inherited by the processes that this one starts
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        opened = place.open("a+")  # not inherited by the processes that this one starts
+    except OSError as error:
+        raise UsageError(
+            f"the run directory {run.uri} cannot be written: {error.strerror}. Correct the access, or take another "
+            "--run-dir."
+        ) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

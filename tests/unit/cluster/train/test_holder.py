@@ -28,6 +28,14 @@ def test_a_second_training_on_a_disk_is_refused_with_the_first_ones_process_and_
         pass
 
 
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/run"])
+def test_a_run_directory_that_cannot_be_made_is_a_usage_error(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = RunDir(str(tmp_path / place))  # an absolute place stays as it is
+    with pytest.raises(UsageError, match=f"{run.uri} cannot be written: .*take another --run-dir"), held(run):
+        pass
+
+
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_training_that_died_holds_nothing(end: str, tmp_path: Path) -> None:
     code = (
