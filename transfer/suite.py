@@ -12,6 +12,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from focusvit.choices import pick_device, token_budgets
+from focusvit.predict.compatible import check_tokens
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.store import default_tracking_uri
@@ -121,6 +122,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     tasks, missing = _tasks(config)
     specs = _specs(config, tasks)
     record = load_checkpoint(specs[0].checkpoint)
+    check_tokens(record, specs[0].tokens)
     tracking_uri = default_tracking_uri(config.tracking_uri or None)
     say = sys.stderr.write if config.json else sys.stdout.write
     say(

@@ -97,3 +97,8 @@ class DataConfig:
     @property
     def map_side(self) -> int:
         return self.map_px or self.image_px
+
+    @property
+    def most_tokens(self) -> int:
+        """A region has a pixel of the map at least, and its id is an int16."""
+        return min(self.map_side**2, 32767)

@@ -17,6 +17,16 @@ def data_config(record: Checkpoint, loader_workers: int) -> DataConfig:
     return dataclasses.replace(data, loader_workers=loader_workers)
 
 
+def check_tokens(record: Checkpoint, tokens: int | None) -> None:
+    """Refuse more tokens than the checkpoint's maps have pixels."""
+    data = data_config(record, loader_workers=0)
+    if tokens and tokens > data.most_tokens:
+        raise UsageError(
+            f"{tokens} tokens are too many: {record.uri} looks at maps of {data.map_side} x {data.map_side} pixels, so "
+            f"choose 1 to {data.most_tokens}."
+        )
+
+
 def check_superpixels(record: Checkpoint, dataset: Dataset) -> None:
     """Refuse a data set whose regions were made with other settings than the ones the model learned from."""
     changed = difference(record.superpixels, dataclasses.asdict(dataset.superpixels)) if record.superpixels else []

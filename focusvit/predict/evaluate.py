@@ -21,7 +21,7 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
 
-from .compatible import check_labelled, check_superpixels, class_columns
+from .compatible import check_labelled, check_superpixels, check_tokens, class_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
     budgets = token_budgets(config.tokens, model.config.tokens)
     if model.config.needs_maps:
         check_superpixels(record, dataset)
+        for tokens in budgets:
+            check_tokens(record, tokens)
     elif config.tokens:
         raise UsageError(f"--tokens {config.tokens}: {record.uri} is a plain ViT, its number of tokens is fixed.")
     elif config.segmenters != ["shards"]:

@@ -21,7 +21,7 @@ from focusvit.runs.checkpoint import Checkpoint, load_model
 from pipeline.image.image import BadImage, ImageConfig
 from pipeline.superpixels.segment import SuperpixelConfig
 
-from .compatible import data_config
+from .compatible import check_tokens, data_config
 from .onnx_predictor import model_inputs
 from .view import Prediction, ViewConfig
 
@@ -148,7 +148,8 @@ def _file_below(folder: str, name: str) -> bytes | None:
 
 
 def view_config(record: Checkpoint, tokens: int | None) -> ViewConfig:
-    """How the model of a checkpoint looks at an image; `tokens` None where it takes no map."""
+    """How the model of a checkpoint looks at an image; `tokens` None where it takes no map. Raises UsageError."""
+    check_tokens(record, tokens)
     data = data_config(record, loader_workers=0)
     return ViewConfig(
         image_px=data.image_px,

@@ -72,6 +72,12 @@ class TrainConfig:
                 f"token_budgets {self.token_budgets} needs a model with superpixels and budgets of at least 1"
             )
         if self.model.needs_maps:
+            asked = max(self.model.tokens or 1, *self.token_budgets, 1)
+            if asked > self.data.most_tokens:
+                raise ValueError(
+                    f"{asked} tokens cannot be cut from maps of {self.data.map_side} x {self.data.map_side} pixels; "
+                    f"choose 1 to {self.data.most_tokens}"
+                )
             for side, cells in zip(("height", "width"), self.model.grid):
                 if self.data.map_side % cells:
                     raise ValueError(

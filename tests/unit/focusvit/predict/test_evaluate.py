@@ -8,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from focusvit.data.batch import Batch
+from focusvit.predict import look, predict
 from focusvit.predict.evaluate import main
 from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
@@ -19,6 +21,7 @@ from focusvit.score.tally import Tally
 from pipeline.errors import DataError, UsageError
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
+from transfer.suite import main as transfer
 
 NUM, CLASSES = 53, 7
 
@@ -113,6 +116,24 @@ def test_fewer_than_five_classes_and_restricted_logits(problem):
 def road(tmp_path_factory, exported):
     root = tmp_path_factory.mktemp("evaluate")
     return root, make_dataset(root / "data"), exported[0]
+
+
+def test_more_tokens_than_a_map_has_pixels_are_refused_before_any_work(road, tmp_path):
+    _, data, checkpoint = road
+    side = 32  # of the maps of this checkpoint
+    assert main(["--checkpoint", checkpoint, "--data", data, "--tokens", str(side**2)]) == 0
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40)).save(photo)
+    most = ["--tokens", str(side**2 + 1)]
+    for verb, rest in (
+        (main, ["--data", data, "--tokens", f"4,{side**2 + 1}"]),
+        (predict.main, [*most, str(photo)]),
+        (look.main, [*most, str(photo), "--out", str(tmp_path / "out")]),
+        (look.main, ["--budgets", f"4,{side**2 + 1}", str(photo), "--out", str(tmp_path / "out")]),
+        (transfer, ["--suite", "quick", "--task", f"a={data}", "--out", str(tmp_path / "out"), *most]),
+    ):
+        with pytest.raises(UsageError, match=r"1025 tokens are too many: .* of 32 x 32 pixels, so choose 1 to 1024"):
+            verb(["--checkpoint", checkpoint, *rest])
 
 
 def test_the_verb_prints_budgets_interval_and_chance(road, capsys):

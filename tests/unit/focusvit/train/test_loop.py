@@ -244,6 +244,9 @@ def test_the_moving_average_follows_the_formula() -> None:
 def test_config_errors_name_the_key() -> None:
     with pytest.raises(ValueError, match=r"model\.image_px is 32 and data\.image_px is 64"):
         dataclasses.replace(debug(), data=dataclasses.replace(debug().data, image_px=64))
+    for changes in ({"token_budgets": (4, 1025)}, {"model": dataclasses.replace(debug().model, tokens=1025)}):
+        with pytest.raises(ValueError, match="1025 tokens cannot be cut from maps of 32 x 32 pixels; choose 1 to 1024"):
+            dataclasses.replace(debug(), **changes)
     with pytest.raises(ValueError, match=r"data\.map_px gives maps of 18 px"):
         dataclasses.replace(debug(), data=dataclasses.replace(debug().data, map_px=18))
     with pytest.raises(ValueError, match="global_batch"):
