@@ -124,7 +124,11 @@ class TaskRun(Measuring):
             answers, self.task, features=features, protocol=protocol.name, classes=self.dataset.classes,
             num_train=num_train, fit_s=fit_s,
         )  # fmt: skip
-        skipped = [f"{protocol.name} {one.variant} skipped: {one.reason}" for one in fitted if isinstance(one, Skipped)]
+        skipped = [
+            f"{protocol.name} {one.variant} skipped: class {self.dataset.classes[one.class_id]} {one.reason}"
+            for one in fitted
+            if isinstance(one, Skipped)
+        ]
         if not rows:
             raise ValueError("; ".join(skipped) or "no variant could be measured")
         rows[0].notes.extend(skipped)

@@ -61,6 +61,7 @@ class Skipped:
     """A variant that this data set cannot give, and why. It is listed; the other variants go on."""
 
     variant: str
+    class_id: int  # of the class that has too little
     reason: str
 
 

@@ -40,7 +40,7 @@ class Ridge:
             variant = f"{shots}-shot"
             if shots > fewest:
                 short = int(np.flatnonzero(counts == fewest)[0])
-                fitted.append(Skipped(variant=variant, reason=f"class {short} has {fewest} training samples"))
+                fitted.append(Skipped(variant=variant, class_id=short, reason=f"has {fewest} training samples"))
                 continue
             for draw in range(self.draws):
                 rows = draw_rows(whole.truth, shots, seed=(self.seed, shots, draw))

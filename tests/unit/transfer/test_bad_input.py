@@ -61,7 +61,7 @@ def test_fewer_images_than_shots_is_a_listed_skip(checkpoint, tmp_path):
     outcome = measure(data, checkpoint, tmp_path)
     assert outcome.failures == [] and {"1-shot", "5-shot"} == {r.variant for r in outcome.rows if r.protocol == "ridge"}
     listed = [note for note in outcome.notes if "skipped" in note]
-    assert len(listed) == 2 and "10-shot skipped: class 0 has 6 training samples" in listed[0]
+    assert len(listed) == 2 and "10-shot skipped: class disc has 6 training samples" in listed[0]
 
 
 def test_labels_out_of_range(checkpoint, tmp_path):
