@@ -18,6 +18,7 @@ from pipeline.image.image import BadImage
 from pipeline.io import storage
 
 from . import attention as looking
+from .compatible import check_tokens
 from .pictures import density_overlay, enlarge, labelled_sheet, outlined, save_png, with_regions
 from .places import image_places
 from .predictor import model_tensors, view_config
@@ -62,6 +63,9 @@ def main(argv: list[str]) -> int:
     eye = Eye(*load_model(storage.resolve(config.checkpoint), pick_device(config.device)))
     out, bad = storage.resolve(config.out), 0
     tokens = token_budgets(config.tokens, eye.model.config.tokens)[0]
+    if eye.model.config.needs_maps:
+        for budget in config.token_budgets:
+            check_tokens(eye.record, budget)
     sys.stdout.write(f"look at {len(places)} images with {eye.record.uri}, {eye.words(tokens)}\n")
     for number, place in enumerate(tqdm(places, desc="look", unit="image", disable=None)):
         stem = storage.name_of(place.uri).rsplit(".", 1)[0]
@@ -69,6 +73,8 @@ def main(argv: list[str]) -> int:
             data = storage.read_bytes(place.uri)
             for kind, picture in eye.pictures(data, stem, tokens, config.token_budgets):
                 save_png(storage.join(out, f"{number:03d}-{stem}-{kind}.png"), picture)
+        except storage.StoreError:  # of the pictures' folder: the next image would fare no better
+            raise
         except (BadImage, OSError) as error:
             bad += 1
             tqdm.write(f"bad image: {place.uri} {error}", file=sys.stderr)

@@ -24,7 +24,7 @@ def image_places(given: Iterable[str], passed: PassedOver | None = None) -> list
     """
     given, places = tuple(given), list[Place]()
     if not given:
-        raise UsageError("no image is named. Give files or folders: focusvit predict --checkpoint CKPT IMAGE...")
+        raise UsageError("no image is named. Give files or folders with images after the options.")
     for text in given:
         uri = storage.resolve(text)
         if storage.is_folder(uri):

@@ -21,7 +21,7 @@ from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
 from pipeline.commandline import Positional, parse
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
@@ -73,7 +73,8 @@ def find_model(name: str) -> Measured:
     uri = storage.resolve(name)
     if not storage.exists(uri):
         raise UsageError(
-            f"'{name}' is neither a recipe nor the folder of a run or checkpoint. Recipes: {', '.join(RECIPES)}."
+            f"'{name}' is neither a recipe nor the folder of a run or checkpoint.{did_you_mean(name, RECIPES)} "
+            f"Recipes: {', '.join(RECIPES)}."
         )
     record = load_checkpoint(uri)
     return Measured(

@@ -8,6 +8,7 @@ from focusvit.model.model import FocusViT
 from focusvit.predict import attention as looking
 from focusvit.predict import look, pictures
 from focusvit.runs.checkpoint import load_model
+from pipeline.errors import DataError
 from pipeline.sources.embedded import draw_shape
 from testkit import model_reference as reference
 from testkit.tiny_checkpoint import make_checkpoint
@@ -111,6 +112,13 @@ def test_a_plain_vit_shows_attention_only_and_a_bad_image_is_named(tmp_path, pho
     code, names = _look(tmp_path, photos, tokens=None)
     assert code == 1 and [name.rsplit("-", 1)[1] for name in names] == ["attention.png"] * 2
     assert "bad.png" in capsys.readouterr().err
+
+
+def test_a_place_that_takes_no_pictures_is_not_blamed_on_the_images(tmp_path, photos, capsys):
+    (tmp_path / "out").touch()
+    with pytest.raises(DataError, match=r"cannot write .*/out/000-0-budgets"):
+        _look(tmp_path, photos, "--budgets", "4")
+    assert "bad image" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--budgets", "4,x"], ["--budgets", ""], ["--tokens", "4,9"]])

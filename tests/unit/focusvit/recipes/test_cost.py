@@ -69,8 +69,8 @@ def test_superpixels_are_timed_by_image_with_the_settings_and_clock_given(monkey
 
 
 def test_what_is_neither_is_named_with_the_recipes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'focusvit_smal' is neither a recipe nor .* Recipes: debug, demo, "):
-        cost.find_model("focusvit_smal")
+    with pytest.raises(UsageError, match=r"'debgu' is neither .* checkpoint\. Did you mean 'debug'\? Recipes: debug, "):
+        cost.find_model("debgu")
     with pytest.raises(UsageError, match="No checkpoint at"):
         cost.find_model(str(tmp_path))
     with pytest.raises(ValueError, match="--batch is 0"):
