@@ -13,7 +13,8 @@ def source_lines(reading: Reading, plan: Plan, *, whole: bool) -> list[str]:
     """
     counts = plan.class_counts()
     labelled = [count for count in counts.values() if count]
-    of_each = f" ({min(labelled)} to {max(labelled)} of each)" if labelled else ""
+    fewest, most = min(labelled, default=0), max(labelled, default=0)
+    of_each = f" ({f'{fewest} to ' if fewest < most else ''}{most} of each)" if labelled else ""
     kinds = f"{len(plan.classes)} classes{of_each}" if plan.classes else "no classes"
     lines = [f"source   {reading.source.kind} at {reading.source.root}: {plan.num_samples} images of {kinds}"]
     for text in filter(None, (diagnosis(plan.split, counts) if whole else None, _absent(counts), *reading.notes())):
