@@ -97,4 +97,4 @@ def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
     assert "best checkpoint: `" in tags["mlflow.note.content"] and tags["mlflow.source.name"] == "focusvit pretrain"
     params = dict(rows(tmp_path, "select key, value from params"))
     assert params["optim.lr"] == "0.0001" and params["model.tokens"] == "8"
-    assert rows(tmp_path, "select count(*) from datasets")[0][0] == 1
+    assert rows(tmp_path, "select count(*) from datasets")[0][0] == 2  # what it learned from, what scored it

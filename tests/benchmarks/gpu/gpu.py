@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from focusvit.runs.provenance import evidence
+from focusvit.runs.provenance import checkout, evidence
+from pipeline.errors import UsageError
 from tests.benchmarks.gpu.plan import STAGES, Plan
-from tests.benchmarks.report import RESULTS, Table
+from tests.benchmarks.report import RESULTS, ROOT, Table
 
 _GRACE_S = 5.0  # for a stage to write what it has
 
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --rehearsal")
     parser.add_argument("--rehearsal", action="store_true", help="toy sizes on the CPU: does every stage run?")
     parser.add_argument("--inputs", type=Path, help="folder of NAME.npz (bench gpu-inputs), for accuracy")
+    parser.add_argument("--changed-checkout", action="store_true", help="measure code that no commit holds, and say so")
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=60.0, help=argparse.SUPPRESS)
@@ -38,6 +40,12 @@ def main(argv: list[str]) -> int:
     device = "cpu" if told.rehearsal else told.device
     if device != "cpu" and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; `--rehearsal` runs every stage at toy size on the CPU")
+    at = checkout(ROOT, ignore=told.out)
+    if at.changed and not (told.changed_checkout or told.rehearsal or told.stage):
+        raise UsageError(
+            f"this checkout differs from its commit {at.commit} in {', '.join(at.changed[:8])}: commit first, or give "
+            "--changed-checkout and the tables say so."
+        )
     told.out.mkdir(parents=True, exist_ok=True)
     if told.stage:
         return _one(told.stage, Plan(device, told.rehearsal, time.monotonic() + told.seconds, told.inputs), told.out)
@@ -47,6 +55,8 @@ def main(argv: list[str]) -> int:
 def _all(told: Any, argv: list[str], device: str) -> int:
     ends = time.monotonic() + told.minutes * 60
     facts = evidence("python -m tests.benchmarks gpu " + " ".join(argv), ("torch", "transformers", "timm", "numpy"))
+    at = checkout(ROOT, ignore=told.out)
+    facts["commit"] = f"{at.commit} and changes that no commit holds" if at.changed else at.commit
     facts |= {"device": torch.cuda.get_device_name() if device != "cpu" else "cpu, toy sizes: a rehearsal"}
     rows, empty = [], 0
     for number, stage in enumerate(told.stages):

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from focusvit.runs.provenance import Checkout
+from pipeline.errors import UsageError
+from tests.benchmarks.gpu import gpu
 from tests.benchmarks.gpu.arrays import read
 from tests.benchmarks.gpu.plan import STAGES, Plan
 from tests.benchmarks.gpu.rows import rows
@@ -48,3 +51,11 @@ def test_carried_arrays_come_back_at_the_side_of_the_model(tmp_path):
     half = read(tmp_path / "x.npz", None, 4, "cpu", ("train", "val")).arrays["train"]
     mean = held["train_images"].reshape(6, 3, 4, 2, 4, 2).mean((3, 5))
     assert half.maps is None and np.abs(half.images.numpy() - mean).max() <= 0.5
+
+
+def test_a_changed_checkout_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "checkout", lambda root, ignore: Checkout("abc", ("code.py",)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match=r"differs from its commit abc in code\.py"):
+        gpu.main(["--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -53,6 +53,9 @@ def test_without_git_or_inside_another_checkout_there_is_no_commit(committed: Pa
     assert checkout(tmp_path) == checkout(committed / "results") == Checkout("no git checkout")
 
 
+OTHERS = ("picture", "gpu-inputs", "gpu")  # the first two measure nothing, the last has its own frame (test_gpu.py)
+
+
 def test_a_changed_checkout_is_refused_unless_the_record_says_so(
     committed: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +74,7 @@ def test_a_changed_checkout_is_refused_unless_the_record_says_so(
     assert begin("b", RecordConfig, [])[1].facts["commit"] == "no git checkout"
 
 
-@pytest.mark.parametrize("bench", [name for name in BENCHES if name != "picture"])  # which measures nothing
+@pytest.mark.parametrize("bench", [name for name in BENCHES if name not in OTHERS])
 def test_every_bench_refuses_before_its_work_begins(
     bench: str, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
