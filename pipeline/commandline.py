@@ -9,6 +9,7 @@ from tyro.conf import UseAppendAction as Repeatable  # noqa: F401 - `task: Repea
 from .errors import UsageError
 
 Config = TypeVar("Config")
+shown_as = tyro.conf.arg  # what the help calls a positional: `Annotated[Positional[str], shown_as(metavar="DIR")]`
 Flat = Annotated[Config, tyro.conf.arg(name="")]  # a config within a config whose options have no prefix
 
 

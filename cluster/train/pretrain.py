@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from focusvit.recipes.small import finetune, recipe
 from focusvit.runs.checkpoint import load_checkpoint, newest_sound, starting_weights
@@ -18,7 +18,7 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.runs.store import default_tracking_uri
 from focusvit.train.config import TrainConfig
 from focusvit.train.loop import facts_of, for_dataset
-from pipeline.commandline import Positional, parse, parse_known
+from pipeline.commandline import Positional, parse, parse_known, shown_as
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -40,7 +40,7 @@ from .tracked_place import changes_nothing, tracked_place
 class PretrainConfig(LaunchConfig):
     """Train a recipe on shards. Any key of the recipe can follow, such as --epochs 3 or --optim.lr 1e-3."""
 
-    recipe: Positional[str]
+    recipe: Annotated[Positional[str], shown_as(metavar="RECIPE")]
     """name of a recipe (focusvit/recipes/small.py)"""
 
 

@@ -3,10 +3,10 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pipeline.care.holdings import describe_dataset
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -17,7 +17,7 @@ from pipeline.shards.dataset import DATASET_FILE
 class InfoConfig:
     """What a data set folder, a checkpoint or a run directory holds."""
 
-    place: Positional[str]
+    place: Annotated[Positional[str], shown_as(metavar="DIR")]
     """A folder of `focusvit preprocess`, `focusvit pretrain` or one checkpoint."""
     json: bool = False
     """Print one JSON object."""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from focusvit.choices import pick_device, token_budgets
 from focusvit.data.augment import View
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import Checkpoint, load_model
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 
@@ -33,7 +33,8 @@ _NOTE = "colour: attention per pixel, as a multiple of an even look over the ima
 class LookConfig:
     """Pictures of what a checkpoint sees and where it looks: token budgets, attention of every layer, latents."""
 
-    images: Positional[tuple[str, ...]]
+    images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
+    """Image files, folders with images, addresses."""
     checkpoint: str
     """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
     out: str

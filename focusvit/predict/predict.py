@@ -6,12 +6,12 @@ With --onnx nothing here loads torch, so this module imports the checkpoint's si
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from tqdm import tqdm
 
 from focusvit.data.augment import View
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -26,7 +26,8 @@ from .view import Prediction
 class PredictConfig:
     """Top classes of images. Files, folders (all images below) and addresses such as s3://... may be mixed."""
 
-    images: Positional[tuple[str, ...]]
+    images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
+    """Image files, folders with images, addresses."""
     checkpoint: str = ""
     """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
     onnx: str = ""

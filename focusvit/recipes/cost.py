@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from focusvit.model.presets import plain_vit_of
 from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -39,7 +39,7 @@ class CostConfig:
     """Parameters, multiply-adds, speed and memory, with random weights on random images. Half a minute for FocusViT-S
     on one core; less for what is smaller."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], shown_as(metavar="RECIPE|CHECKPOINT")]
     """the name of a recipe, or a run or checkpoint"""
     batch: int = 8
     """images of a forward and of a training step"""

@@ -3,7 +3,7 @@
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import fill, load_weights
 from focusvit.runs.config_json import from_json
 from focusvit.runs.sealed_json import read_sealed
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -30,7 +30,7 @@ from .step import losses_of
 class ReplayConfig:
     """Run the forward and backward of a kept step again and name the first values that are not finite."""
 
-    dump: Positional[str]
+    dump: Annotated[Positional[str], shown_as(metavar="DUMP")]
     """folder RUN/dumps/SAMPLES that a training wrote"""
     rank: int = 0
     """whose batch to run"""

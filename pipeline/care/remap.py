@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage, ImageConfig, decode_image
 from pipeline.io import storage
@@ -35,7 +35,7 @@ from .stored import load_sound_plan
 class RemapConfig:
     """The same samples with superpixels of other settings, in another folder."""
 
-    uri: Positional[str]
+    uri: Annotated[Positional[str], shown_as(metavar="DIR")]
     """The data set to start from."""
     out: str
     """The data set to make."""

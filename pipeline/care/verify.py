@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 from tqdm import tqdm
 
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -40,7 +40,7 @@ from .stored import Problem, StoredSplit, open_splits, stated_splits
 class VerifyConfig:
     """Re-hash, count and decode everything in a data set; exit with 1 and a list when anything is off."""
 
-    uri: Positional[str]
+    uri: Annotated[Positional[str], shown_as(metavar="DIR")]
     """The folder (or URI) that `focusvit preprocess` wrote."""
     repair: bool = False
     """Build the damaged shards again, to the same bytes, from the images they were made of."""

@@ -18,6 +18,19 @@ def test_help_names_every_verb(capsys):
 
 
 @pytest.mark.parametrize(
+    ("verb", "usage"),
+    [("predict", "IMAGE ..."), ("look", "IMAGE ..."), ("report", "RUN ..."), ("info", "DIR"), ("verify", "DIR"),
+     ("remap", "DIR"), ("show", "DIR"), ("pretrain", "RECIPE"), ("cost", "RECIPE|CHECKPOINT"), ("replay", "DUMP")],
+)  # fmt: skip
+def test_help_says_what_a_verb_is_given(verb, usage, capsys):
+    """A type (`[STR [STR ...]]`) would tell nobody."""
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    first = capsys.readouterr().out.partition("\n\n")[0]
+    assert left.value.code == 0 and f" {usage}" in first and "STR [" not in first and not first.endswith(" STR")
+
+
+@pytest.mark.parametrize(
     ("argv", "verbs", "meant"),
     [
         (["pretrian"], VERBS, "pretrain"),

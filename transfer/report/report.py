@@ -5,12 +5,12 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from focusvit.predict.pictures import figure_pixels, save_png
 from focusvit.runs.config_json import flatten
 from focusvit.runs.provenance import evidence
-from pipeline.commandline import Positional, parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -37,7 +37,7 @@ _KEPT = (*(name for name, _ in _MILESTONES.values()), "train/top1", "train/lr")
 class ReportConfig:
     """Compare finished runs: trainings by their curves and settings, transfer suites by their table."""
 
-    runs: Positional[tuple[str, ...]]
+    runs: Annotated[Positional[tuple[str, ...]], shown_as(metavar="RUN ...")]
     """Run directories, folders of `focusvit transfer`, or folders above them."""
     out: str = "report"
     """Folder for report.md, the CSV files and the pictures."""
