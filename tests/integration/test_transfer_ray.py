@@ -75,7 +75,7 @@ def test_the_command_fine_tunes_on_two_workers_and_lists_what_failed(tmp_path, c
 def test_checkpoints_that_stand_are_scored_once_and_in_order(tmp_path):
     run = RunDir(str(tmp_path / "run"))
     for samples, seed in ((64, 0), (128, 1)):
-        make_checkpoint(Path(run.checkpoint_uri(samples)), seed=seed)
+        make_checkpoint(Path(run.checkpoint_uri(samples)), seed=seed, samples_seen=samples)
     task = f"shapes={make_dataset(tmp_path / 'shapes', splits={'train': 40, 'val': 12})}"
     for _ in range(2):  # the second time finds nothing to do
         with scored_checkpoints(run.uri, task):

@@ -16,7 +16,9 @@ from pipeline.superpixels.segment import SuperpixelConfig
 from .tiny_shards import CLASSES
 
 
-def make_checkpoint(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, **model_changes) -> str:
+def make_checkpoint(
+    folder: Path, *, seed: int = 0, samples_seen: int = 1000, classes: tuple[str, ...] = CLASSES, **model_changes
+) -> str:
     """Write the checkpoint and return its path. `model_changes` are fields of FocusViTConfig."""
     values = {"image_px": 32, "patch_px": 8, "width": 32, "depth": 2, "heads": 2, "tokens": 9}
     values["num_classes"] = len(classes)
@@ -26,7 +28,7 @@ def make_checkpoint(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = C
         config={"data": to_json(DataConfig(image_px=model.image_size[0], eval_crop_fraction=1.0))},
         model=to_json(model),
         classes=classes,
-        samples_seen=1000,
+        samples_seen=samples_seen,
         metrics={"val/top1": 0.5},
         superpixels=dataclasses.asdict(SuperpixelConfig()),
         image=dataclasses.asdict(ImageConfig()),

@@ -104,15 +104,20 @@ def test_the_pages_are_named_and_the_end_is_quiet(store, port, number, monkeypat
         return landing_page(url, experiment)
 
     monkeypatch.setattr(ui, "landing_page", end_soon)
-    before, others = signal.getsignal(number), set(psutil.Process().children())
-    assert ui.main(["--tracking-uri", store, "--port", str(port)]) == 0
+    # A run of the tests in the background inherits ignored signals; what is tested is a foreground.
+    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    inherited, others = signal.signal(number, before), set(psutil.Process().children())
+    try:
+        assert ui.main(["--tracking-uri", store, "--port", str(port)]) == 0
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(number, inherited)
     said = capfd.readouterr()
     assert said.err == "" and "access line" not in said.out
     page = f"http://127.0.0.1:{port}/#/experiments"
     assert f"focusvit  {page}/7/runs?workflowType=machine_learning&viewStateShareKey=focusvit\n" in said.out
     assert f"Default   {page}/0/runs?workflowType=machine_learning\n" in said.out  # it has no view of ours
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in served)
-    assert signal.getsignal(number) is before
 
 
 def test_a_server_that_ends_by_itself_is_one_sentence(store, port, monkeypatch, capfd):
