@@ -126,6 +126,7 @@ def test_what_does_not_pass_ends_the_run_in_words(run: Any, specs: list[ShardSpe
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_ray_without_a_session_starts_and_ends_its_own(source: Path, tmp_path: Path) -> None:
     """The command in its default form, killed in the middle and run again, in the shape of a user's session."""
     arguments = ["preprocess", "--source", str(source), "--out", str(tmp_path / "out"), "--samples-per-shard", "1"]

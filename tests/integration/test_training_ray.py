@@ -57,6 +57,7 @@ def check_values(folder: Path, reference: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_with_stops(CONFIG, uri, str(tmp_path / "alone"), 0)
     killer = Killer(tmp_path / "run", times=1, after_points=4)
