@@ -101,7 +101,7 @@ def _content_ids(uri: str, split: str) -> tuple[np.ndarray, list[tuple[int, set[
         try:
             sidecar = storage.read_json(storage.join(folder, name))
             return np.array(sidecar["content_ids"], np.int64), {sample["key"] for sample in sidecar["skipped"]}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):  # a damaged sidecar
             return np.zeros(0, np.int64), set()
 
     parts = list(in_parallel(read, names))

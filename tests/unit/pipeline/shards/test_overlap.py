@@ -8,6 +8,7 @@ import pytest
 from focusvit.cli import main
 from pipeline.errors import UsageError
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.shards import overlap
 from pipeline.shards.dataset import open_dataset
 from pipeline.shards.overlap import shared_images
 from testkit.image_sources import class_images, jpeg, tar_bytes, write_folder, write_parquet
@@ -133,3 +134,11 @@ def test_data_sets_of_before_say_nothing(tmp_path: Path) -> None:
     copy = write_folder(tmp_path / "b", IMAGES)
     _run(copy, out, "val")
     assert shared_images(str(out), ["train", "val"]) == []
+
+
+@pytest.mark.parametrize("ids", ["[1e999]", "1e999", '[{"a": 1}]', "[99999999999999999999]", "null"])
+def test_a_damaged_sidecar_has_no_ids_to_share(tmp_path, ids):
+    place = tmp_path / ".focusvit" / "shards"
+    place.mkdir(parents=True)
+    (place / "train-000000.json").write_text(f'{{"content_ids": {ids}, "skipped": []}}')
+    assert len(overlap._content_ids(str(tmp_path), "train")[0]) == 0
