@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.io import storage
 from pipeline.io.scan import in_parallel
-from pipeline.shards.dataset import Split, open_dataset, sidecar_uri
+from pipeline.shards.dataset import Split, open_dataset
+from pipeline.shards.sidecar import load_sidecar
 
 
 def describe_dataset(uri: str) -> tuple[dict[str, Any], list[str]]:
@@ -73,7 +73,9 @@ def _from_sidecars(split: Split) -> dict[str, Any]:
     """`regions` and `made`, each None when a sidecar is missing or damaged: `verify` is who says that."""
 
     def read(shard: int) -> tuple[np.ndarray, dict[str, Any]]:
-        sidecar = storage.read_json(sidecar_uri(split.uri, split.name, shard))
+        sidecar = load_sidecar(split.uri, split.name, shard)
+        if sidecar is None:
+            raise ValueError("missing or damaged")
         return np.array(sidecar["num_regions"], np.int64), sidecar["timing"]
 
     try:

@@ -64,7 +64,7 @@ def probes(bank: np.ndarray, train: Sequence[Sample], values: np.ndarray, test: 
     ids, wanted = (np.array([sample.class_id for sample in samples]) for samples in (train, test))
     held = np.arange(len(ids)) % 5 == 4
     num_classes = int(ids.max()) + 1
-    part, rest = (Labelled(values=bank[rows], class_ids=ids[rows], num_classes=num_classes) for rows in (~held, held))
+    part, rest = (Labelled(values=bank[rows], truth=ids[rows], num_classes=num_classes) for rows in (~held, held))
     told = []
     for protocol in (Knn(), Logistic()):
         (fitted,) = protocol.fit(part, rest)

@@ -51,9 +51,6 @@ def test_pooling_equal_patches_changes_nothing(host):
 @torch.no_grad()
 def test_fewer_tokens_run_and_ids_mean_nothing(host):
     _, model = host
-    seen = []
-    for block in find_host(model).blocks:
-        block.register_forward_pre_hook(lambda module, args, kwargs: seen.append(0), with_kwargs=True)
     before = answer(model, PIXELS)
     focusvit.patch(model, tokens=4, depth=2)
     widths = []

@@ -1,0 +1,34 @@
+"""The parts of `bench hosts` that need no pretrained weights: probes on features, token merging, maps of every kind."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.benchmarks.hosts.frozen import probes
+from tests.benchmarks.hosts.images import Sample
+from tests.benchmarks.hosts.ways import bipartite, maps_of, nested, pooled
+
+
+def test_probes_find_classes_that_features_tell():
+    samples = [Sample(Path("x"), number % 3) for number in range(30)]
+    noise = np.random.default_rng(0).normal(0, 0.1, (30, 3))
+    values = (np.eye(3)[[sample.class_id for sample in samples]] + noise).astype(np.float32)
+    told = probes(values, samples, values, samples)
+    assert len(told) == 2 and all(cell.startswith("100.0% (") for cell in told)
+
+
+def test_token_merging_keeps_every_patch_once():
+    keys = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    level = bipartite(keys, None, (4, 4), 12)
+    assert level.overlap.shape == (2, 12, 16)
+    torch.testing.assert_close(level.overlap.sum(1), torch.ones(2, 16))
+    torch.testing.assert_close(level.weights.sum(2), torch.ones(2, 12))
+
+
+def test_maps_have_exactly_the_regions_asked_for():
+    image = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
+    for way in (nested("superpixels", {1: 9, 2: 4}), pooled("grid", 6, 1)):
+        found = maps_of(way, [image], (4, 4))
+        assert [len(maps.unique()) for maps in found] == [tokens for _, tokens in way.levels]
+    assert maps_of(pooled("keys", 6, 1), [image], (4, 4)) is None
