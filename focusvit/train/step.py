@@ -75,9 +75,10 @@ def losses_of(model: nn.Module, part: Batch, options: StepOptions) -> tuple[Tens
     """Logits (B, C) of a micro-batch and the loss of each sample, float32 (B,), with the teacher's share in it."""
     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
         logits = model(part.images, part.maps, part.num_tokens)
+        taught = None if options.teacher is None else options.teacher(part)  # as fast as the student, in its precision
     losses = sample_losses(logits, part, options.label_smoothing, options.loss)
-    if options.teacher is not None:
-        losses = distilled(losses, logits, options.teacher(part), options.distill)
+    if taught is not None:
+        losses = distilled(losses, logits, taught, options.distill)
     return logits, losses
 
 
