@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from focusvit.data.config import DataConfig
+from focusvit.precision import computing
 from focusvit.runs.checkpoint import load_model, read_confusion
 from focusvit.runs.checkpoint_record import record_at
 from focusvit.runs.config_json import to_json
@@ -77,7 +78,7 @@ class FineTune:
         model = dataclasses.replace(run.model.config, drop_path=self.drop_path, tokens=run.budget)
         return TrainConfig(
             model=model, data=data, epochs=epochs, global_batch=self.batch, seed=seed, eval_every_epochs=epochs,
-            checkpoint_every_epochs=epochs, init_from=run.record.uri, log_every_steps=50,
+            checkpoint_every_epochs=epochs, init_from=run.record.uri, log_every_steps=50, precision=run.precision,
             optim=OptimConfig(
                 lr=lr, layer_decay=decay, weight_decay=self.weight_decay, warmup_epochs=self.warmup_share * epochs
             ),
@@ -109,8 +110,9 @@ class _FineTuneRun:
     """The sweep on one task, with what its steps share."""
 
     def __init__(self, spec: WorkSpec, settings: FineTune, train: Train) -> None:
-        self.spec, self.settings, self.train = spec, settings, train
+        self.settings, self.train = settings, train
         self.run_of_task = TaskRun(spec)
+        self.spec = self.run_of_task.spec  # with the device that is here
         self.task = self.run_of_task.task
 
     def run(self) -> Outcome:
@@ -155,6 +157,7 @@ class _FineTuneRun:
                 "data": dataclasses.asdict(of.data) | {"loader_workers": 0},
                 "held_out_share": HELD_OUT_SHARE,
                 "seed": self.spec.seed,
+                **of.numbers(),
             }
         )
 
@@ -202,14 +205,17 @@ class _FineTuneRun:
         """Test logits float32 (N, C) of one training on all training samples. Labels are not looked at."""
         place = storage.join(folder, f"final-{seed}")
         self._trained(place, data, lr, decay, ALL, seed=self.spec.seed + seed)
-        model, _ = load_model(_latest(place), self.spec.device)
-        test, size = self.run_of_task.splits[self.task.test], self.spec.batch_size
-        batches = model_batches(model, test, self.run_of_task.data, batch_size=size, tokens=self.run_of_task.budget)
+        of, device = self.run_of_task, self.spec.device
+        model, _ = load_model(_latest(place), device)
+        test, size = of.splits[self.task.test], self.spec.batch_size
+        batches = model_batches(model, test, of.data, batch_size=size, tokens=of.budget, device=device)
         with torch.inference_mode():
             found = []
             for batch in batches:
-                here = batch.to(self.spec.device)
-                found.append(model(here.images, here.maps, here.num_tokens).float().cpu().numpy())
+                here = batch.to(device, non_blocking=True)
+                with computing(of.precision, device):
+                    logits = model(here.images, here.maps, here.num_tokens)
+                found.append(logits.float().cpu().numpy())
         return np.concatenate(found)
 
     def _scored(self, logits: np.ndarray, lr: float, decay: float, held_out: float, fit_s: float) -> list[Result]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from focusvit.choices import pick_device, token_budgets
+from focusvit.precision import Precision
 from focusvit.predict.compatible import check_tokens
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
 from focusvit.runs.run_dir import RunDir
@@ -70,7 +71,9 @@ class TransferConfig:
     batch_size: int = 64
     loader_workers: int = 0
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu or cuda; auto is settled where the tasks run."""
+    precision: Precision = "auto"
+    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training, which by default follows the device."""
     ignore_labels: str = ""
     """Label values of dense tasks that mean 'no class', such as 0,255."""
     map_labels: str = ""
@@ -120,7 +123,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     """Run a suite. `map_tasks(work, specs)` schedules the tasks (here: one after another), `train` fine-tunes."""
     config = with_out(config)
     tasks, missing = _tasks(config)
-    specs = _specs(config, tasks)
+    specs = _specs(config, tasks, pick_device(config.device) if map_tasks is in_turn else config.device)
     record = load_checkpoint(specs[0].checkpoint)
     check_tokens(record, specs[0].tokens)
     tracking_uri = default_tracking_uri(config.tracking_uri or None)
@@ -213,7 +216,7 @@ def _with_labels(task: Task, config: TransferConfig) -> Task:
     return dataclasses.replace(task, ignore=ignore, map_labels=tuple((int(a), int(b)) for a, b in pairs))
 
 
-def _specs(config: TransferConfig, tasks: list[Task]) -> list[WorkSpec]:
+def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkSpec]:
     out = storage.resolve(config.out)
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
@@ -231,7 +234,8 @@ def _specs(config: TransferConfig, tasks: list[Task]) -> list[WorkSpec]:
             max_samples=config.max_samples,
             batch_size=config.batch_size,
             loader_workers=config.loader_workers,
-            device=pick_device(config.device),
+            device=device,
+            precision=config.precision,
             seed=config.seed,
         )
         for task in tasks

@@ -166,8 +166,9 @@ class TaskRun(Measuring):
             yield from pixel_features(EvalLoader(split, self.data, batch_size=size, tokens=None, with_maps=False))
         else:
             network = self.network(features)
-            batches = model_batches(network, split, self.data, batch_size=size, tokens=self.budget)
-            yield from model_features(network, batches, self.spec.device)
+            device = self.spec.device
+            batches = model_batches(network, split, self.data, batch_size=size, tokens=self.budget, device=device)
+            yield from model_features(network, batches, device, self.precision)
 
     def _key(self, features: str, split: Split) -> FeatureKey:
         transform: dict[str, Any] = {"image_px": self.data.image_px, "crop_fraction": self.data.eval_crop_fraction}
@@ -175,6 +176,7 @@ class TaskRun(Measuring):
             return split_key("pixels 16", transform, split)
         network = self.network(features)
         transform |= {"map_px": self.data.map_side, "tokens": self.budget, "model": to_json(network.config)}
+        transform |= self.numbers()
         return split_key(weights_hash(network), transform, split)
 
     @property

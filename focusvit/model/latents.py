@@ -10,7 +10,7 @@ from .attention import Trace, attend, join_heads
 from .config import FocusViTConfig
 from .partitions import static_partition
 from .position import NUM_FEATURES, RegionFeatures
-from .regions import Regions, full_precision
+from .regions import Regions, exact, full_precision
 
 
 def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
@@ -18,7 +18,8 @@ def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
 
     A region's area is shared among latents in proportion to its column, so the latents' areas sum to 1.
     """
-    weights = weights.to(torch.promote_types(weights.dtype, regions.area.dtype))
+    dtype = torch.promote_types(weights.dtype, regions.area.dtype)
+    weights = exact(weights.to(dtype))
     regions = Regions(*(part.to(weights.dtype) for part in regions))
     with full_precision(weights):
         share = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
@@ -32,7 +33,8 @@ def pooled_regions(weights: Tensor, regions: Regions) -> Regions:
         covariance = weights @ second - of_centre
     # Made on the device: a list of numbers would be sent, and the host would wait.
     is_variance = torch.arange(3, device=covariance.device) < 2
-    return Regions(area, centre, torch.where(is_variance, covariance.clamp(min=0), covariance))
+    covariance = torch.where(is_variance, covariance.clamp(min=0), covariance)
+    return Regions(area.to(dtype), centre.to(dtype), covariance.to(dtype))
 
 
 class LatentStart(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import FocusViTConfig, Pooling
-from .regions import full_precision, harden
+from .regions import exact, full_precision, harden
 
 _STD_EPS = 1e-5
 _MAX_CHANNELS_AT_ONCE = 16
@@ -56,10 +56,10 @@ class SuperpixelPooling(nn.Module):
         if self.std_proj is None:
             return _weighted(weights, patches)
         # The variance is a difference of nearly equal numbers: never in bfloat16.
+        values = exact(patches.to(weights.dtype))  # for the backward pass, which runs outside
         with full_precision(patches):
-            exact = patches.to(weights.dtype)
-            mean = _weighted(weights, exact)
-            variance = (_weighted(weights, exact * exact) - mean * mean).clamp(min=0)
+            mean = _weighted(weights, values)
+            variance = (_weighted(weights, values * values) - mean * mean).clamp(min=0)
             std = (variance + _STD_EPS).sqrt() - _STD_EPS**0.5
         return mean.to(patches.dtype) + self.std_proj(std.to(self.std_proj.weight.dtype))
 

@@ -7,7 +7,8 @@ Counts are integer scatters, except while torch.export looks: then they are prod
 (`membership_sums`), the same whole numbers without a scatter, which deployed runtimes lack or run in any order.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +16,38 @@ from torch import Tensor, nn
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Inside, products keep the precision of their factors, under autocast too: what is a difference of nearly equal
-    numbers is lost in bfloat16.
+    """Inside, products keep the precision of their factors, under autocast and where TF32 is allowed too: what is a
+    difference of nearly equal numbers is lost in either.
+
+    TF32 is forbidden as long as Python is inside. The backward pass and a compiled graph run later: factors of theirs
+    are made `exact` before.
     """
-    # A tensor without data (meta) knows no autocast.
-    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
+    if x.device.type == "meta":  # a tensor without data knows no autocast
+        return nullcontext()
+    if x.device.type in TF32_DEVICES and not torch.compiler.is_compiling():
+        return _without_tf32(x.device.type)
+    return torch.autocast(x.device.type, enabled=False)
+
+
+TF32_DEVICES = ("cuda",)
+"""where a float32 product may be rounded to TF32: by this program, or by a user's `set_float32_matmul_precision`"""
+
+
+@contextmanager
+def _without_tf32(device_type: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def exact(x: Tensor) -> Tensor:
+    """A factor of products that may not be rounded, whenever they run: in float64 where float32 may mean TF32."""
+    may_round = x.device.type in TF32_DEVICES and torch.backends.cuda.matmul.allow_tf32
+    return x.double() if may_round else x
 
 
 class Regions(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from focusvit.choices import pick_device, token_budgets
+from focusvit.precision import Precision, as_trained, settled
 from focusvit.predict.segmenters import SEGMENTERS, scored
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.scoring import tally
@@ -45,8 +46,8 @@ class EvaluateConfig:
     """Processes that decode images; 0 = in this one."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    bf16: bool = False
-    """Compute in bfloat16 where that is safe (for GPUs)."""
+    precision: Precision = "auto"
+    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training, so that its own score comes out."""
     confusion: str = ""
     """Write the confusion matrix of the first budget as PNG to this place."""
     json: bool = False
@@ -82,17 +83,23 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--tokens {config.tokens}: {record.uri} is a plain ViT, its number of tokens is fixed.")
     elif config.segmenters != ["shards"]:
         raise UsageError(f"--segmenter {config.segmenter}: {record.uri} takes no superpixels.")
+    precision = as_trained(config.precision, record.config)
     say = sys.stderr.write if config.json else sys.stdout.write
     say(
         f"evaluate {record.uri} ({record.samples_seen:,} samples seen) on {dataset.uri} split {config.split}: "
         f"{split.num_samples:,} samples, {split.num_classes} classes, token budgets {config.tokens or budgets[0]}, "
-        f"{device}\n"
+        f"{device}, {settled(precision, device)}\n"
     )
     if columns is not None:
         say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
     keep = None if columns is None else _restricted_to(columns, device)
     rows = [(name, tokens) for tokens in budgets for name in config.segmenters] + [(f, None) for f in config.onnx]
-    options = {"batch_size": config.batch_size, "loader_workers": config.loader_workers}
+    pinned = torch.device(device).type == "cuda"
+    options: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "loader_workers": config.loader_workers,
+        "pin_memory": pinned,
+    }
     counted = []
     for name, tokens in rows:
         row = scored(name, model, record, split, tokens, **options)
@@ -107,7 +114,7 @@ def main(argv: list[str]) -> int:
                     num_samples=split.num_samples,
                     num_classes=split.num_classes,
                     device=device,
-                    bf16=config.bf16,
+                    precision=precision,
                     keep_logits=keep,
                 ),
             )

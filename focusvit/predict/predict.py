@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol
 from tqdm import tqdm
 
 from focusvit.data.augment import View
+from focusvit.precision import Precision
 from pipeline.commandline import Positional, parse, shown_as
 from pipeline.image.image import BadImage
 from pipeline.io import storage
@@ -42,6 +43,8 @@ class PredictConfig:
     """Images a call; 0 = 16. An ONNX file has its own."""
     device: str = "auto"
     """auto, cpu or cuda; an ONNX file runs on the CPU."""
+    precision: Precision = "auto"
+    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training. An ONNX file has its own."""
     json: bool = False
     """Print one JSON line per image."""
 
@@ -53,10 +56,11 @@ class PredictConfig:
             )
         if bool(self.checkpoint) == bool(self.onnx):
             raise ValueError("give either --checkpoint or --onnx: one model predicts.")
-        if self.onnx and (self.tokens or self.batch_size or self.device not in ("auto", "cpu")):
+        own = (self.tokens, self.batch_size, self.device not in ("auto", "cpu"), self.precision != "auto")
+        if self.onnx and any(own):
             raise ValueError(
-                f"--onnx {self.onnx} fixes tokens and batch size and runs on the CPU: leave out --tokens, --batch-size "
-                "and --device, or use --checkpoint."
+                f"--onnx {self.onnx} fixes tokens, batch size and precision and runs on the CPU: leave out --tokens, "
+                "--batch-size, --precision and --device, or use --checkpoint."
             )
 
 
@@ -115,6 +119,7 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
         device=pick_device(config.device),
         tokens=config.tokens or None,
         batch_size=config.batch_size or 16,
+        precision=config.precision,
     )
 
 

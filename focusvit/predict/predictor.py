@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focusvit.data.augment import View
 from focusvit.model.inputs import check_values
+from focusvit.precision import Precision, as_trained, computing
 from focusvit.runs.checkpoint import Checkpoint, load_model
 from pipeline.image.image import BadImage, ImageConfig
 from pipeline.superpixels.segment import SuperpixelConfig
@@ -37,11 +38,18 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str, *, device: str = "cpu", tokens: int | None = None, batch_size: int = 16
+        self,
+        checkpoint: str,
+        *,
+        device: str = "cpu",
+        tokens: int | None = None,
+        batch_size: int = 16,
+        precision: Precision = "auto",
     ) -> None:
         self.model, self.record = load_model(checkpoint, device)
         self.name, self.classes, self.device = self.record.uri, self.record.classes, device
         self.batch_size = batch_size
+        self.precision = as_trained(precision, self.record.config)
         self.tokens = tokens if tokens is not None else self.model.config.tokens
         self.view_config = view_config(self.record, self.tokens if self.model.config.needs_maps else None)
 
@@ -55,7 +63,8 @@ class Predictor:
         images, maps = model_tensors(views, self.device)
         budget = self.tokens if self.model.config.tokens is not None else None
         check_values(self.model.config, images, maps, budget)
-        logits = self.model(images, maps, budget)
+        with computing(self.precision, self.device):
+            logits = self.model(images, maps, budget)
         shares = torch.softmax(logits.float(), 1).cpu().numpy()
         return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
 
@@ -98,7 +107,10 @@ class Predictor:
 
 def model_tensors(views: Sequence[View], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
     """Views as what the model takes: images (n, 3, H, W), and maps (n, Hm, Wm) where the views have one."""
-    images, *maps = (torch.from_numpy(x).to(device) for x in model_inputs(views))
+    tensors = (torch.from_numpy(x) for x in model_inputs(views))
+    if torch.device(device).type == "cuda":  # from pinned memory, so that nobody waits for the copy
+        tensors = (tensor.pin_memory() for tensor in tensors)
+    images, *maps = (tensor.to(device, non_blocking=True) for tensor in tensors)
     return images, maps[0] if maps else None
 
 

@@ -42,13 +42,21 @@ class Scored:
 
 
 def scored(
-    name: str, model: Any, record: Checkpoint, split: Split, tokens: int | None, *, batch_size: int, loader_workers: int
+    name: str,
+    model: Any,
+    record: Checkpoint,
+    split: Split,
+    tokens: int | None,
+    *,
+    batch_size: int,
+    loader_workers: int,
+    pin_memory: bool = False,
 ) -> Scored:
     """The row of a segmenter of SEGMENTERS at a token budget, or of an exported file, which has its own."""
     data = data_config(record, loader_workers)
 
     def from_shards(with_maps: bool) -> Iterable[Batch]:
-        return EvalLoader(split, data, batch_size=batch_size, tokens=tokens, with_maps=with_maps)
+        return EvalLoader(split, data, batch_size=batch_size, tokens=tokens, with_maps=with_maps, pin_memory=pin_memory)
 
     if name == "shards":
         needed = model.config.needs_maps

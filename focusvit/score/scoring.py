@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from focusvit.data.batch import Batch
+from focusvit.precision import Precision, computing
 from pipeline.errors import UsageError
 
 from .tally import Tally
@@ -19,7 +20,7 @@ def tally(
     num_samples: int,
     num_classes: int,
     device: torch.device | str = "cpu",
-    bf16: bool = False,
+    precision: Precision = "fp32",
     keep_logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Tally:
     """Run `model` over `batches` in evaluation mode (its mode is put back) and count. Padding is never counted.
@@ -34,7 +35,7 @@ def tally(
     try:
         for batch in batches:
             here = batch.to(device, non_blocking=True)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            with computing(precision, device):
                 logits, at_once = _logits(model, here, at_once)
             if keep_logits is not None:
                 logits = keep_logits(logits)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from focusvit.model.config import IMAGENET_MEAN, IMAGENET_STD
 from focusvit.model.partitions import grid_cells
-from focusvit.model.regions import full_precision
+from focusvit.model.regions import exact, full_precision
 
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _AT_ONCE = {"cpu": 8}  # images whose distances exist at the same time, so that they stay in a CPU's caches
@@ -48,6 +48,8 @@ def slic(images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: 
     layout = _layout_on(images.device, tokens, height, width)
     at_once = _AT_ONCE.get(images.device.type, _AT_ONCE_ELSEWHERE)
     with full_precision(images):  # squares of distances in Lab reach 10,000
+        if torch.compiler.is_compiling():  # the products run when nobody is inside any more
+            features = exact(features)
         parts = [_assign(part, layout, iterations) for part in features.split(at_once)]
     return torch.cat(parts).view(-1, height, width)
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
+from focusvit.precision import Precision
 
 from .distill import DistillConfig
 from .optim import OptimConfig
@@ -26,8 +27,9 @@ class TrainConfig:
     """most samples per forward on one worker (gradient accumulation); lower it when memory runs out"""
     seed: int = 0
     """weights, order, augmentation, drop path"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 autocast on a GPU that has it (from compute capability 8.0 on), else fp32"""
+    precision: Precision = "auto"
+    """fp32, tf32 (a GPU rounds products of float32) or bf16; auto = bf16 on a GPU that has it (from compute capability
+    8.0 on), else fp32. Scoring and prediction follow it"""
     compile: bool = False
     """torch.compile the model"""
     loss: Literal["softmax", "bce"] = "softmax"
@@ -95,12 +97,3 @@ class TrainConfig:
         count = int(self.epochs / every_epochs + 1e-9)
         steps = {round(k * every_epochs * num_samples / self.global_batch) for k in range(1, count + 1)}
         return {step for step in steps if 0 < step < last} | {last}
-
-    def bf16(self, device_type: str) -> bool:
-        """Whether forward runs under bf16 autocast on this kind of device."""
-        if self.precision != "auto" or device_type != "cuda":
-            return self.precision == "bf16"
-        import torch
-
-        # An older GPU (V100, T4) emulates it, slower than fp32, and torch.compile cannot make kernels of it there.
-        return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from focusvit.data.batch import Batch
+from focusvit.precision import tf32
 from focusvit.runs.checkpoint import add_scores
 from focusvit.score.scoring import is_out_of_memory, tally
 from pipeline.errors import UsageError
@@ -101,7 +102,8 @@ def _step(session: Session, batch: Batch, check: bool) -> StepSums:
         batch.check(session.config.model.num_classes)
     here = batch.to(session.device, non_blocking=True)
     try:
-        sums = train_step(session.model, session.learner.optimizer, here, session.step)
+        with tf32(session.config.precision, session.device):
+            sums = train_step(session.model, session.learner.optimizer, here, session.step)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -128,7 +130,7 @@ def _score(session: Session) -> None:
             num_samples=batches.num_samples,
             num_classes=batches.num_classes,
             device=session.device,
-            bf16=session.config.bf16(session.device.type),
+            precision=session.config.precision,
         )
     scores.all_reduce(ranks.sum_array)
     learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}

@@ -9,6 +9,7 @@ import torch
 
 from focusvit.data.batch import Batch
 from focusvit.model.model import FocusViT
+from focusvit.precision import settled
 from pipeline.io.peak_memory import peak_bytes
 
 from . import ranks
@@ -32,7 +33,7 @@ class Meters:
         self._peak_flops = 0.0
         if self._counts:
             self._flops_of = step_flops(model, config.token_budgets or (config.model.tokens,))
-            self._peak_flops = peak_flops(device, config.bf16(device.type))
+            self._peak_flops = peak_flops(device, settled(config.precision, device) == "bf16")
         self._blocked_ms = 0.0
         self._clear()
 

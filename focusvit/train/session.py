@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.batch import Batch
+from focusvit.precision import settled
 from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import MetricsLog, RunDir
@@ -170,7 +171,7 @@ def step_options(
         label_smoothing=config.label_smoothing,
         loss=config.loss,
         clip_norm=config.optim.clip_norm,
-        bf16=config.bf16(device.type),
+        bf16=settled(config.precision, device) == "bf16",
         teacher=teacher,
         distill=config.distill,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from focusvit.model.model import FocusViT
+from focusvit.precision import computing
 from focusvit.runs.config_json import to_json
 from focusvit.score.intervals import bootstrap, over_draws
 from pipeline.errors import UsageError
@@ -221,15 +222,17 @@ class DenseTaskRun(Measuring):
                 size, with_maps = network.config.image_size, network.config.needs_maps
                 images, maps = model_inputs(samples, size, network.config.grid, with_maps)
                 device = self.spec.device
-                tokens = token_features(
-                    network, images.to(device), None if maps is None else maps.to(device), K if with_maps else None
-                )
+                with computing(self.precision, device):
+                    tokens = token_features(
+                        network, images.to(device), None if maps is None else maps.to(device), K if with_maps else None
+                    )
                 values = tokens.flatten(0, 1).cpu().numpy()
             yield rows, np.concatenate([values, np.concatenate(found)], 1, dtype=np.float32)
 
     def _transform(self, features: str) -> dict[str, Any]:
         model = to_json(self.model.config) if features != "colour" else ""
-        return {"dense": dataclasses.asdict(self.config), "classes": list(self.classes), "model": model}
+        numbers = self.numbers() if features != "colour" else {}
+        return {"dense": dataclasses.asdict(self.config), "classes": list(self.classes), "model": model, **numbers}
 
     def _result_key(self, features: str, protocol: str, settings: dict[str, Any]) -> str:
         source = weights_hash(self.network(features)) if features in ("checkpoint", "random") else features

@@ -23,6 +23,7 @@ from focusvit.data.batch import Batch
 from focusvit.data.config import DataConfig
 from focusvit.data.loader import EvalLoader
 from focusvit.model.model import FocusViT
+from focusvit.precision import Precision, computing
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.shards.dataset import Split
@@ -128,11 +129,14 @@ class FeatureStore:
 
 
 @torch.inference_mode()
-def model_features(model: nn.Module, batches: Iterable[Batch], device: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def model_features(
+    model: nn.Module, batches: Iterable[Batch], device: str, precision: Precision = "fp32"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(sample ids, features float32 (b, D)) of every batch: what the model's head reads. Padding is left out."""
     for batch in batches:
         here = batch.to(device, non_blocking=True)
-        rows = model.features(here.images, here.maps, here.num_tokens)[here.valid]  # type: ignore[operator]
+        with computing(precision, device):
+            rows = model.features(here.images, here.maps, here.num_tokens)[here.valid]  # type: ignore[operator]
         yield here.sample_ids[here.valid].cpu().numpy(), rows.float().cpu().numpy()
 
 
@@ -146,12 +150,14 @@ def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tupl
 
 
 def model_batches(
-    model: FocusViT, split: Split, data: DataConfig, *, batch_size: int, tokens: int | None
+    model: FocusViT, split: Split, data: DataConfig, *, batch_size: int, tokens: int | None, device: str = "cpu"
 ) -> Iterable[Batch]:
-    """Batches of the fixed view as `model` takes them: models that pool without maps (grid, merging) need a budget."""
+    """Batches of the fixed view as `model` takes them: models that pool without maps (grid, merging) need a budget.
+    They come in the main memory, pinned when they go on to a GPU."""
     with_maps = model.config.needs_maps
     shown = tokens if with_maps else None
-    batches = EvalLoader(split, data, batch_size=batch_size, tokens=shown, with_maps=with_maps)
+    pinned = torch.device(device).type == "cuda"
+    batches = EvalLoader(split, data, batch_size=batch_size, tokens=shown, with_maps=with_maps, pin_memory=pinned)
     return batches if with_maps else (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)
 
 

@@ -1,5 +1,6 @@
 """What the measurements of one task share, whatever its labels are: model, caches, and the outcome that they add to."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from focusvit.choices import pick_device
 from focusvit.model.model import FocusViT
+from focusvit.precision import as_trained, settled
 from focusvit.predict.compatible import check_superpixels
 from focusvit.runs.checkpoint import load_model
 from pipeline.errors import DataError, UsageError
@@ -29,11 +32,13 @@ class Measuring:
     """One task under way. Raises UsageError, DataError when task and checkpoint do not belong together."""
 
     def __init__(self, spec: WorkSpec) -> None:
+        spec = dataclasses.replace(spec, device=pick_device(spec.device))
         self.spec, self.dataset = spec, open_dataset(spec.task.uri)
         self.task = task = spec.task.with_splits(self.dataset)
         names = [name for name in (task.train, task.held_out, task.test) if name]
         self.splits = {name: limited(self.dataset.split(name), spec.max_samples, spec.seed) for name in names}
         self.model, self.record = load_model(spec.checkpoint, spec.device)
+        self.precision = as_trained(spec.precision, self.record.config)
         if self.model.config.needs_maps:
             check_superpixels(self.record, self.dataset)
         self.store, self.results = FeatureStore(Path(spec.features_folder)), ResultStore(spec.out)
@@ -62,6 +67,11 @@ class Measuring:
             found = self.store.put(key, parts, num_rows)
             self.outcome.features_s += time.perf_counter() - started
         return found
+
+    def numbers(self) -> dict[str, str]:
+        """What a key of features says of the numbers they were computed in: nothing of float32."""
+        found = settled(self.precision, self.spec.device)
+        return {} if found == "fp32" else {"precision": found}
 
     def network(self, features: str) -> FocusViT:
         """The checkpoint's model; for 'random' one of the same shape that has learned nothing."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from focusvit.precision import Precision
+
 from .result import Result
 from .task import Task
 
@@ -27,6 +29,9 @@ class WorkSpec:
     batch_size: int = 64
     loader_workers: int = 0
     device: str = "cpu"
+    """auto, cpu or cuda; auto is settled where the task runs."""
+    precision: Precision = "auto"
+    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training, which may leave it to the device."""
     seed: int = 0
 
 

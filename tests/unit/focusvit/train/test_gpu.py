@@ -48,13 +48,6 @@ def test_a_gpu_that_cannot_be_measured_ends_no_training(monkeypatch: pytest.Monk
     assert np.isnan(_gpu_percent(torch.device("cuda")))
 
 
-def test_bf16_is_chosen_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TrainConfig(model=reference.tiny_config(image_px=32), data=_data())
-    for has in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has)
-        assert config.bf16("cuda") == has and not config.bf16("cpu")
-
-
 def _data() -> Any:
     from focusvit.data.config import DataConfig
 
