@@ -13,7 +13,6 @@ from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
 from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
-from pipeline.plan.unlabelled import settle_labels
 from pipeline.secrets import masked
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import (
@@ -132,7 +131,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     """
     out = storage.resolve(config.out)
     found_by = look if config.val_share is None else look_for_share
-    reading = settle_labels(found_by(config.source, config.split, out, config.choices), config.choices)
+    reading = found_by(config.source, config.split, out, config.choices)
     source = reading.source
     plan = make_plan(
         source,
@@ -142,6 +141,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         checksums=read_checksums(storage.resolve(config.checksums)) if config.checksums else None,
         val_share=config.val_share,
         known_classes=known_classes(out, config.split),
+        unlabelled=config.choices.unlabelled,
     )
     origin = {
         "kind": source.kind,

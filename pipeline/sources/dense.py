@@ -6,19 +6,17 @@ the beginning or the end of their names (`image_001` and `mask_001`, `x_leftImg8
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os.path import commonprefix
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
-from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
 
 from .fields import numbered
 from .folder import shorten
-from .readers import FileReader
-from .source import SourceImage, is_image_name
+from .source import Source, SourceImage, is_image_name
 from .splits import meaning, without_split
 
 CLASS_LIST = "classes.txt"
@@ -41,17 +39,17 @@ class PairFolders:
     listed: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelMaps:
-    """Images and 8-bit label maps of the same size. Samples have no class."""
+@dataclass(kw_only=True)
+class LabelMaps(Source):
+    """Images and 8-bit label maps of the same size. Samples have no class; the class list names label values."""
 
-    root: str
     split: PairFolders
     kind: str = "images with label maps"
-    _passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False, compare=False)
 
-    def images(self) -> Iterator[SourceImage]:
-        self._passed.clear()
+    def _list(self) -> Iterator[SourceImage]:
+        named = f", those that {self.split.listed} names" if self.split.listed else ""
+        self.lines = [f"masks    {self.split.label_folder}, for the images in {self.split.image_folder}{named}"]
+        self.classes = self._names_of_values()
         images, labels = (self._by_name(folder) for folder in (self.split.image_folder, self.split.label_folder))
         if not labels and images:
             raise UsageError(
@@ -64,7 +62,7 @@ class LabelMaps:
         images, labels = _paired(images, labels)
         if self.split.listed and images.keys() <= labels.keys():
             for name in labels.keys() - images.keys():
-                self._passed.add(f"maps that {self.split.listed} does not name", labels.pop(name))
+                self.passed.add(f"maps that {self.split.listed} does not name", labels.pop(name))
         lone, spare = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
         if not images or lone or spare:
             raise UsageError(
@@ -78,15 +76,15 @@ class LabelMaps:
     def _by_name(self, folder: str) -> dict[str, str]:
         """File, relative to the root, by its path below `folder` without the ending."""
         files = []
-        for path in find_in_parallel(storage.join(self.root, folder), passed=self._passed):
+        for path in find_in_parallel(storage.join(self.root, folder), passed=self.passed):
             if is_image_name(path):
                 files.append(path)
             else:
-                self._passed.add("files of unknown ending", f"{folder}/{path}")
+                self.passed.add("files of unknown ending", f"{folder}/{path}")
         for kind in _KINDS if folder == self.split.label_folder else ():
             if chosen := [path for path in files if path.rpartition(".")[0].endswith(kind)]:
                 for path in set(files) - set(chosen):
-                    self._passed.add(f"maps that are not {kind[1:]}", path)
+                    self.passed.add(f"maps that are not {kind[1:]}", path)
                 files = chosen
                 break
         found = {path.rpartition(".")[0]: f"{folder}/{path}" for path in sorted(files)}
@@ -110,24 +108,16 @@ class LabelMaps:
                 f"Extract the set again, or correct the list."
             )
         for name in found.keys() - chosen.keys():
-            self._passed.add(f"images that {self.split.listed} does not name", found[name])
+            self.passed.add(f"images that {self.split.listed} does not name", found[name])
         return chosen
 
-    def notes(self) -> list[str]:
-        named = f", those that {self.split.listed} names" if self.split.listed else ""
-        where = f"{self.split.label_folder}, for the images in {self.split.image_folder}{named}"
-        return [f"masks    {where}", *self._passed.lines()]
-
-    def class_names(self) -> tuple[str, ...] | None:
+    def _names_of_values(self) -> tuple[str, ...] | None:
         """Names of the label values 0, 1, ..., when `classes.txt` lies in the folder or above it."""
         for place in (self.root, self.root.rpartition("/")[0]):
             if CLASS_LIST in storage.list_inside(place)[1]:
                 text = read_text(storage.join(place, CLASS_LIST))
                 return numbered(text.rstrip().splitlines()[:256])  # the newline at the end of a file begins no class
         return None
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
 
 
 def dense_splits(root: str, folders: list[str], files: list[str], inside: bool = True) -> dict[str, PairFolders] | None:

@@ -34,21 +34,7 @@ LABEL_FIELDS = (
 )
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?", re.ASCII)
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "image_data", "bytes")
-_MAGIC = (
-    b"\xff\xd8\xff",
-    b"\x89PNG",
-    b"GIF8",
-    b"BM",
-    b"RIFF",
-    b"II*\0",
-    b"MM\0*",
-    b"P1",
-    b"P2",
-    b"P3",
-    b"P4",
-    b"P5",
-    b"P6",
-)
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|II\*\0|MM\0\*|P[1-6]", re.DOTALL)
 
 
 class TableColumns(NamedTuple):
@@ -161,7 +147,7 @@ def _is_empty(kind: Any) -> bool:
 def _is_image(value: Any) -> bool:
     if isinstance(value, dict):
         return _is_image(value["bytes"]) if value.get("bytes") else is_image_name(value.get("path") or "")
-    return isinstance(value, bytes) and value.startswith(_MAGIC) and (value[:4] != b"RIFF" or value[8:12] == b"WEBP")
+    return isinstance(value, bytes) and bool(_MAGIC.match(value))
 
 
 def read_label(value: Any, place: str) -> int | str | None:
@@ -189,7 +175,7 @@ class ClassNames:
     """The classes of labels as they are read. `stated` is the class list when the source has one, from `origin`."""
 
     def __init__(self, stated: Iterable[str] | None = None, origin: str = "") -> None:
-        self._stated = None if stated is None else numbered(stated)
+        self.stated = None if stated is None else numbered(stated)
         self._origin = origin
         self._numbers: set[int] = set()
         self._has_names = False
@@ -201,20 +187,20 @@ class ClassNames:
         if isinstance(label, str):
             self._has_names = True
             return label
-        if self._stated is None:
+        if self.stated is None:
             self._numbers.add(label)
             return str(label)
-        if label >= len(self._stated):
+        if label >= len(self.stated):
             raise UsageError(
-                f"{place} has the class {label}, but {self._origin} names {len(self._stated)} classes, 0 to "
-                f"{len(self._stated) - 1}. Correct one of them."
+                f"{place} has the class {label}, but {self._origin} names {len(self.stated)} classes, 0 to "
+                f"{len(self.stated) - 1}. Correct one of them."
             )
-        return self._stated[label]
+        return self.stated[label]
 
     def ordered(self) -> tuple[str, ...] | None:
         """The class list in its order: as stated, or all numbers by size; None: by name."""
-        if self._stated is not None:
-            return self._stated
+        if self.stated is not None:
+            return self.stated
         return tuple(map(str, sorted(self._numbers))) if self._numbers and not self._has_names else None
 
     def note(self) -> list[str]:

@@ -2,45 +2,37 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
-from pipeline.io.passed import PassedOver
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
 
-from .readers import FileReader
-from .source import SourceImage, is_image_name
+from .source import Source, SourceImage, is_image_name
 
 ANNOTATIONS = "val_annotations.txt"
 _STATE_FOLDER = ".focusvit"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassFolders:
+@dataclass(kw_only=True)
+class ClassFolders(Source):
     """`root/<class>/**/<image>`: the first folder below the root is the class. Images that all lie directly in the root
     have no class.
     """
 
-    root: str
-    stated_classes: tuple[str, ...] | None = None
     leave_out: tuple[str, ...] = ()  # folders below the root that are not the source's (the output)
     may_lack_classes: bool = False  # a val or test split: an empty class folder is said, not refused
     kind: str = "image folder"
-    _passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False, compare=False)
-    _found: Counter[str | None] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
-    def images(self) -> Iterator[SourceImage]:
-        found, passed, flat = self._found, self._passed, []
-        found.clear()
-        passed.clear()
+    def _list(self) -> Iterator[SourceImage]:
+        found, flat = Counter[str](), []
         folders, _ = storage.list_inside(self.root)
         own = [name for name in folders if _is_own(storage.join(self.root, name))]
-        for path in find_in_parallel(self.root, (*self.leave_out, *own), passed):
+        for path in find_in_parallel(self.root, (*self.leave_out, *own), self.passed):
             class_name, _, rest = path.partition("/")
             if not is_image_name(path):
-                passed.add("files of unknown ending", path)
+                self.passed.add("files of unknown ending", path)
             elif not rest:
                 flat.append(path)
             else:
@@ -48,14 +40,18 @@ class ClassFolders:
                 yield SourceImage(source=path, file=path, class_name=class_name)
         if found:
             for name in flat:
-                passed.add(f"images directly in {self.root}, in no class folder", name)
+                self.passed.add(f"images directly in {self.root}, in no class folder", name)
             self._look_at_empty([name for name in folders if name not in found and name not in own], len(folders))
         elif flat:
-            found[None] = len(flat)
+            self.lines.append(
+                f"no classes: all {len(flat)} images lie directly in {self.root}, so samples get none. "
+                f"Training needs {self.root}/<class>/<image>, or {self.root}/labels.csv with the columns file,labels"
+            )
             yield from (SourceImage(source=name, file=name) for name in flat)
         else:
+            said = "".join(f" ({line})" for line in self.passed.lines())
             raise UsageError(
-                f"{self.root} holds no image{_said(passed)}. Expected {self.root}/<class>/<image>, a folder or file of "
+                f"{self.root} holds no image{said}. Expected {self.root}/<class>/<image>, a folder or file of "
                 f"Hugging Face parquet, or an ILSVRC2012 or Tiny ImageNet tar; --source names the place."
             )
 
@@ -67,47 +63,21 @@ class ClassFolders:
                 f"Was the download cut short? Fill these folders, or remove them to go without these classes."
             )
         for name in empty:
-            self._passed.add("class folders without an image", name)
-
-    def notes(self) -> list[str]:
-        lines = []
-        if None in self._found:
-            lines = [
-                f"no classes: all {self._found[None]} images lie directly in {self.root}, so samples get none. "
-                f"Training needs {self.root}/<class>/<image>, or {self.root}/labels.csv with the columns file,labels"
-            ]
-        return lines + self._passed.lines()
-
-    def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
+            self.passed.add("class folders without an image", name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnnotatedFolder:
+@dataclass(kw_only=True)
+class AnnotatedFolder(Source):
     """Tiny ImageNet's val: `images/<name>` and `val_annotations.txt` with a name and a class on each line."""
 
-    root: str
-    stated_classes: tuple[str, ...] | None = None
     kind: str = "Tiny ImageNet val folder"
 
-    def images(self) -> Iterator[SourceImage]:
+    def _list(self) -> Iterator[SourceImage]:
         place = storage.join(self.root, ANNOTATIONS)
         images = {name for name in storage.list_names(storage.join(self.root, "images")) if is_image_name(name)}
         classes = match_annotations(read_text(place), images, place)
         for name in images:
             yield SourceImage(source=f"images/{name}", file=f"images/{name}", class_name=classes[name])
-
-    def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes
-
-    def notes(self) -> list[str]:
-        return []
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
 
 
 def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]:
@@ -134,7 +104,3 @@ def shorten(names: list[str], limit: int = 5) -> str:
 def _is_own(folder: str) -> bool:
     """Whether a folder is a data set that this project wrote, finished or not."""
     return storage.is_local(folder) and storage.exists(storage.join(folder, _STATE_FOLDER))
-
-
-def _said(passed: PassedOver) -> str:
-    return "".join(f" ({line})" for line in passed.lines())

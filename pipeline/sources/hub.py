@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, first_line
 from pipeline.io import storage
 
 from .parquet import HuggingFaceParquet, open_parquet
@@ -28,9 +28,9 @@ def open_hub(uri: str, split: str, choices: Choices) -> HuggingFaceParquet:
         if not storage.exists(storage.join(folder, "dataset_info.json")):  # written last
             builder.download_and_prepare(folder, file_format="parquet")
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-        raise UsageError(f"cannot open {uri}: {_first_line(error)}") from None
+        raise UsageError(f"cannot open {uri}: {first_line(error)}.") from None
     except Exception as error:  # the network, the hub's server, a broken archive: each with kinds of its own
-        raise DataError(f"cannot download {uri}: {_first_line(error)} Try again; what is complete is kept.") from None
+        raise DataError(f"cannot download {uri}: {first_line(error)}. Try again; what is complete is kept.") from None
     files = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
     splits: dict[str, list[str]] = {}
     for file in files:
@@ -40,7 +40,3 @@ def open_hub(uri: str, split: str, choices: Choices) -> HuggingFaceParquet:
     if chosen is None:
         raise no_such_split(uri, splits, split)
     return open_parquet(folder, splits[chosen], choices=choices)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

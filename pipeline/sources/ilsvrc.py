@@ -11,8 +11,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
 from .folder import shorten
-from .readers import FileReader
-from .source import SourceImage
+from .source import Source, SourceImage
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}
 NUM_CLASSES = 1000
@@ -113,26 +112,16 @@ def match(names: list[str], classes: dict[str, str], place: str) -> list[tuple[s
     return [(name, classes[stem]) for name, stem in zip(names, stems)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class IlsvrcVal:
+@dataclass(kw_only=True)
+class IlsvrcVal(Source):
     """A flat folder of validation images; ids are `<wnid>/<name>`, as after sorting them into class folders."""
 
-    root: str
     kind: str = "ILSVRC2012 validation folder"
 
-    def images(self) -> Iterator[SourceImage]:
+    def _list(self) -> Iterator[SourceImage]:
         names = [name for name in storage.list_names(self.root) if is_val_name(name)]
         for name, wnid in match(names, val_classes(self.root), self.root):
             yield SourceImage(source=f"{wnid}/{name}", file=name, class_name=wnid)
-
-    def class_names(self) -> None:
-        return None
-
-    def notes(self) -> list[str]:
-        return []
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
 
 
 def diagnosis(split: str, class_counts: dict[str, int]) -> str | None:

@@ -5,19 +5,17 @@ import io
 import posixpath
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.io import storage
-from pipeline.io.passed import PassedOver
 from pipeline.io.text import read_text
 
 from .fields import ClassNames, read_label
 from .folder import shorten
-from .readers import FileReader
-from .source import NO_CHOICES, Choices, SourceImage, is_image_name
+from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
 from .splits import no_such_split, wanted_split
 
 LABEL_LIST = "labels.csv"
@@ -31,41 +29,37 @@ class _Line(NamedTuple):
     number: int  # of its last line in the list
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelList:
+@dataclass(kw_only=True)
+class LabelList(Source):
     """A folder with `labels.csv`: a header `file,labels`, then an image path and its class names, split by `;`.
 
     Where a line has several names, samples carry a `labels` list and no class; otherwise this is classification. A
     column `split` says which lines are read.
     """
 
-    root: str
     split: str | None = None  # the wanted value of the split column; None reads all lines
     choices: Choices = NO_CHOICES
     kind: str = "images with a label list"
-    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def _place(self) -> str:
         return storage.join(self.root, LABEL_LIST)
 
-    def images(self) -> Iterator[SourceImage]:
-        passed = PassedOver()
-        all_lines = self._read()
-        self._seen.update(passed=passed, missing=[], note=[])
-        if storage.is_local(self.root):  # a store would list a million objects for one sentence
-            self._compare(all_lines, passed)
-        several = any(len(line.labels) > 1 for line in all_lines.values())  # of any split, so that all are read alike
+    def _list(self) -> Iterator[SourceImage]:
+        lines = self._read()
+        missing = self._missing(lines) if storage.is_local(self.root) else []  # a store would list a million objects
+        several = any(len(line.labels) > 1 for line in lines.values())  # of any split, so that all are read alike
         if several:
-            found = {name for line in all_lines.values() for name in line.labels}
+            found = {name for line in lines.values() for name in line.labels}
             by = int if all(map(str.isdecimal, found)) else str
-            self._seen["names"] = tuple(sorted(found, key=by))
-        lines = self._of_split(all_lines, passed)
-        del all_lines
+            self.classes = tuple(sorted(found, key=by))
+        lines = self._of_split(lines)
         yield from self._with_lists(lines) if several else self._with_classes(lines)
+        if missing:
+            self.lines.append(f"missing: {len(missing)} lines name a file that is not there ({shorten(missing, 3)})")
 
     def _with_lists(self, lines: dict[str, _Line]) -> Iterator[SourceImage]:
-        rank = {name: number for number, name in enumerate(self._seen["names"])}
+        rank = {name: number for number, name in enumerate(self.classes or ())}
         for file, line in _emptied(lines):
             yield SourceImage(source=file, file=file, labels=tuple(sorted(rank[name] for name in line.labels)))
 
@@ -75,7 +69,8 @@ class LabelList:
             place = f"line {line.number} of {self._place}"
             label = read_label("".join(line.labels), place)
             yield SourceImage(source=file, file=file, class_name=classes.name(label, place))
-        self._seen.update(names=classes.ordered(), note=classes.note())
+        self.classes = classes.ordered()
+        self.lines += classes.note()
 
     def _read(self) -> dict[str, _Line]:
         """Lines by file. Raises UsageError that names the line that cannot be what was meant."""
@@ -105,7 +100,10 @@ class LabelList:
                 f"{self._place} has the columns {columns}; its first line must be: file,labels. Other columns are read "
                 f"when --image-column and --label-column name them."
             )
-        self._seen["columns"] = columns
+        others = [name for name in columns if name not in (image, label, _SPLIT)]
+        self.lines.append(
+            f"columns: image from '{image}'; label from '{label}'" + f"; not read: {', '.join(others)}" * bool(others)
+        )
         return [{image: _FILE, label: _LABELS}.get(name, name if name == _SPLIT else "") for name in columns]
 
     def _line(self, row: dict[str, str], number: int) -> _Line | None:
@@ -125,7 +123,7 @@ class LabelList:
             f"{' and as '.join(said)}. Keep one line; several labels of one image stand in it, split by ';'."
         )
 
-    def _of_split(self, lines: dict[str, _Line], passed: PassedOver) -> dict[str, _Line]:
+    def _of_split(self, lines: dict[str, _Line]) -> dict[str, _Line]:
         names = sorted({line.split for line in lines.values()} - {""})
         if not names or self.split is None:
             return lines
@@ -134,39 +132,20 @@ class LabelList:
             raise no_such_split(self._place, names, self.split)
         for line in lines.values():
             if line.split != wanted:
-                passed.add(f"lines of the split {line.split or '(none)'}", line.file)
+                self.passed.add(f"lines of the split {line.split or '(none)'}", line.file)
         return {file: line for file, line in lines.items() if line.split == wanted}
 
-    def _compare(self, lines: dict[str, _Line], passed: PassedOver) -> None:
-        """Count images that no line names, and lines that name no file. One listing of the folder."""
+    def _missing(self, lines: dict[str, _Line]) -> list[str]:
+        """Files that lines name and that are not there; counts images that no line names. One listing of the folder."""
         num_found = 0
         for file in storage.find_files(self.root):
             if file in lines:
                 num_found += 1
             elif is_image_name(file):
-                passed.add("images that no line names", file)
-        if num_found < len(lines):
-            self._seen["missing"] = [file for file in lines if not storage.exists(storage.join(self.root, file))]
-
-    def class_names(self) -> tuple[str, ...] | None:
-        names: tuple[str, ...] | None = self._seen.get("names")
-        return names
-
-    def notes(self) -> list[str]:
-        if "passed" not in self._seen:
+                self.passed.add("images that no line names", file)
+        if num_found == len(lines):
             return []
-        image, label = self.choices.image_column or _FILE, self.choices.label_column or _LABELS
-        others = [name for name in self._seen["columns"] if name not in (image, label, _SPLIT)]
-        lines = [
-            f"columns: image from '{image}'; label from '{label}'" + (f"; not read: {', '.join(others)}" * bool(others))
-        ]
-        lines += self._seen["note"]
-        if missing := self._seen["missing"]:
-            lines.append(f"missing: {len(missing)} lines name a file that is not there ({shorten(missing, 3)})")
-        return lines + self._seen["passed"].lines()
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
+        return [file for file in lines if not storage.exists(storage.join(self.root, file))]
 
 
 def _emptied(lines: dict[str, _Line]) -> Iterator[tuple[str, _Line]]:

@@ -9,23 +9,21 @@ from pipeline.errors import DataError
 from pipeline.io import storage, tar
 from pipeline.io.scan import Scan, in_parallel
 
-from .readers import SpanReader, span
-from .source import SourceImage
+from .readers import span
+from .source import Source, SourceImage
 
 DATASET_FILE = "dataset.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class OwnShards:
+@dataclass(kw_only=True)
+class OwnShards(Source):
     """The shards of one split. Images are those stored: reduced ones stay reduced."""
 
-    root: str
     split: str  # as dataset.json names it
     num_shards: int
-    stated_classes: tuple[str, ...]
     kind: str = "shards of focusvit"
 
-    def images(self) -> Iterator[SourceImage]:
+    def _list(self) -> Iterator[SourceImage]:
         names = [f"{self.split}-{number:06d}.tar" for number in range(self.num_shards)]
         for rows in in_parallel(self._of_one, names):
             yield from rows
@@ -44,7 +42,7 @@ class OwnShards:
             meta = json.loads(read(members["json"].offset, members["json"].size))
             image = members["jpg" if "jpg" in members else "png"]
             number = int(read(members["cls"].offset, members["cls"].size)) if "cls" in members else None
-            class_name = None if number is None else self.stated_classes[number]
+            class_name = None if number is None else (self.stated_classes or ())[number]
             maps = members.get("seg.png")
             return SourceImage(
                 source=meta["source"],
@@ -61,15 +59,6 @@ class OwnShards:
                 f"sample {key} of {storage.join(self.root, file)} is damaged ({type(error).__name__}: {error}). "
                 f"`focusvit verify {self.root}` finds what is wrong, `--repair` rebuilds it."
             ) from None
-
-    def class_names(self) -> tuple[str, ...] | None:
-        return self.stated_classes or None
-
-    def notes(self) -> list[str]:
-        return []
-
-    def reader(self) -> SpanReader:
-        return SpanReader(self.root)
 
 
 def read_dataset_file(root: str) -> dict[str, Any] | None:

@@ -4,53 +4,51 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-from pipeline.io.passed import PassedOver
 from pipeline.io.regular import open_regular
 from pipeline.io.scan import ObjectFile
 
 from .fields import ClassNames, TableColumns, choose_columns, numbered, read_label
 from .folder import shorten
 from .readers import FileReader
-from .source import NO_CHOICES, Choices, SourceImage
+from .source import NO_CHOICES, Choices, Source, SourceImage
 from .splits import no_such_split, wanted_split
 
 _SPLIT = "split"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HuggingFaceParquet:
+@dataclass(kw_only=True)
+class HuggingFaceParquet(Source):
     """Files of one split. A row is found by its number in its file; its row group is read once for its neighbours.
 
     Classes go by name: each file may list them in an order of its own. Rows whose `split` column names another split
     are left out.
     """
 
-    root: str
     files: tuple[str, ...]
     columns: TableColumns
     split: str | None
-    stated_classes: tuple[str, ...] | None
     kind: str = "Hugging Face parquet"
-    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def images(self) -> Iterator[SourceImage]:
-        numbers, classes, passed = ClassNames(), dict.fromkeys(self.stated_classes or ()), PassedOver()
-        self._seen.update(numbers=numbers, classes=classes, passed=passed, orders=[])
+    def _list(self) -> Iterator[SourceImage]:
+        numbers, classes, others = ClassNames(), dict.fromkeys(self.stated_classes or ()), []
         split = self._split()
         for file in self.files:
             table = _look(storage.join(self.root, file))
             names = self._class_names(file, table.schema_arrow)
+            if names and names.stated != self.stated_classes:
+                others.append(file)
+                classes.update(dict.fromkeys(names.stated or ()))
             stem, start, known = file.removesuffix(".parquet").replace("/", "_"), 0, {}
             for group in range(table.num_row_groups):
                 for number, (label, of_split) in enumerate(self._labels(table, group, split is not None), start):
                     if split is not None and of_split != split:
-                        passed.add(f"rows of the split {of_split}", f"row {number} of {file}")
+                        self.passed.add(f"rows of the split {of_split}", f"row {number} of {file}")
                         continue
                     if label not in known:
                         place = f"row {number} of {storage.join(self.root, file)}"
@@ -63,6 +61,12 @@ class HuggingFaceParquet:
                         group=f"{file}:{group}",
                     )
                 start += table.metadata.row_group(group).num_rows
+        self.classes = numbers.ordered() if self.stated_classes is None else tuple(classes)
+        self.lines = [self.columns.note(), *numbers.note()]
+        if others:
+            self.lines.append(
+                f"classes: {len(others)} files list them otherwise, read by name ({', '.join(others[:3])})"
+            )
 
     def _split(self) -> str | None:
         """The wanted value of the split column; None when there is no such column. Raises UsageError."""
@@ -116,26 +120,7 @@ class HuggingFaceParquet:
                     f"{place} lists its classes otherwise than {self.files[0]}, and names occur twice in it, so they "
                     f"cannot be matched: {shorten(twice)}. Write the files with one list."
                 )
-            self._seen["orders"].append(file)
-            self._seen["classes"].update(dict.fromkeys(names))
         return ClassNames(names, f"the class list of {file}")
-
-    def class_names(self) -> tuple[str, ...] | None:
-        if self.stated_classes is not None:
-            return tuple(self._seen.get("classes", self.stated_classes))
-        numbers: ClassNames | None = self._seen.get("numbers")
-        return numbers.ordered() if numbers else None
-
-    def notes(self) -> list[str]:
-        lines = [self.columns.note()]
-        if self._seen:
-            lines += self._seen["numbers"].note()
-            if orders := self._seen["orders"]:
-                lines.append(
-                    f"classes: {len(orders)} files list them otherwise, read by name ({', '.join(orders[:3])})"
-                )
-            lines += self._seen["passed"].lines()
-        return lines
 
     def reader(self) -> "ParquetReader":
         return ParquetReader(self.root, self.columns.image)

@@ -7,48 +7,44 @@ the second (a node without the mount, an archive cut meanwhile, expired credenti
 import os
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.io import storage
 
-_SPAN = re.compile(r"(.+)@(\d+)\+(\d+)")
+_SPAN = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
+
+
+class Reader(Protocol):
+    """What a worker needs of a source: frozen, picklable, and small whatever the size of the data."""
+
+    @property
+    def root(self) -> str: ...
+
+    def read(self, file: str, offset: int, length: int) -> bytes:
+        """The encoded bytes of an image. Raises FileNotFoundError or PermissionError when this image alone is off,
+        another OSError when its place is (worth another try, and never held against a sample).
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Each image is a file below `root`."""
-
-    root: str
-
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        place = storage.join(self.root, file)
-        try:
-            return storage.read_bytes(place)
-        except (FileNotFoundError, PermissionError) as error:
-            if _is_the_files_own(place, error):
-                raise
-            raise storage.StoreError(
-                f"{place} cannot be read, nor the folder that holds it ({error}). Is the source mounted and readable "
-                f"on this machine?"
-            ) from None
-
-
-@dataclass(frozen=True)
-class SpanReader:
-    """Images are spans of archives in the folder `root`; a file named by `span` is one too."""
+    """Images below `root`: files of their own (`length` -1), or spans of archives, which a name by `span` is too."""
 
     root: str
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         if length < 0 and (found := _SPAN.fullmatch(file)):
             file, offset, length = found[1], int(found[2]), int(found[3])
-        place = storage.join(self.root, file)
+        place, whole = storage.join(self.root, file), length < 0
         try:
-            data = storage.read_bytes(place, offset, length)
+            data = storage.read_bytes(place) if whole else storage.read_bytes(place, offset, length)
         except (FileNotFoundError, PermissionError) as error:
-            raise storage.StoreError(
-                f"the archive {place} cannot be read ({error}). Is the source mounted and readable on this machine?"
-            ) from None
-        if len(data) != length:
+            if whole and _is_the_files_own(place, error):
+                raise
+            what = f"{place} cannot be read, nor the folder that holds it" if whole else f"{place} cannot be read"
+            raise storage.StoreError(f"{what} ({error}). Is the source mounted and readable on this machine?") from None
+        if not whole and len(data) != length:
             raise storage.StoreError(
                 f"the archive {place} ends before byte {offset + length}: it was changed or cut after it was listed. "
                 f"Fetch it again."

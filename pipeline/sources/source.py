@@ -1,10 +1,13 @@
 """What every layout offers: a list of its images, and the bytes of each."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import UsageError
+from pipeline.io.passed import PassedOver
+
+from .readers import FileReader, Reader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -57,49 +60,38 @@ class Choices:
 NO_CHOICES = Choices()
 
 
-class Reader(Protocol):
-    """What a worker needs of a source: frozen, picklable, and small whatever the size of the data."""
+@dataclass(kw_only=True)
+class Source:
+    """A layout, as the driver sees it. Each kind says how it lists its images; the rest is what most have in common."""
 
-    @property
-    def root(self) -> str: ...
-
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        """The encoded bytes of an image. Raises FileNotFoundError or PermissionError when this image alone is off,
-        another OSError when its place is (worth another try, and never held against a sample).
-        """
-        ...
-
-
-class Source(Protocol):
-    """A layout, as the driver sees it."""
-
-    @property
-    def kind(self) -> str:
-        """What was recognised, for people."""
-        ...
-
-    @property
-    def root(self) -> str:
-        """The resolved place that `SourceImage.file` is relative to."""
-        ...
+    root: str  # the resolved place that `SourceImage.file` is relative to
+    stated_classes: tuple[str, ...] | None = None  # where a file of the source lists them
+    kind: str = ""  # what was recognised, for people
+    # Of the last listing:
+    classes: tuple[str, ...] | None = field(default=None, init=False)
+    lines: list[str] = field(default_factory=list, init=False)  # `columns  ...`, `masks  ...` and what else was read
+    passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False)
 
     def images(self) -> Iterator[SourceImage]:
         """All images, in no promised order. Raises UsageError or DataError that says what is off with the layout."""
-        ...
+        self.classes, self.lines = self.stated_classes, []
+        self.passed.clear()
+        yield from self._list()
+
+    def _list(self) -> Iterator[SourceImage]:
+        raise NotImplementedError
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The class list in its own order when the source states one; None: the sorted names of its images."""
-        ...
+        """After `images`: the class list in its own order when the source has one; None: the sorted names."""
+        return self.classes
 
     def notes(self) -> list[str]:
-        """Lines of the plan about the last listing by `images`: `columns  ...` that are read and not read, `masks ...`
-        and where they come from, `left out: ...` with the number of everything passed over.
-        """
-        ...
+        """After `images`: lines of the plan, the last one `left out: ...` with the number of everything passed over."""
+        return [*self.lines, *self.passed.lines()]
 
     def reader(self) -> Reader:
         """What workers read the images with."""
-        ...
+        return FileReader(self.root)
 
 
 def is_image_name(name: str) -> bool:

@@ -4,10 +4,9 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.io import storage, tar
@@ -19,37 +18,29 @@ from .dense import dense_splits
 from .folder import ANNOTATIONS, match_annotations, shorten
 from .ilsvrc import is_val_name, is_wnid, match, val_classes
 from .members import LABEL_MEMBERS, is_webdataset
-from .readers import SpanReader
-from .source import NO_CHOICES, Choices, SourceImage, is_image_name
+from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
 from .splits import meaning, no_such_split, wanted_split
 from .wds import WebDatasetTars, read_class_names
 
 _HEAD = 64  # members that tell a tar of labelled samples, unless all labels come after them
 
 
-@dataclass(frozen=True, kw_only=True)
-class TarArchive:
+@dataclass(kw_only=True)
+class TarArchive(Source):
     """An uncompressed tar whose layout is read from the names in it. Nothing is extracted.
 
     Ids are those of the extracted layout (`<class>/<image>`), so an archive and its extraction give the same shards.
     """
 
-    root: str  # the folder of the archive
-    name: str
+    name: str  # of the archive, in the folder `root`
     split: str = ""  # the one to read where the archive has split folders
-    stated_classes: tuple[str, ...] | None = None
     choices: Choices = NO_CHOICES
-    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
-    def kind(self) -> str:
-        return f"{'WebDataset ' if 'samples' in self._seen else ''}tar archive {self.name}"
+    def __post_init__(self) -> None:
+        self.kind = f"tar archive {self.name}"
 
-    def images(self) -> Iterator[SourceImage]:
+    def _list(self) -> Iterator[SourceImage]:
         place = storage.join(self.root, self.name)
-        passed = PassedOver()
-        self._seen.clear()
-        self._seen["passed"] = passed
         with Scan(place) as scan:
             members, lost = tar.followed(list(tar.members(scan, 0, scan.size, place, links=True)))
             if _has_samples(members):
@@ -59,40 +50,36 @@ class TarArchive:
                     stated_classes=read_class_names(self.root),
                     choices=self.choices,
                 )
-                self._seen["samples"] = samples
+                self.kind, samples.passed = f"WebDataset tar archive {self.name}", self.passed
                 yield from samples.images_of(scan, self.name, members, lost)
+                self.classes, self.lines = samples.classes, samples.lines
                 return
             self.choices.check(self.kind, ())
-            _pass_links(passed, lost)
+            _pass_links(self.passed, lost)
             found = [(member.name.removeprefix("./"), member) for member in members if not _is_hidden(member.name)]
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
-                _pass_others(passed, [name for name, _ in found if not name.endswith(".tar")])
-                yield from self._of_tars(inner, place)
+                _pass_others(self.passed, [name for name, _ in found if not name.endswith(".tar")])
+                spans = [(PurePosixPath(name).stem, self.name, at.offset, at.size, name) for name, at in inner]
+                yield from _class_tars(self.root, spans, self.passed, place)
             else:
                 yield from self._of_images(scan, found, place)
 
-    def _of_tars(self, inner: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
-        """The class tars are scanned side by side: each header tells where the next one is, so one scan waits."""
-        spans = [(PurePosixPath(name).stem, self.name, member.offset, member.size, name) for name, member in inner]
-        yield from _class_tars(self.root, spans, self._seen["passed"], place)
-
     def _of_images(self, read: Scan, found: list[tuple[str, tar.Member]], place: str) -> Iterator[SourceImage]:
-        passed = self._seen["passed"]
         images: dict[str, tar.Member] = {}
         others = []
         for name, member in found:
             if not is_image_name(name):
                 others.append(name)
             elif images.setdefault(name, member) is not member:
-                passed.add("images that a later one of the same name replaces", name)
+                self.passed.add("images that a later one of the same name replaces", name)
                 images[name] = member
         if not images:
             raise UsageError(
                 f"{place} holds neither images nor tars of images; its {len(found)} members are: {shorten(others)}."
             )
         notes = next((member for name, member in found if PurePosixPath(name).name == ANNOTATIONS), None)
-        _pass_others(passed, [name for name in others if PurePosixPath(name).name != ANNOTATIONS])
+        _pass_others(self.passed, [name for name in others if PurePosixPath(name).name != ANNOTATIONS])
         if notes:
             by_name = {PurePosixPath(name).name: (name, member) for name, member in images.items()}
             text = decode_text(read(notes.offset, notes.size), f"{ANNOTATIONS} in {place}")
@@ -124,54 +111,34 @@ class TarArchive:
                 f"from folders: unpack it, and name the folder with --source."
             )
         if not level or not all(map(meaning, level)) or len({meaning(name) for name in level}) < 2:
-            return images, _depth_of_classes([PurePosixPath(name).parts for name in images], place)
+            if any(len(path) == shared for path in folders):
+                raise UsageError(
+                    f"the {len(images)} images in {place} do not lie in class folders (<class>/<image>), and there is "
+                    f"no {ANNOTATIONS} and no <key>.cls or <key>.json that names their classes."
+                )
+            return images, shared
         chosen = wanted_split(level, self.split)
         if chosen is None:
             raise no_such_split(place, level, self.split)
-        self._seen["splits"] = f"splits   {', '.join(sorted(level))}; read: {chosen}"
+        self.lines.append(f"splits   {', '.join(sorted(level))}; read: {chosen}")
         mine = [(name, path) for name, path in zip(images, folders) if path[shared:][:1] == (chosen,)]
         in_classes = {name: images[name] for name, path in mine if len(path) > shared + 1}
         for name, _ in mine if in_classes else ():
             if name not in in_classes:
-                self._seen["passed"].add("images in no class folder", name)
+                self.passed.add("images in no class folder", name)
         return in_classes or {name: images[name] for name, _ in mine}, shared + 1
 
-    def class_names(self) -> tuple[str, ...] | None:
-        samples: WebDatasetTars | None = self._seen.get("samples")
-        return samples.class_names() if samples else self.stated_classes
 
-    def notes(self) -> list[str]:
-        samples: WebDatasetTars | None = self._seen.get("samples")
-        if samples:
-            return samples.notes()
-        return [line for line in [self._seen.get("splits")] if line] + self._seen.get("passed", PassedOver()).lines()
-
-    def reader(self) -> SpanReader:
-        return SpanReader(self.root)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassTars:
+@dataclass(kw_only=True)
+class ClassTars(Source):
     """A folder of one tar per class, named after it: ILSVRC2012's training archive, unpacked once."""
 
-    root: str
     files: tuple[str, ...]
     kind: str = "folder of class tars"
-    _passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False, compare=False)
 
-    def images(self) -> Iterator[SourceImage]:
-        self._passed.clear()
+    def _list(self) -> Iterator[SourceImage]:
         spans = [(PurePosixPath(file).stem, file, 0, -1, file) for file in self.files]
-        yield from _class_tars(self.root, spans, self._passed, self.root)
-
-    def class_names(self) -> None:
-        return None
-
-    def notes(self) -> list[str]:
-        return self._passed.lines()
-
-    def reader(self) -> SpanReader:
-        return SpanReader(self.root)
+        yield from _class_tars(self.root, spans, self.passed, self.root)
 
 
 def open_tars(
@@ -222,7 +189,9 @@ def _has_samples(members: list[tar.Member]) -> bool:
 def _class_tars(
     root: str, spans: list[tuple[str, str, int, int, str]], passed: PassedOver, place: str
 ) -> Iterator[SourceImage]:
-    """Images of tars of (class, file, offset in it, size or -1, name for people), side by side."""
+    """Images of tars of (class, file, offset in it, size or -1, name for people), side by side: each header tells where
+    the next one is, so one scan waits.
+    """
     empty = []
     for span, (found, others, lost) in zip(spans, in_parallel(partial(_class_tar, root), spans)):
         yield from found
@@ -273,17 +242,3 @@ def _is_hidden(name: str) -> bool:
     if not name.startswith(".") and "/." not in name:  # nearly all, in a tenth of the time
         return False
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
-def _depth_of_classes(paths: list[tuple[str, ...]], place: str) -> int:
-    """How many leading folders all images share, so that the next one is the class."""
-    folders = [path[:-1] for path in paths]
-    depth = 0
-    while all(len(path) > depth for path in folders) and len({path[depth] for path in folders}) == 1:
-        depth += 1
-    if any(len(path) <= depth for path in folders):
-        raise UsageError(
-            f"the {len(paths)} images in {place} do not lie in class folders (<class>/<image>), and there is no "
-            f"{ANNOTATIONS} and no <key>.cls or <key>.json that names their classes."
-        )
-    return depth

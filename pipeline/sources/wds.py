@@ -2,13 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage, tar
-from pipeline.io.passed import PassedOver
 from pipeline.io.scan import Scan, in_parallel
 from pipeline.io.text import decode_text, read_text
 
@@ -16,8 +14,7 @@ from .fields import LABEL_FIELDS, ClassNames, read_label
 from .folder import shorten
 from .members import LABEL_MEMBERS, Part, check_stems, parts
 from .members import group as members_by_key
-from .readers import SpanReader
-from .source import NO_CHOICES, Choices, SourceImage
+from .source import NO_CHOICES, Choices, Source, SourceImage
 
 CLASS_NAMES = "classnames.txt"  # as clip-benchmark publishes it, one name on each line
 _JSON_LABELS = tuple(name for name in LABEL_FIELDS if name != "labels")  # our own shards keep several classes there
@@ -33,53 +30,46 @@ class _Tar:
     passed: list[tuple[str, str]] = field(default_factory=list)  # (reason, name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WebDatasetTars:
+@dataclass(kw_only=True)
+class WebDatasetTars(Source):
     """Shards of one split. Ids are `<tar>/<key>`; images are read by offset, the tars are not unpacked."""
 
-    root: str
     files: tuple[str, ...]
-    stated_classes: tuple[str, ...] | None = None
     choices: Choices = NO_CHOICES
     kind: str = "WebDataset tars"
-    _seen: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _names: ClassNames = field(default_factory=ClassNames, init=False, repr=False)
+    # by the bytes of a cls: its class and what it counts as
+    _known: dict[bytes, tuple[str | None, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def images(self) -> Iterator[SourceImage]:
-        self._begin()
-        for found in in_parallel(self._of_one, self.files):
-            self._take(found)
+    def _list(self) -> Iterator[SourceImage]:
+        yield from self._all(in_parallel(self._of_one, self.files))
+
+    def images_of(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> Iterator[SourceImage]:
+        """As `images`, of one tar whose members, and links that lead nowhere, are listed already."""
+        yield from self._all(self._samples(read, file, members, lost) for _ in range(1))
+
+    def _all(self, tars: Iterable[_Tar]) -> Iterator[SourceImage]:
+        self._names, self._known = ClassNames(self.stated_classes, CLASS_NAMES), {}
+        images, labels = Counter[str](), Counter[str]()
+        for found in tars:
+            images.update(found.image_members)
+            labels.update(found.label_origins)
+            for reason, name in found.passed:
+                self.passed.add(reason, name)
             yield from found.images
-        self._check_choices()
+        self._check_choices(images, labels)
+        self.classes = self._names.ordered()
+        self.lines = [f"columns: image from {_listed(images)}; label from {_listed(labels)}", *self._names.note()]
 
-    def images_of(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> list[SourceImage]:
-        """Of one tar whose members, and links that lead nowhere, are listed already. Raises as `images`."""
-        self._begin()
-        found = self._samples(read, file, members, lost)
-        self._take(found)
-        self._check_choices()
-        return found.images
-
-    def _begin(self) -> None:
-        names = ClassNames(self.stated_classes, CLASS_NAMES)
-        # by the bytes of a cls: its class and what it counts as
-        known: dict[bytes, tuple[str | None, str]] = {}
-        self._seen.update(names=names, known=known, image=Counter(), label=Counter(), passed=PassedOver())
-
-    def _take(self, found: _Tar) -> None:
-        self._seen["image"].update(found.image_members)
-        self._seen["label"].update(found.label_origins)
-        for reason, name in found.passed:
-            self._seen["passed"].add(reason, name)
-
-    def _check_choices(self) -> None:
+    def _check_choices(self, images: Counter[str], labels: Counter[str]) -> None:
         """Raises UsageError for a chosen member or field that no sample has."""
         what = None
-        if not self._seen["image"]:
+        if not images:
             what = f"an image member {self.choices.image_member}".rstrip()
-        elif self.choices.label_column and not set(self._seen["label"]) - {"nothing"}:
+        elif self.choices.label_column and not set(labels) - {"nothing"}:
             what = f"a label in the field {self.choices.label_column}"
         if what:
-            found = "; ".join(self._seen["passed"].lines()).removeprefix("left out: ") or "images without a label"
+            found = "; ".join(self.passed.lines()).removeprefix("left out: ") or "images without a label"
             raise UsageError(f"no sample of {self.root}/{shorten(list(self.files), 2)} has {what}, but: {found}.")
 
     def _of_one(self, file: str) -> _Tar:
@@ -137,7 +127,7 @@ class WebDatasetTars:
         wanted = self.choices.label_column
         if member is None or (suffix.endswith("cls") and wanted not in ("", "cls")):
             return None, "nothing"
-        names, known = self._seen["names"], self._seen["known"]
+        names, known = self._names, self._known
         data = read(member.offset, member.size)
         if suffix.endswith("cls"):
             if data not in known:
@@ -153,23 +143,6 @@ class WebDatasetTars:
         name = next((name for name in ([wanted] if wanted else _JSON_LABELS) if name in content), None)
         label = read_label(content[name], place) if name else None
         return names.name(label, place), "nothing" if label is None else f"{name} of json"
-
-    def class_names(self) -> tuple[str, ...] | None:
-        names = self._seen.get("names") or ClassNames(self.stated_classes)
-        return names.ordered()
-
-    def notes(self) -> list[str]:
-        if not self._seen:
-            return []
-        image, label = (_listed(self._seen[name]) for name in ("image", "label"))
-        return [
-            f"columns: image from {image}; label from {label}",
-            *self._seen["names"].note(),
-            *self._seen["passed"].lines(),
-        ]
-
-    def reader(self) -> SpanReader:
-        return SpanReader(self.root)
 
 
 def _not_read(name: str, group: dict[str, tar.Member], samples: tuple[Part, ...]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,35 +19,24 @@ from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.shards.commit import describe
 from pipeline.sources import Source, SourceImage, detect
-from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.report import Table
 
 _PER_CLASS, _IMAGE_BYTES = 1281, 110_000  # as ImageNet's classes
 
 
-class Listing:
+@dataclass(kw_only=True)
+class Listing(Source):
     """As many rows as ImageNet has, without a file behind them."""
 
-    root = kind = "a listing"
+    num_rows: int
+    kind: str = "a listing"
 
-    def __init__(self, num_rows: int) -> None:
-        self._num_rows = num_rows
-
-    def images(self) -> Iterator[SourceImage]:
-        for number in range(self._num_rows):
+    def _list(self) -> Iterator[SourceImage]:
+        for number in range(self.num_rows):
             name = f"n{number % 1000:08d}"
             path = f"{name}/{name}_{number}.JPEG"
             yield SourceImage(path, path, class_name=name)
-
-    def class_names(self) -> None:
-        return None
-
-    def notes(self) -> list[str]:
-        return []
-
-    def reader(self) -> FileReader:
-        return FileReader(self.root)
 
 
 def plan_table(num_rows: int, scan_classes: int) -> Table:
@@ -97,7 +87,7 @@ def _send(pipe: Connection, work: Any, *arguments: Any) -> None:
 
 
 def _plan(archive: str | None, num_rows: int, folder: str) -> dict[str, float]:
-    source: Source = detect(archive, "train") if archive else Listing(num_rows)
+    source: Source = detect(archive, "train") if archive else Listing(root="a listing", num_rows=num_rows)
     started = time.perf_counter(), time.process_time()
     plan = make_plan(source, "train")
     place = str(Path(folder) / f"plan-{bool(archive)}.parquet")

@@ -132,4 +132,5 @@ def test_two_label_values_of_one_name_are_two_classes(tmp_path: Path) -> None:
     for name, data in (("images/a.jpg", jpeg(0)), ("labels/a.png", png(0)), ("classes.txt", b"sky\nroad\nsky\n")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    assert detect(str(tmp_path), "train").class_names() == ("sky (1)", "road", "sky (2)")
+    source = detect(str(tmp_path), "train")
+    assert len(list(source.images())) == 1 and source.class_names() == ("sky (1)", "road", "sky (2)")
