@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -18,13 +18,13 @@ from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import (
     check_out,
     clear_leftovers,
-    describe,
     error_table,
     finish_split,
     known_classes,
     other_splits,
 )
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
+from pipeline.shards.description import describe, shard_specs
 from pipeline.shards.overlap import refuse_same_bytes, shared_images
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.superpixels.segment import SuperpixelConfig
@@ -35,7 +35,7 @@ from .errors import DataError
 from .io import storage
 from .io.json_text import json_text
 from .io.machine import usable_cpus
-from .sources import Source, resolve_source
+from .sources import resolve_source
 from .sources.detect import look, look_for_share
 from .sources.source import NO_CHOICES, Choices
 from .sources.splits import meaning
@@ -159,7 +159,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
         _say_plan(say, config, lines, plan, out, finished=0)
         workers = _num_workers(config)
         return {"source": lines, **estimate(plan, source.reader(), config.image, config.superpixels, workers=workers)}
-    specs = _specs(config, source, plan, out, description)
+    specs = shard_specs(out, plan, description, source.reader(), skip_bad=config.on_error == "skip")
     finished = _finished(specs, out)
     _say_plan(say, config, lines, plan, out, len(finished))
     if not plan_is_stored:
@@ -192,23 +192,6 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
 
 def _num_workers(config: PreprocessConfig) -> int:
     return config.workers if config.workers is not None else usable_cpus()
-
-
-def _specs(
-    config: PreprocessConfig, source: Source, plan: Plan, out: str, description: dict[str, Any]
-) -> list[ShardSpec]:
-    first = ShardSpec(
-        out=out,
-        split=plan.split,
-        shard=0,
-        source=source.reader(),
-        image=config.image,
-        superpixels=config.superpixels,
-        fingerprint=description["fingerprint"],
-        golden=description["versions"]["golden"],
-        skip_bad=config.on_error == "skip",
-    )
-    return [replace(first, shard=shard) for shard in range(plan.num_shards)]
 
 
 def _finished(specs: list[ShardSpec], out: str) -> dict[int, list[dict[str, Any]]]:

@@ -10,10 +10,9 @@ from pipeline.image.image import BadImage, decode_image
 from pipeline.io import storage, tar
 from pipeline.io.regular import NotAFileError
 from pipeline.plan.plan import read_shard_rows
-from pipeline.shards.build import Members, ShardSpec, count_regions, prove_machine
+from pipeline.shards.build import Members, ShardSpec, columns_of, index_row, prove_machine
 from pipeline.shards.dataset import plan_uri, sidecar_uri
 from pipeline.shards.interop import dali_index, dali_name
-from pipeline.shards.overlap import stored_content_id
 from pipeline.shards.sample import FORMAT_VERSION, Sample, decode
 from pipeline.shards.sidecar import read_sidecar, sidecar_bytes
 from pipeline.superpixels.connected import connected_regions
@@ -86,20 +85,15 @@ def _check_sidecar(
     num_bytes: int,
 ) -> list[str]:
     """What a sidecar states of sound samples, against themselves and their `rows` of the plan."""
-    spans = [sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()) for _, _, members in samples]
+    index = [index_row(members, offset, row["class_id"]) for (_, offset, members), row in zip(samples, rows)]
     true = {
         "format_version": FORMAT_VERSION,
         "shard": spec.shard,
         "size_bytes": num_bytes,
         "num_samples": len(samples),
-        "offsets": [offset for _, offset, _ in samples],
-        "lengths": spans,
-        "class_ids": [row["class_id"] for row in rows],
-        "num_regions": [count_regions(members) for _, _, members in samples],
+        **columns_of(index),
     }
-    if "content_ids" in sidecar:  # sidecars of before lack them
-        true["content_ids"] = [stored_content_id(members) for _, _, members in samples]
-    wrong = [name for name, value in true.items() if sidecar.get(name) != value]
+    wrong = [name for name, value in true.items() if name in sidecar and sidecar[name] != value]
     return [f"has a sidecar with other {', '.join(wrong)} than its samples and the plan have"] if wrong else []
 
 

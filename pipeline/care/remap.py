@@ -19,12 +19,14 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.plan.plan import read_shard_rows, save_plan
 from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
-from pipeline.shards.commit import check_out, describe, finish_split
+from pipeline.shards.commit import check_out, finish_split
 from pipeline.shards.dataset import open_dataset, plan_uri, shard_name
+from pipeline.shards.description import describe, shard_specs
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sample import decode, encode
 from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.shards.worker import commit_shard
+from pipeline.sources.readers import FileReader
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
@@ -56,16 +58,6 @@ class RemapConfig:
             raise ValueError(f"--workers is {self.workers}; it must be at least 0")
         if self.workers == 0 and self.ray_address:
             raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
-
-
-@dataclass(frozen=True)
-class StoredShards:
-    """A data set in the place of a source: its images and labels are in its shards."""
-
-    root: str
-
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        raise FileNotFoundError(file)
 
 
 def remap_shard(spec: ShardSpec) -> dict[str, Any]:
@@ -116,18 +108,7 @@ def remap(config: RemapConfig) -> dict[str, str]:
             raise UsageError(f"{uri} has superpixels of these settings already: {description['superpixels']}.")
         if not check_out(out, plan, description):
             save_plan(plan_uri(out, name), plan, description)
-        first = ShardSpec(
-            out=out,
-            split=name,
-            shard=0,
-            source=StoredShards(uri),
-            image=ImageConfig(**before["image"]),
-            superpixels=config.superpixels,
-            fingerprint=description["fingerprint"],
-            golden=description["versions"]["golden"],
-            skip_bad=True,
-        )
-        specs = [replace(first, shard=shard) for shard in range(plan.num_shards)]
+        specs = shard_specs(out, plan, description, FileReader(uri))
         todo = [spec for spec in specs if not read_sidecar(spec)]
         with tqdm(total=len(specs), initial=len(specs) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
             for _ in _run(config, todo):

@@ -14,8 +14,9 @@ from pipeline.io import storage
 from pipeline.plan.plan import make_plan, relocate, save_plan
 from pipeline.secrets import HIDDEN, masked
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import describe, root_hash, write_derived
+from pipeline.shards.commit import root_hash, write_derived
 from pipeline.shards.dataset import DATASET_FILE, STATE_FOLDER, SplitInfo, open_dataset, plan_uri, sidecar_uri
+from pipeline.shards.description import describe
 from pipeline.shards.entry import enter_split
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import dali_index, dali_name

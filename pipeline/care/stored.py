@@ -1,19 +1,18 @@
 """The splits that a data set's files speak of: those with a sound plan, and those whose plan is lost."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
-from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import is_whole
 from pipeline.shards.dataset import STATE_FOLDER, SplitInfo, open_dataset, plan_uri
+from pipeline.shards.description import is_whole, shard_specs
 from pipeline.shards.sample import FORMAT_VERSION
 from pipeline.shards.sidecar import load_sidecar
-from pipeline.superpixels.segment import SuperpixelConfig
+from pipeline.sources.readers import FileReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,8 @@ def open_splits(uri: str, problems: list[Problem]) -> tuple[dict[str, StoredSpli
         if _other_plan_file(uri, split):
             text = "is not the file that dataset.json names: places of images in it may be wrong"
             problems.append(Problem(file=file, text=text, split=split))
-        found[split] = StoredSplit(plan=plan, description=description, specs=_specs(uri, plan, description))
+        specs = shard_specs(uri, plan, description, FileReader(uri))  # checking a shard reads no image of the source
+        found[split] = StoredSplit(plan=plan, description=description, specs=specs)
     if not found and not lost:
         raise UsageError(f"{uri} holds no data set: there is no plan in {STATE_FOLDER}/. Name the folder to verify.")
     return found, lost
@@ -123,28 +123,3 @@ def _other_plan_file(uri: str, split: str) -> bool:
     if stated is None:
         return False
     return hashlib.sha256(storage.read_bytes(plan_uri(uri, split))).hexdigest() != stated.plan_sha256
-
-
-def _specs(uri: str, plan: Plan, description: dict[str, Any]) -> list[ShardSpec]:
-    first = ShardSpec(
-        out=uri,
-        split=plan.split,
-        shard=0,
-        source=_Nowhere(),
-        image=ImageConfig(**description["image"]),
-        superpixels=SuperpixelConfig(**description["superpixels"]),
-        fingerprint=description["fingerprint"],
-        golden=description["versions"]["golden"],
-        skip_bad=True,
-    )
-    return [replace(first, shard=shard) for shard in range(plan.num_shards)]
-
-
-@dataclass(frozen=True)
-class _Nowhere:
-    """Checking a shard reads no image of the source."""
-
-    root: str = ""
-
-    def read(self, file: str, offset: int, length: int) -> bytes:
-        raise FileNotFoundError(file)

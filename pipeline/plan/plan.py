@@ -4,11 +4,13 @@ Samples are ordered by a hash of their id and cut into shards of equal count. So
 alone: not on the order of a listing, the number of workers or the place of the source.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,6 +188,25 @@ def relocate(plan: Plan, source: Source) -> Plan:
     return replace(plan, table=table)
 
 
+@contextlib.contextmanager
+def _sound(uri: str) -> Iterator[None]:
+    """What damaged bytes raise becomes a DataError; what the disk or the store raises goes on."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, storage.StoreError)):
+            raise  # Arrow's own have no number
+        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
+
+
+def _open(uri: str) -> pq.ParquetFile:
+    """Reads the footer, and then only the row groups that are asked for: not a plan of a million rows."""
+    if not storage.is_local(uri):
+        return _parquet(ObjectFile(uri))
+    os.close(open_regular(uri))  # Arrow would wait at a pipe
+    return _parquet(uri)
+
+
 def _parquet(source: Any) -> pq.ParquetFile:
     """To be read without Arrow's threads (`pre_buffer` is read by one, whatever `use_threads` says): they would share
     the place in an `ObjectFile`, and one that has just started can abort a process that ends.
@@ -196,7 +217,7 @@ def _parquet(source: Any) -> pq.ParquetFile:
 def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
     """The stored plan and its description. Raises FileNotFoundError; DataError when it is damaged."""
     data = storage.read_bytes(uri)
-    try:
+    with _sound(uri):
         table = _parquet(io.BytesIO(data)).read(use_threads=False)
         content = json.loads(table.schema.metadata[b"focusvit"])
         plan = Plan(
@@ -209,8 +230,6 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
         plan.table.validate(full=True)
         sound = _digest(plan.table, plan.classes, plan.bounds) == plan.digest
         description = dict(content["description"])
-    except _DAMAGE as error:
-        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
     if not sound:
         raise DataError(f"the stored plan {uri} is damaged: its rows do not have the digest that it states.")
     return plan, description
@@ -218,36 +237,18 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
 
 def read_head(uri: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     """(classes, description) of a stored plan, without its rows. Raises as `load_plan`."""
-    try:
-        schema = pq.read_schema(uri if storage.is_local(uri) else ObjectFile(uri))
-        content = json.loads(schema.metadata[b"focusvit"])
+    with _sound(uri):
+        content = json.loads(_open(uri).schema_arrow.metadata[b"focusvit"])
         return tuple(content["classes"]), dict(content["description"])
-    except FileNotFoundError:
-        raise
-    except _DAMAGE as error:
-        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
 
 
 def read_places(uri: str) -> pa.Table:
     """Columns source, file and offset of a stored plan. Raises as `load_plan`."""
-    try:
-        file = _parquet(uri if storage.is_local(uri) else ObjectFile(uri))
-        return file.read(["source", "file", "offset"], use_threads=False)
-    except FileNotFoundError:
-        raise
-    except _DAMAGE as error:
-        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
+    with _sound(uri):
+        return _open(uri).read(["source", "file", "offset"], use_threads=False)
 
 
 def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:
     """Rows of one shard: what a worker reads of a plan. Raises OSError; DataError when damaged."""
-    try:
-        if storage.is_local(uri):
-            os.close(open_regular(uri))  # Arrow would wait at a pipe
-            return _parquet(uri).read_row_group(shard, use_threads=False).to_pylist()
-        # The footer and one row group, not the plan of a million rows.
-        return _parquet(ObjectFile(uri)).read_row_group(shard, use_threads=False).to_pylist()
-    except _DAMAGE as error:
-        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, storage.StoreError)):
-            raise  # of the disk or the store; Arrow's own have no number
-        raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
+    with _sound(uri):
+        return _open(uri).read_row_group(shard, use_threads=False).to_pylist()

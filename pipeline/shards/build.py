@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import json
 import logging
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,10 +19,9 @@ from pipeline.plan.columns import PlanRow
 from pipeline.sources import Reader
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
-from .dataset import shard_name
+from .dataset import COLUMNS, shard_name
 from .fingerprint import golden_digest, machine
-from .overlap import stored_content_id
-from .sample import Sample, encode
+from .sample import Sample, content_id, encode
 
 Members = dict[str, bytes]
 log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
@@ -62,11 +62,7 @@ class BuiltShard:
 
     data: bytes
     sha256: str
-    offsets: list[int]
-    lengths: list[int]
-    class_ids: list[int]
-    num_regions: list[int]
-    content_ids: list[int]  # of the source's bytes, see `overlap.content_id`
+    columns: dict[str, list[int]]  # of `index_row`, a number for each sample
     bad: list[BadSample]
 
 
@@ -125,7 +121,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
     from webdataset import TarWriter  # takes 2 s to load, and only workers write
 
     buffer = io.BytesIO()
-    offsets, lengths, class_ids, num_regions, content_ids, bad = [], [], [], [], [], []
+    index, bad = [], []
     position = 0
     with TarWriter(buffer, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as writer:
         writer.tarstream.format = tarfile.USTAR_FORMAT  # TarWriter means it and leaves tarfile's slower default
@@ -136,30 +132,23 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
                 bad.append(BadSample(source=row["source"], key=row["key"], reason=str(error)))
                 continue
             writer.write({"__key__": row["key"], **members})
-            length = sum(tar.BLOCK + tar.padded(len(data)) for data in members.values())
-            offsets.append(position)
-            lengths.append(length)
-            class_ids.append(row["class_id"])
-            num_regions.append(count_regions(members))
-            content_ids.append(stored_content_id(members))
-            position += length
+            index.append(index_row(members, position, row["class_id"]))
+            position += index[-1][1]
     data = buffer.getvalue()
-    return BuiltShard(
-        data=data,
-        sha256=hashlib.sha256(data).hexdigest(),
-        offsets=offsets,
-        lengths=lengths,
-        class_ids=class_ids,
-        num_regions=num_regions,
-        content_ids=content_ids,
-        bad=bad,
-    )
+    return BuiltShard(data=data, sha256=hashlib.sha256(data).hexdigest(), columns=columns_of(index), bad=bad)
 
 
-def count_regions(members: Members) -> int:
-    """Regions of a sample's finest map."""
+def index_row(members: Members, offset: int, class_id: int) -> tuple[int, ...]:
+    """What a sidecar states of the sample at `offset` of its tar, in the order of COLUMNS."""
     merges = members["merges.npy"]  # an .npy file of version 1 with two bytes a row, written by sample.encode
-    return (len(merges) - 10 - int.from_bytes(merges[8:10], "little")) // 2 + 1
+    num_regions = (len(merges) - 10 - int.from_bytes(merges[8:10], "little")) // 2 + 1
+    length = sum(tar.BLOCK + tar.padded(len(data)) for data in members.values())
+    return offset, length, class_id, num_regions, content_id(json.loads(members["json"])["sha256"])
+
+
+def columns_of(index: Sequence[tuple[int, ...]]) -> dict[str, list[int]]:
+    """Rows of `index_row` as the columns of a sidecar."""
+    return {name: [row[i] for row in index] for i, name in enumerate(COLUMNS)}
 
 
 def prove_machine(golden: str) -> None:

@@ -1,71 +1,35 @@
 """What makes a split part of a data set: the checks before it, and the index and its entry after it."""
 
-import contextlib
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pipeline.errors import DataError, UsageError
-from pipeline.image.image import ImageConfig
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
 from pipeline.plan.plan import Plan, load_plan, read_head
 from pipeline.sources.folder import shorten
-from pipeline.superpixels.segment import SuperpixelConfig
 
 from .build import ShardSpec
-from .dataset import DATASET_FILE, INDEX_DTYPE, STATE_FOLDER, SplitInfo, errors_uri, index_uri, plan_uri
+from .dataset import (
+    COLUMNS,
+    DATASET_FILE,
+    INDEX_DTYPE,
+    STATE_FOLDER,
+    SplitInfo,
+    errors_uri,
+    index_uri,
+    plan_uri,
+    shard_name,
+)
+from .description import differences, is_whole
 from .entry import enter_split
-from .fingerprint import byte_versions, digest
 from .interop import TIMM_FILE, wids_index, wids_name
 from .overlap import refuse_same_places
-from .sample import FORMAT_VERSION
-from .sidecar import read_sidecar
-
-
-def describe(
-    plan: Plan, image: ImageConfig, superpixels: SuperpixelConfig, origin: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """Everything that decides the bytes of a split, with its two digests, and where its images were found.
-
-    `identity` covers plan and config: the same samples with the same superpixels. `fingerprint` adds the versions
-    that shape bytes: shards of one fingerprint may stand beside each other. `origin` says where the images were
-    (`kind`, `uri`) and takes no part in either.
-    """
-    content: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "num_samples": plan.num_samples,
-        "num_shards": plan.num_shards,
-        "num_classes": len(plan.classes),
-        "plan": plan.digest,
-        "image": image.settings(),
-        "superpixels": asdict(superpixels),
-    }
-    identity = digest(content)
-    content["versions"] = byte_versions()
-    checksums = plan.table.column("sha256")
-    content["checksums"] = digest(checksums.to_pylist()) if pc.max(checksums).as_py() else None
-    fingerprint = digest(content)
-    origin = origin or {"kind": "images", "uri": "unknown"}
-    return {**content, "identity": identity, "fingerprint": fingerprint, "origin": origin}
-
-
-def is_whole(description: dict[str, Any]) -> bool:
-    """Whether a stored description has the digests that it states."""
-    try:
-        content = {name: description[name] for name in description.keys() - {"identity", "fingerprint", "origin"}}
-        logical = {name: content[name] for name in content.keys() - {"versions", "checksums"}}
-        origin = description["origin"]
-        digests = digest(logical), digest(content)
-        return digests == (description["identity"], description["fingerprint"]) and {"kind", "uri"} <= origin.keys()
-    except (KeyError, TypeError, AttributeError):
-        return False
+from .sidecar import load_sidecar, read_sidecar
 
 
 def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
@@ -80,7 +44,7 @@ def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
     stored = _load_sound(place)
     if stored:
         same = stored[0].table.equals(plan.table) and stored[1] == description
-        differing = _differences(stored[1], description)
+        differing = differences(stored[1], description)
         if differing:
             raise UsageError(
                 f"{out} already holds another plan of split '{plan.split}', which differs in: {'; '.join(differing)}."
@@ -88,7 +52,7 @@ def check_out(out: str, plan: Plan, description: dict[str, Any]) -> bool:
                 f"start again, remove {out}."
             )
     else:
-        _check_shards(out, plan.split, description["fingerprint"], place)
+        _check_shards(out, plan, description["fingerprint"])
     _check_other_splits(out, plan, description)
     return same
 
@@ -102,19 +66,19 @@ def _load_sound(place: str) -> tuple[Plan, dict[str, Any]] | None:
         return None
 
 
-def _check_shards(out: str, split: str, fingerprint: str, place: str) -> None:
+def _check_shards(out: str, plan: Plan, fingerprint: str) -> None:
     """Shards without a sound plan may stay when a sidecar names the fingerprint of now: then the plan is this one."""
-    if not any(name.startswith(f"{split}-") and name.endswith(".tar") for name in storage.list_names(out)):
+    there = set(storage.list_names(out))
+    if not any(name.startswith(f"{plan.split}-") and name.endswith(".tar") for name in there):
         return
-    shards = storage.join(out, STATE_FOLDER, "shards")
-    for name in storage.list_names(shards):
-        if name.startswith(f"{split}-"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                if storage.read_json(storage.join(shards, name))["fingerprint"] == fingerprint:
-                    return
+    for shard in range(plan.num_shards):
+        sidecar = load_sidecar(out, plan.split, shard) if shard_name(plan.split, shard) in there else None
+        if sidecar and sidecar["fingerprint"] == fingerprint:
+            return
     raise UsageError(
-        f"{out} holds shards of split '{split}', but their plan {place} is missing or damaged, and they are not of "
-        f"this source and these settings. Run it as before, use another --out, or remove them first."
+        f"{out} holds shards of split '{plan.split}', but their plan {plan_uri(out, plan.split)} is missing or "
+        f"damaged, and they are not of this source and these settings. Run it as before, use another --out, or remove "
+        f"them first."
     )
 
 
@@ -148,7 +112,7 @@ def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> No
                 f"add any.{order} Complete the source, or use another --out."
             )
         keys = ("format_version", "image", "superpixels")
-        differing = _differences({k: before.get(k) for k in keys}, {k: description[k] for k in keys})
+        differing = differences({k: before.get(k) for k in keys}, {k: description[k] for k in keys})
         if differing:
             raise UsageError(
                 f"split '{other}' in {out} was made with other settings: {'; '.join(differing)}. The splits of one "
@@ -157,21 +121,6 @@ def _check_other_splits(out: str, plan: Plan, description: dict[str, Any]) -> No
         root = before["origin"].get("root")
         if root and root == description["origin"].get("root"):
             refuse_same_places(out, plan, other)
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """'superpixels.compactness (there 10.0, now 20.0)' for each field that differs."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        there, here = before.get(name), now.get(name)
-        if there == here or name in ("identity", "fingerprint", "origin"):
-            continue
-        if isinstance(there, dict) and isinstance(here, dict):
-            found += _differences(there, here, f"{prefix}{name}.")
-        else:
-            short = [value[:12] if isinstance(value, str) else value for value in (there, here)]
-            found.append(f"{prefix}{name} (there {short[0]}, now {short[1]})")
-    return found
 
 
 def _other_samples(stored: Plan, plan: Plan) -> str:
@@ -232,7 +181,7 @@ def _packed_sidecar(spec: ShardSpec) -> dict[str, Any] | None:
     """A sidecar with its columns as arrays: as lists those of a million samples take half a gigabyte."""
     sidecar = read_sidecar(spec)
     if sidecar:
-        for name in sidecar.keys() & {"offsets", "lengths", "class_ids", "num_regions", "content_ids"}:
+        for name in sidecar.keys() & set(COLUMNS):
             sidecar[name] = np.array(sidecar[name], np.int64)
     return sidecar
 
@@ -253,7 +202,7 @@ def derived_files(out: str, split: str, sidecars: Sequence[dict[str, Any]]) -> d
 
 def error_table(bad: Sequence[dict[str, Any]]) -> bytes:
     """Bad samples with their reasons, by source id."""
-    return (json.dumps(sorted(bad, key=lambda sample: sample["source"]), indent=1, sort_keys=True) + "\n").encode()
+    return storage.json_bytes(sorted(bad, key=lambda sample: sample["source"]))
 
 
 def split_info(out: str, plan: Plan, description: dict[str, Any], sidecars: Sequence[dict[str, Any]]) -> SplitInfo:

@@ -15,6 +15,7 @@ from .sample import FORMAT_VERSION, Sample, decode
 
 DATASET_FILE = "dataset.json"
 STATE_FOLDER = ".focusvit"
+COLUMNS = ("offsets", "lengths", "class_ids", "num_regions", "content_ids")  # of a sidecar: a number for each sample
 INDEX_DTYPE = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("class_id", "<i4")])
 
 

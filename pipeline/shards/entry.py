@@ -1,7 +1,6 @@
 """`dataset.json`: its content, and how a split enters it beside others that are finished at the same moment."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -69,7 +68,7 @@ def dataset_files(
     sizes = {name: (info, _shard_sizes(out, name, info)) for name, info in splits.items()}
     return {
         storage.join(out, TIMM_FILE): timm_info(sizes),
-        storage.join(out, DATASET_FILE): (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(),
+        storage.join(out, DATASET_FILE): storage.json_bytes(content),
     }
 
 

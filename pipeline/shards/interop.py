@@ -1,10 +1,9 @@
 """Index files for other readers of the shards: wids, timm and DALI. All of them follow from the shards themselves."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.io import tar
+from pipeline.io import storage, tar
 
 from .dataset import SplitInfo, shard_name
 
@@ -25,7 +24,9 @@ def wids_index(split: str, sidecars: Sequence[dict[str, Any]]) -> bytes:
         }
         for sidecar in sidecars
     ]
-    return _json({"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": split, "shardlist": shards})
+    return storage.json_bytes(
+        {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": split, "shardlist": shards}
+    )
 
 
 def timm_info(splits: Mapping[str, tuple[SplitInfo, Sequence[int]]]) -> bytes:
@@ -39,7 +40,7 @@ def timm_info(splits: Mapping[str, tuple[SplitInfo, Sequence[int]]]) -> bytes:
         }
         for name, (info, sizes) in sorted(splits.items())
     }
-    return _json({"splits": found})
+    return storage.json_bytes({"splits": found})
 
 
 def dali_name(split: str, shard: int) -> str:
@@ -60,7 +61,3 @@ def dali_index(data: bytes) -> bytes:
             lines.append(part)
         last = key
     return "\n".join([f"v1.2 {len(lines)}", *lines, ""]).encode()
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -6,7 +6,7 @@ their sha256, which sidecars hold: half of a split or more is refused, less is s
 
 import contextlib
 import hashlib
-import json
+import re
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -21,22 +21,14 @@ from pipeline.sources.folder import shorten
 from pipeline.sources.source import Reader
 
 from .dataset import STATE_FOLDER, plan_uri
+from .sample import content_id
+from .sidecar import load_sidecar
 
 _PROBED = 32
 _HINT = (
     "What is trained on would be tested on. Give this split a source of its own, or make both splits of one source "
     "with --val-share, for example 0.2."
 )
-
-
-def content_id(sha256: str) -> int:
-    """The first 60 bits of a sha256: 50,000 images meet one of a million by chance once in 10 million data sets."""
-    return int(sha256[:15], 16)
-
-
-def stored_content_id(members: dict[str, bytes]) -> int:
-    """That of a stored sample: of the source's bytes, not of those stored."""
-    return content_id(json.loads(members["json"])["sha256"])
 
 
 def refuse_same_places(out: str, plan: Plan, other: str) -> None:
@@ -93,18 +85,19 @@ def shared_images(uri: str, splits: Sequence[str]) -> list[str]:
 
 
 def _content_ids(uri: str, split: str) -> tuple[np.ndarray, list[tuple[int, set[str]]]]:
-    """(int64 content ids of all samples in shard order, for each of them in steps of shards: count, skipped keys)."""
-    folder = storage.join(uri, STATE_FOLDER, "shards")
-    names = [name for name in storage.list_names(folder) if name.startswith(f"{split}-") and name.endswith(".json")]
+    """(int64 content ids of all samples in shard order, for each shard: count, skipped keys)."""
+    names = storage.list_names(storage.join(uri, STATE_FOLDER, "shards"))
+    shards = [int(found[1]) for name in names if (found := re.fullmatch(rf"{split}-(\d+)\.json", name))]
 
-    def read(name: str) -> tuple[np.ndarray, set[str]]:
+    def read(shard: int) -> tuple[np.ndarray, set[str]]:
         try:
-            sidecar = storage.read_json(storage.join(folder, name))
-            return np.array(sidecar["content_ids"], np.int64), {sample["key"] for sample in sidecar["skipped"]}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):  # a damaged sidecar
-            return np.zeros(0, np.int64), set()
+            sidecar = load_sidecar(uri, split, shard) or {}
+        except OSError:  # of a store; whoever needs the shard says it
+            sidecar = {}
+        ids = np.array(sidecar.get("content_ids", ()), np.int64)
+        return ids, {sample["key"] for sample in sidecar.get("skipped", ())}
 
-    parts = list(in_parallel(read, names))
+    parts = list(in_parallel(read, shards))
     ids = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, np.int64)
     return ids, [(len(part), skipped) for part, skipped in parts]
 

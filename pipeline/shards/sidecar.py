@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.io import storage
 
-from .dataset import sidecar_uri
+from .dataset import COLUMNS, sidecar_uri
 from .fingerprint import digest
 from .sample import FORMAT_VERSION
 
 if TYPE_CHECKING:  # readers of shards need nothing of what builds them
     from .build import BuiltShard, ShardSpec
 
-_COLUMNS = ("offsets", "lengths", "class_ids", "num_regions")  # one number for each sample
-_LATER = "content_ids"  # one more such column; sidecars of before lack it
+_LATER = "content_ids"  # sidecars of before lack it
 
 
 def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[str, Any]) -> dict[str, Any]:
@@ -24,12 +23,8 @@ def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[s
         "shard": shard,
         "sha256": built.sha256,
         "size_bytes": len(built.data),
-        "num_samples": len(built.offsets),
-        "offsets": built.offsets,
-        "lengths": built.lengths,
-        "class_ids": built.class_ids,
-        "num_regions": built.num_regions,
-        "content_ids": built.content_ids,
+        "num_samples": len(built.columns["offsets"]),
+        **built.columns,
         "skipped": [asdict(sample) for sample in built.bad],
         "timing": timing,
     }
@@ -67,7 +62,7 @@ def read_sidecar(spec: "ShardSpec") -> dict[str, Any] | None:
 
 def _is_shaped(sidecar: dict[str, Any]) -> bool:
     """Whether it can be read as a sidecar at all: its hash alone says only that nobody changed it by accident."""
-    columns = [sidecar[name] for name in _COLUMNS] + ([sidecar[_LATER]] if _LATER in sidecar else [])
+    columns = [sidecar[name] for name in COLUMNS if name != _LATER or name in sidecar]
     numbers = [sidecar[name] for name in ("shard", "size_bytes", "num_samples")]
     return (
         all(isinstance(number, int) for number in numbers)

@@ -56,7 +56,7 @@ def commit_shard(spec: ShardSpec, built: BuiltShard, started: tuple[float, float
     return {
         "shard": spec.shard,
         "written": written,
-        "num_samples": len(built.offsets),
+        "num_samples": sidecar["num_samples"],
         "num_bytes": len(built.data),
         "num_bad": len(built.bad),
         "bad": sidecar["skipped"],

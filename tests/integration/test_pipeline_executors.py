@@ -16,8 +16,9 @@ from pipeline.errors import DataError
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.build import ShardSpec
-from pipeline.shards.commit import describe, root_hash
+from pipeline.shards.commit import root_hash
 from pipeline.shards.dataset import open_dataset, plan_uri
+from pipeline.shards.description import describe
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.shards.worker import run_shard

@@ -230,7 +230,7 @@ def test_a_plan_of_imagenet_fits_the_driver(tmp_path: Path) -> None:
     """1.28 million rows in less than 500 MB, interpreter, libraries and the storing of the plan included."""
     code = f"""
 import time
-from pipeline.shards.commit import describe
+from pipeline.shards.description import describe
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
 from pipeline.image.image import decode_image

@@ -57,7 +57,7 @@ def make_dataset(
             storage.put(str(folder / shard_name(split, shard)), built.data)
             sidecar = sidecar_of(built, "f", shard, {})
             storage.put(sidecar_uri(str(folder), split, shard), sidecar_bytes(sidecar))
-            for row, offset, length in zip(rows, built.offsets, built.lengths):
+            for row, offset, length in zip(rows, built.columns["offsets"], built.columns["lengths"]):
                 index[row["i"]] = (shard, offset, length, row["class_id"])
         buffer = io.BytesIO()
         np.save(buffer, index)

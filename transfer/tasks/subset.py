@@ -11,10 +11,10 @@ import numpy as np
 
 from pipeline.care.check import read_samples
 from pipeline.io import storage
-from pipeline.shards.build import BuiltShard, count_regions
+from pipeline.shards.build import BuiltShard, columns_of, index_row
+from pipeline.shards.commit import build_index, root_hash
 from pipeline.shards.dataset import (
     DATASET_FILE,
-    INDEX_DTYPE,
     Dataset,
     Split,
     SplitInfo,
@@ -22,7 +22,6 @@ from pipeline.shards.dataset import (
     shard_name,
     sidecar_uri,
 )
-from pipeline.shards.overlap import stored_content_id
 from pipeline.shards.proof import prove_shard
 from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 
@@ -69,45 +68,30 @@ def limited(split: Split, most: int | None, seed: int) -> Split:
 
 def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
     chosen = [(split, split.index[number]) for split, numbers in rows for number in numbers]
-    index = np.zeros(len(chosen), INDEX_DTYPE)
-    identity = subset_identity(rows)
-    hashes, num_bytes = hashlib.sha256(), 0
+    identity, sidecars = subset_identity(rows), []
     for shard, start in enumerate(range(0, len(chosen), _PER_SHARD)):
         here = chosen[start : start + _PER_SHARD]
         for split, row in here:
             prove_shard(split, int(row["shard"]))  # what is copied here gets a hash of its own
-        spans = [_span(split, row) for split, row in here]
-        part = index[start : start + len(here)]
-        part["shard"], part["length"] = shard, [len(span) for span in spans]
-        part["class_id"] = [row["class_id"] for _, row in here]
-        part["offset"] = np.cumsum([0, *(len(span) for span in spans)])[:-1]
-        data = b"".join(spans) + _END
+        data = b"".join(_span(split, row) for split, row in here) + _END
         storage.put(storage.join(folder, shard_name(name, shard)), data)
-        hashes.update(hashlib.sha256(data).digest())
-        samples = [members for _, _, members in read_samples(data, name)]
-        built = BuiltShard(
-            data=data,
-            sha256=hashlib.sha256(data).hexdigest(),
-            offsets=part["offset"].tolist(),
-            lengths=part["length"].tolist(),
-            class_ids=part["class_id"].tolist(),
-            num_regions=[count_regions(members) for members in samples],
-            content_ids=[stored_content_id(members) for members in samples],
-            bad=[],
-        )
-        storage.put(sidecar_uri(folder, name, shard), sidecar_bytes(sidecar_of(built, identity, shard, {})))
-        num_bytes += len(data)
+        samples = zip(read_samples(data, name), here, strict=True)
+        index = [index_row(members, offset, int(row["class_id"])) for (_, offset, members), (_, row) in samples]
+        sha256 = hashlib.sha256(data).hexdigest()
+        built = BuiltShard(data=data, sha256=sha256, columns=columns_of(index), bad=[])
+        sidecars.append(sidecar_of(built, identity, shard, {}))
+        storage.put(sidecar_uri(folder, name, shard), sidecar_bytes(sidecars[-1]))
     buffer = io.BytesIO()
-    np.save(buffer, index)
+    np.save(buffer, build_index(sidecars))
     storage.put(index_uri(folder, name), buffer.getvalue())
     return SplitInfo(
         num_samples=len(chosen),
         num_shards=-(-len(chosen) // _PER_SHARD),
         num_skipped=0,
-        num_bytes=num_bytes,
+        num_bytes=sum(sidecar["size_bytes"] for sidecar in sidecars),
         identity=identity,
         fingerprint=identity,
-        root_hash=hashes.hexdigest(),
+        root_hash=root_hash([sidecar["sha256"] for sidecar in sidecars]),
         source=", ".join(f"{len(numbers)} samples of split '{split.name}' at {split.uri}" for split, numbers in rows),
     )
 

@@ -17,7 +17,7 @@ from pipeline.image.image import ImageConfig
 from pipeline.io import tar
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
-from pipeline.shards.commit import describe
+from pipeline.shards.description import describe
 from pipeline.sources import Source, SourceImage, detect
 from pipeline.superpixels.segment import SuperpixelConfig
 from tests.benchmarks.report import Table

@@ -24,8 +24,8 @@ from pipeline.io import storage
 from pipeline.plan.columns import PlanRow
 from pipeline.plan.plan import Plan, make_plan, save_plan
 from pipeline.shards.build import ShardSpec, build_shard, make_sample
-from pipeline.shards.commit import describe
 from pipeline.shards.dataset import plan_uri
+from pipeline.shards.description import describe
 from pipeline.shards.worker import run_shard
 from pipeline.sources import Reader, detect
 from pipeline.superpixels.segment import SuperpixelConfig, scale_for_segmentation

@@ -48,7 +48,8 @@ def test_members_are_plain_sorted_ustar_with_nothing_of_this_moment() -> None:
 
 def test_index_spans_hold_one_sample_each() -> None:
     built = build_shard(ROWS, _make)
-    for row, offset, length, class_id in zip(ROWS, built.offsets, built.lengths, built.class_ids, strict=True):
+    places = (built.columns[name] for name in ("offsets", "lengths", "class_ids"))
+    for row, offset, length, class_id in zip(ROWS, *places, strict=True):
         archive = tarfile.open(fileobj=io.BytesIO(built.data[offset : offset + length]))
         members = {
             info.name.partition(".")[2]: archive.extractfile(info).read()  # type: ignore[union-attr]
@@ -60,7 +61,7 @@ def test_index_spans_hold_one_sample_each() -> None:
         assert sample.meta["source"] == row["source"] and (sample.meta["height"], sample.meta["width"]) == (40, 56)
         assert sample.meta.get("labels") == (row["labels"] or None)
         assert sample.meta["superpixels"]["regions"] == len(sample.superpixels.merges) + 1
-    assert built.num_regions[-1] == sample.meta["superpixels"]["regions"]
+    assert built.columns["num_regions"][-1] == sample.meta["superpixels"]["regions"]
 
 
 def test_a_map_can_be_made_again_from_the_stored_image() -> None:
