@@ -6,7 +6,6 @@ Maps are made of the stored pixels, so the result is to the byte what a fresh pr
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
@@ -22,7 +21,6 @@ from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, finish_split
 from pipeline.shards.dataset import open_dataset, plan_uri, shard_name
 from pipeline.shards.description import describe, shard_specs
-from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sample import decode, encode
 from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.shards.worker import commit_shard
@@ -31,10 +29,11 @@ from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
 from .stored import load_sound_plan
+from .workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemapConfig:
+class RemapConfig(Workers):
     """The same samples with superpixels of other settings, in another folder."""
 
     uri: Annotated[Positional[str], shown_as(metavar="DIR")]
@@ -43,21 +42,14 @@ class RemapConfig:
     """The data set to make."""
     split: str | None = None
     """One split; by default all of them."""
-    workers: int | None = None
-    """Shards made at a time; by default one for each CPU. 0 runs in this process."""
-    ray_address: str | None = None
-    """A running Ray cluster to use; by default processes of this machine."""
     json: bool = False
     """Print one JSON object on stdout."""
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if storage.resolve(self.uri) == storage.resolve(self.out):
             raise ValueError(f"--out is the data set itself ({self.out}); its shards are never changed. Name another.")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"--workers is {self.workers}; it must be at least 0")
-        if self.workers == 0 and self.ray_address:
-            raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
 
 
 def remap_shard(spec: ShardSpec) -> dict[str, Any]:
@@ -111,16 +103,10 @@ def remap(config: RemapConfig) -> dict[str, str]:
         specs = shard_specs(out, plan, description, FileReader(uri))
         todo = [spec for spec in specs if not read_sidecar(spec)]
         with tqdm(total=len(specs), initial=len(specs) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
-            for _ in _run(config, todo):
+            for _ in config.run(todo, remap_shard):
                 bar.update()
         roots[name] = finish_split(out, plan, description, specs).root_hash
     return roots
-
-
-def _run(config: RemapConfig, specs: list[ShardSpec]) -> Iterator[dict[str, Any]]:
-    if config.ray_address:
-        return run_ray(specs, address=config.ray_address, workers=config.workers, work=remap_shard)
-    return run_local(specs, workers=config.workers, work=remap_shard)
 
 
 def main(argv: list[str]) -> int:

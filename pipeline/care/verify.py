@@ -1,9 +1,8 @@
 """`focusvit verify`: every byte of a data set against its plan; with --repair the damaged shards are built again."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 from tqdm import tqdm
 
@@ -11,7 +10,6 @@ from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
-from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import derived_files, split_info
 from pipeline.shards.dataset import (
     DATASET_FILE,
@@ -24,7 +22,6 @@ from pipeline.shards.dataset import (
     sidecar_uri,
 )
 from pipeline.shards.entry import dataset_files
-from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import TIMM_FILE, dali_name, wids_name
 from pipeline.shards.overlap import shared_images
@@ -34,10 +31,11 @@ from pipeline.shards.worker import run_shard
 from .check import check_shard, read_whole, recheck_shard
 from .repair import rebuild_plans, repair
 from .stored import Problem, StoredSplit, open_splits, stated_splits
+from .workers import Workers
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(Workers):
     """Re-hash, count and decode everything in a data set; exit with 1 and a list when anything is off."""
 
     uri: Annotated[Positional[str], shown_as(metavar="DIR")]
@@ -48,20 +46,13 @@ class VerifyConfig:
     """Where the images are now, when they moved since; needs --repair."""
     recompute: bool = False
     """Also make every superpixel map again from the stored image and compare."""
-    workers: int | None = None
-    """Shards checked at a time; by default one for each CPU. 0 runs in this process."""
-    ray_address: str | None = None
-    """A running Ray cluster to use; by default processes of this machine."""
     json: bool = False
     """Print one JSON object on stdout."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.source and not self.repair:
             raise ValueError("--source names where damaged shards are built from; add --repair")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"--workers is {self.workers}; it must be at least 0")
-        if self.workers == 0 and self.ray_address:
-            raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +72,8 @@ def find_problems(config: VerifyConfig, uri: str) -> Found:
     num_samples = 0
     work = recheck_shard if config.recompute else check_shard
     for name, split in splits.items():
-        results = _run(config, split.specs, work)
         with tqdm(total=len(split.specs), unit=" shards", desc=f"verify {name}", disable=None) as bar:
-            for result in results:
+            for result in config.run(split.specs, work):
                 bar.update()
                 num_samples += result["num_samples"]
                 shard = result["shard"]
@@ -96,12 +86,6 @@ def find_problems(config: VerifyConfig, uri: str) -> Found:
     problems += _foreign(uri, splits, lost)
     problems.sort(key=lambda problem: (problem.file, problem.text))
     return Found(problems=problems, splits=splits, lost=lost, num_samples=num_samples)
-
-
-def _run(config: VerifyConfig, specs: list[ShardSpec], work: Any) -> Iterator[dict[str, Any]]:
-    if config.ray_address:
-        return run_ray(specs, address=config.ray_address, workers=config.workers, work=work)
-    return run_local(specs, workers=config.workers, work=work)
 
 
 def _check_derived(uri: str, splits: dict[str, StoredSplit], lost: set[str], broken: set[str]) -> list[Problem]:
@@ -169,7 +153,7 @@ def main(argv: list[str]) -> int:
         if back:
             found = find_problems(config, uri)
         repaired, more = repair(
-            uri, found.splits, found.lost, found.problems, lambda specs: _run(config, specs, run_shard), config.source
+            uri, found.splits, found.lost, found.problems, lambda specs: config.run(specs, run_shard), config.source
         )
         for error in [*errors, *more]:
             raise error  # all that could be repaired is
