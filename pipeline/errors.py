@@ -36,6 +36,12 @@ def _lines(error: BaseException) -> list[str]:
     return masked(str(error)).strip().splitlines() or [type(error).__name__]  # many errors have no text
 
 
+def shorten(names: list[str], limit: int = 5) -> str:
+    """The first names of a list, for a message."""
+    text = ", ".join(names[:limit]) or "none"
+    return f"{text}, ... ({len(names)} in all)" if len(names) > limit else text
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """For 'pretrian' the sentence that asks for 'pretrain', after a blank; empty when nothing known is near."""
     names = {name.lower().replace("_", "-"): name for name in known}

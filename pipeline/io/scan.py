@@ -4,7 +4,6 @@ A header read near costs a system call, far a request of 20 ms. So a far file is
 between two headers come faster than the next answer would.
 """
 
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,36 +57,6 @@ class Scan:
             self._start = offset
             start = 0
         return self._window[start : start + length]
-
-
-class ObjectFile(io.RawIOBase):
-    """An object as a file for readers that seek (parquet): asks for what is read and no more, and asks again as
-    `storage` does. fsspec's own files fetch 5 to 50 MB at a time and give up at once.
-    """
-
-    def __init__(self, uri: str) -> None:
-        self._uri, self._position = uri, 0
-        self._size = storage.size(uri)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        rest = max(0, self._size - self._position)
-        wanted = rest if size < 0 else min(size, rest)
-        data = storage.read_bytes(self._uri, self._position, wanted) if wanted else b""
-        self._position += len(data)
-        return data
 
 
 def find_in_parallel(uri: str, leave_out: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UsageError
-from pipeline.sources.folder import shorten
+from pipeline.errors import UsageError, shorten
 from pipeline.sources.source import SourceImage
 
 PlanRow = dict[str, Any]  # of SCHEMA

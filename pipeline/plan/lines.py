@@ -1,7 +1,7 @@
 """What was read, in lines for people, so that a wrong reading is seen before an hour of work."""
 
+from pipeline.errors import shorten
 from pipeline.sources.detect import Reading
-from pipeline.sources.folder import shorten
 from pipeline.sources.ilsvrc import diagnosis
 
 from .plan import Plan

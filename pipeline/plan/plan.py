@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,11 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
-from pipeline.io.regular import open_regular
-from pipeline.io.scan import ObjectFile
-from pipeline.sources.folder import shorten
+from pipeline.io.parquet import open_parquet_file
 from pipeline.sources.source import Source, Unlabelled
 from pipeline.sources.splits import meaning
 
@@ -199,26 +196,11 @@ def _sound(uri: str) -> Iterator[None]:
         raise DataError(f"the stored plan {uri} is damaged ({error}).") from None
 
 
-def _open(uri: str) -> pq.ParquetFile:
-    """Reads the footer, and then only the row groups that are asked for: not a plan of a million rows."""
-    if not storage.is_local(uri):
-        return _parquet(ObjectFile(uri))
-    os.close(open_regular(uri))  # Arrow would wait at a pipe
-    return _parquet(uri)
-
-
-def _parquet(source: Any) -> pq.ParquetFile:
-    """To be read without Arrow's threads (`pre_buffer` is read by one, whatever `use_threads` says): they would share
-    the place in an `ObjectFile`, and one that has just started can abort a process that ends.
-    """
-    return pq.ParquetFile(source, pre_buffer=False)
-
-
 def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
     """The stored plan and its description. Raises FileNotFoundError; DataError when it is damaged."""
     data = storage.read_bytes(uri)
     with _sound(uri):
-        table = _parquet(io.BytesIO(data)).read(use_threads=False)
+        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
         content = json.loads(table.schema.metadata[b"focusvit"])
         plan = Plan(
             split=table.schema.metadata[b"split"].decode(),
@@ -238,17 +220,17 @@ def load_plan(uri: str) -> tuple[Plan, dict[str, Any]]:
 def read_head(uri: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     """(classes, description) of a stored plan, without its rows. Raises as `load_plan`."""
     with _sound(uri):
-        content = json.loads(_open(uri).schema_arrow.metadata[b"focusvit"])
+        content = json.loads(open_parquet_file(uri).schema_arrow.metadata[b"focusvit"])
         return tuple(content["classes"]), dict(content["description"])
 
 
 def read_places(uri: str) -> pa.Table:
     """Columns source, file and offset of a stored plan. Raises as `load_plan`."""
     with _sound(uri):
-        return _open(uri).read(["source", "file", "offset"], use_threads=False)
+        return open_parquet_file(uri).read(["source", "file", "offset"], use_threads=False)
 
 
 def read_shard_rows(uri: str, shard: int) -> list[PlanRow]:
     """Rows of one shard: what a worker reads of a plan. Raises OSError; DataError when damaged."""
     with _sound(uri):
-        return _open(uri).read_row_group(shard, use_threads=False).to_pylist()
+        return open_parquet_file(uri).read_row_group(shard, use_threads=False).to_pylist()

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
 from pipeline.plan.plan import Plan, load_plan, read_head
-from pipeline.sources.folder import shorten
 
 from .build import ShardSpec
 from .dataset import (

@@ -13,11 +13,10 @@ from itertools import combinations
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
 from pipeline.plan.plan import Plan, read_places, read_shard_rows
-from pipeline.sources.folder import shorten
 from pipeline.sources.source import Reader
 
 from .dataset import STATE_FOLDER, plan_uri

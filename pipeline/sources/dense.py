@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from os.path import commonprefix
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, shorten
 from pipeline.io import storage
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
 
 from .fields import numbered
-from .folder import shorten
 from .source import Source, SourceImage, is_image_name
 from .splits import meaning, without_split
 

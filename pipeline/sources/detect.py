@@ -35,9 +35,9 @@ from .lists import LABEL_LIST, LabelList
 from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
 from .parquet import HuggingFaceParquet, open_parquet
 from .source import NO_CHOICES, Choices, Source, is_image_name
-from .splits import ALIASES, aliases, meaning, named_alike, no_such_split, split_in, wanted_split
+from .splits import ALIASES, files_of_split, meaning, named_alike, no_such_split, split_in, wanted_split
 from .tars import TarArchive, open_tars
-from .wds import WebDatasetTars, choose_split
+from .wds import WebDatasetTars
 
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
@@ -245,7 +245,7 @@ class _Folder:
             return self._label_maps(dense[chosen])
         if tars and not images:
             alone = all(map(self._is_out, self.folders))
-            chosen_tars = choose_split(tars, self.split, aliases(self.split), _KNOWN)
+            chosen_tars = files_of_split(tars, self.split)
             if source := open_tars(uri, chosen_tars, self.split, self.choices, alone=alone):
                 return source
         if images and all(map(is_val_name, images)):

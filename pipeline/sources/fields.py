@@ -66,7 +66,7 @@ def choose_columns(
 def _image_column(
     place: str, schema: Any, kinds: dict[str, Any], chosen: str, first_value: Callable[[str], Any]
 ) -> str:
-    able = [field.name for field in schema if holds_bytes(field.type)]
+    able = [field.name for field in schema if _holds_bytes(field.type)]
     if chosen:
         return _checked(place, "--image-column", chosen, able, schema, "holds encoded images (bytes)")
     typed = [name for name in able if kinds.get(name) == "Image"]
@@ -89,7 +89,7 @@ def _image_column(
 
 
 def _label_column(place: str, schema: Any, kinds: dict[str, Any], chosen: str) -> str | None:
-    able = [field.name for field in schema if holds_labels(field.type)]
+    able = [field.name for field in schema if _holds_labels(field.type)]
     if chosen:
         return _checked(place, "--label-column", chosen, able, schema, "holds one number or name a row")
     typed = [name for name in able if kinds.get(name) == "ClassLabel"]
@@ -102,7 +102,7 @@ def _label_column(place: str, schema: Any, kinds: dict[str, Any], chosen: str) -
         )
     if typed:
         return typed[0]
-    unable = [name for name in LABEL_FIELDS if name in schema.names and not _is_empty(schema.field(name).type)]
+    unable = [name for name in LABEL_FIELDS if name in schema.names and str(schema.field(name).type) != "null"]
     if unable:
         raise UsageError(
             f"{place} has the label column '{unable[0]}' of type {schema.field(unable[0]).type}, but a class is one "
@@ -121,27 +121,19 @@ def _checked(place: str, option: str, name: str, able: list[str], schema: Any, w
     )
 
 
-def holds_bytes(kind: Any) -> bool:
-    import pyarrow as pa
+def _holds_bytes(kind: Any) -> bool:
+    from pyarrow import types
 
-    if pa.types.is_struct(kind):
+    if types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
-def holds_labels(kind: Any) -> bool:
-    import pyarrow as pa
+def _holds_labels(kind: Any) -> bool:
+    from pyarrow import types
 
-    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(check(kind) for check in (*checks, pa.types.is_large_string))
-
-
-def _is_empty(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_null(kind)
+    checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+    return any(check(kind.value_type if types.is_dictionary(kind) else kind) for check in checks)
 
 
 def _is_image(value: Any) -> bool:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, shorten
 from pipeline.io import storage
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
@@ -93,12 +93,6 @@ def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]
             f"{len(absent)} lines without an image ({shorten(absent)}). Extract the set again."
         )
     return classes
-
-
-def shorten(names: list[str], limit: int = 5) -> str:
-    """The first names of a list, for an error message."""
-    text = ", ".join(names[:limit]) or "none"
-    return f"{text}, ... ({len(names)} in all)" if len(names) > limit else text
 
 
 def _is_own(folder: str) -> bool:

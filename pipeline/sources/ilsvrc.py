@@ -7,10 +7,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
 
-from .folder import shorten
 from .source import Source, SourceImage
 
 NUM_IMAGES = {"train": 1_281_167, "val": 50_000, "test": 100_000}

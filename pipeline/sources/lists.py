@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, shorten
 from pipeline.io import storage
 from pipeline.io.text import read_text
 
 from .fields import ClassNames, read_label
-from .folder import shorten
 from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
 from .splits import no_such_split, wanted_split
 

@@ -1,20 +1,17 @@
 """Hugging Face parquet on disk: an image column with encoded bytes and, usually, a column of labels."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
-from pipeline.io.regular import open_regular
-from pipeline.io.scan import ObjectFile
+from pipeline.io.parquet import open_parquet_file
 
 from .fields import ClassNames, TableColumns, choose_columns, numbered, read_label
-from .folder import shorten
 from .readers import FileReader
 from .source import NO_CHOICES, Choices, Source, SourceImage
 from .splits import no_such_split, wanted_split
@@ -206,13 +203,9 @@ def _look(place: str) -> Any:
 @lru_cache(maxsize=8)
 def _open(place: str) -> Any:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if storage.is_local(place):
-        os.close(open_regular(place))  # Arrow would wait at a pipe
     try:
-        # As for a plan: no thread of Arrow's, which could abort a process that ends.
-        return pq.ParquetFile(place if storage.is_local(place) else ObjectFile(place), pre_buffer=False)
+        return open_parquet_file(place)
     except pa.ArrowInvalid as error:
         raise UsageError(f"{place} is not a whole parquet file ({error}). Fetch it again.") from None
 

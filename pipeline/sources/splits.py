@@ -7,10 +7,9 @@ name that stands for no split (a class, or a split of the user's own such as `ex
 import re
 from collections.abc import Iterable
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, shorten
 from pipeline.io import storage
 
-from .folder import shorten
 from .source import is_image_name
 
 # The first alias that a source holds is read. `trainval` (VOC, Oxford Pets) trains where there is no `train`.
@@ -90,8 +89,21 @@ def without_split(name: str) -> tuple[str | None, str]:
 
 def split_in(name: str) -> str | None:
     """The split word in the name of a file, such as 'validation' in 'imagenet-validation-00000-of-00014'."""
-    words = [word for word in re.split("[^a-z]+", name.lower()) if word in _MEANING]
-    return words[0] if words else None
+    return next((word for word in _words(name) if word in _MEANING), None)
+
+
+def files_of_split(names: list[str], split: str) -> list[str]:
+    """Those whose names hold a word for the split; all of them when no name tells a split. Raises UsageError."""
+    if mine := [name for name in names if set(_words(name)) & set(aliases(split))]:
+        return mine
+    named = sorted({word for name in names for word in _words(name) if word in _MEANING})
+    if named:
+        raise UsageError(f"the tars ({shorten(names, 2)}) are of the splits {', '.join(named)}, not of '{split}'.")
+    return names
+
+
+def _words(name: str) -> list[str]:
+    return re.split("[^a-z]+", name.lower())
 
 
 def named_alike(uri: str, folders: list[str]) -> dict[str, str]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, shorten
 from pipeline.io import storage, tar
 from pipeline.io.passed import PassedOver
 from pipeline.io.scan import Scan, in_parallel
 from pipeline.io.text import decode_text
 
 from .dense import dense_splits
-from .folder import ANNOTATIONS, match_annotations, shorten
+from .folder import ANNOTATIONS, match_annotations
 from .ilsvrc import is_val_name, is_wnid, match, val_classes
 from .members import LABEL_MEMBERS, is_webdataset
 from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name

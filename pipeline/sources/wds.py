@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage, tar
 from pipeline.io.scan import Scan, in_parallel
 from pipeline.io.text import decode_text, read_text
 
 from .fields import LABEL_FIELDS, ClassNames, read_label
-from .folder import shorten
 from .members import LABEL_MEMBERS, Part, check_stems, parts
 from .members import group as members_by_key
 from .source import NO_CHOICES, Choices, Source, SourceImage
@@ -160,20 +159,6 @@ def _listed(counts: Counter[str]) -> str:
     """'jpg (90), png (10)'; one alone needs no number."""
     found = counts.most_common()
     return shorten([f"{name} ({count})" if len(found) > 1 else name for name, count in found])
-
-
-def choose_split(names: list[str], split: str, aliases: tuple[str, ...], others: set[str]) -> list[str]:
-    """Tars of a split by their names; all of them when no name tells a split. Raises UsageError."""
-    import re
-
-    words = {name: set(re.split("[^a-z]+", name.lower())) for name in names}
-    mine = [name for name in names if words[name] & set(aliases)]
-    if mine:
-        return mine
-    named = sorted({word for found in words.values() for word in found} & others)
-    if named:
-        raise UsageError(f"the tars ({shorten(names, 2)}) are of the splits {', '.join(named)}, not of '{split}'.")
-    return names
 
 
 def read_class_names(uri: str) -> tuple[str, ...] | None:
