@@ -15,7 +15,6 @@ from pathlib import Path
 from focusvit import cli
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
-from pipeline.sources.embedded import write_digits, write_shapes
 
 from .ray_session import ray_session
 
@@ -84,6 +83,8 @@ def steps(config: DemoConfig, out: Path) -> list[Step]:
 
 def main(argv: list[str]) -> int:
     config = parse(DemoConfig, argv, prog="focusvit demo")
+    from pipeline.sources.embedded import write_digits, write_shapes  # here, for a --help that loads no OpenCV
+
     out = config.out.absolute()
     say = sys.stdout.write
     _empty_own_folder(out)

@@ -1,7 +1,5 @@
 """What options of several verbs mean: the device to use, token budgets."""
 
-import torch
-
 from pipeline.errors import UsageError
 
 
@@ -18,6 +16,8 @@ def token_budgets(text: str, default: int | None) -> list[int | None]:
 
 def pick_device(name: str) -> str:
     """'auto' -> cuda where there is one. UsageError for another name, and for a GPU that is not there."""
+    import torch  # only here: options are checked before anything heavy is loaded
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, number = name.partition(":")

@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ VERBS: Verbs = {
     "replay": ("focusvit.train.replay:main", "run a step that was not finite once more and say where it broke"),
     "evaluate": ("focusvit.predict.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
     "transfer": ("cluster.train.transfers:main", "kNN, linear probe and more from a checkpoint"),
+    "recipes": ("focusvit.recipes.small:main", "what there is to train: hardware, time and score of each recipe"),
     "cost": ("focusvit.recipes.cost:main", "what a recipe or checkpoint costs here, relative to the plain ViT"),
     "report": ("transfer.report.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict.predict:main", "top classes and overlays of image files"),
@@ -33,6 +34,24 @@ VERBS: Verbs = {
     "jobs": ("cluster.jobs.watch:main", "list, watch and stop the jobs of a Ray cluster"),
     "doctor": ("cluster.doctor.doctor:main", "what is wrong with this machine or cluster, and its fix"),
 }
+OPTIONS = {
+    "preprocess": "pipeline.options:PreprocessConfig",
+    "verify": "pipeline.options:VerifyConfig",
+    "remap": "pipeline.options:RemapConfig",
+    "info": "focusvit.options:InfoConfig",
+    "show": "pipeline.options:ShowConfig",
+    "pretrain": "cluster.train.launch:pretrain_options",
+    "finetune": "cluster.train.launch:finetune_options",
+    "replay": "focusvit.options:ReplayConfig",
+    "evaluate": "focusvit.options:EvaluateConfig",
+    "transfer": "cluster.train.launch:TransferLaunch",
+    "cost": "focusvit.recipes.small:cost_options",
+    "report": "transfer.options:ReportConfig",
+    "predict": "focusvit.options:PredictConfig",
+    "export": "focusvit.options:ExportConfig",
+    "look": "focusvit.options:LookConfig",
+}
+"""verb -> what reads its options where the verb's own module loads torch, OpenCV and such: a dataclass or function"""
 
 
 def _usage(program: str, verbs: Verbs) -> str:
@@ -53,14 +72,17 @@ def _check_identity() -> None:
             )
 
 
-def main(argv: list[str] | None = None, program: str = "focusvit", verbs: Verbs = VERBS) -> int:
+def main(
+    argv: list[str] | None = None, program: str = "focusvit", verbs: Verbs = VERBS,
+    options: Mapping[str, str] = OPTIONS,
+) -> int:  # fmt: skip
     """Run one verb of a program: ours, or another one with verbs of its own.
 
     Exit codes: 0 done, 1 the work found a problem, 2 wrong usage, 130 interrupted, 141 nobody reads on (`| head`).
     """
     try:
         try:
-            code = _run(sys.argv[1:] if argv is None else argv, program, verbs)
+            code = _run(sys.argv[1:] if argv is None else argv, program, verbs, options)
         except SystemExit:  # after --help
             sys.stdout.flush()
             raise
@@ -104,7 +126,7 @@ def _silence_unread() -> bool:
     return bool(unread)
 
 
-def _run(arguments: list[str], program: str, verbs: Verbs) -> int:
+def _run(arguments: list[str], program: str, verbs: Verbs, options: Mapping[str, str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage(program, verbs) + "\n")
         return 0 if arguments else 2
@@ -123,16 +145,31 @@ def _run(arguments: list[str], program: str, verbs: Verbs) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    module, function = verbs[verb][0].split(":")
     with _without_secrets():
         try:
-            return getattr(importlib.import_module(module), function)(rest)
+            if verb in options:  # --help and a mistake are answered before anything heavy loads
+                _read(options[verb], rest, f"{program} {verb}")
+            return _named(verbs[verb][0])(rest)
         except (UsageError, DataError) as error:
             sys.stderr.write(f"{program} {verb}: {error}\n")
             return 2 if isinstance(error, UsageError) else 1
         except KeyboardInterrupt:
             sys.stderr.write(f"{program} {verb}: interrupted; run the same command again to go on\n")
             return 130
+
+
+def _named(place: str) -> Any:
+    """What 'module:name' names."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _read(options: str, argv: list[str], program: str) -> None:
+    """Read the options of a verb, which it will do again, by its dataclass or by a function of its own."""
+    from pipeline.commandline import parse
+
+    found = _named(options)
+    parse(found, argv, prog=program) if isinstance(found, type) else found(argv)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ from tyro.conf import UseAppendAction as Repeatable  # noqa: F401 - `task: Repea
 from .errors import UsageError
 
 Config = TypeVar("Config")
+REQUIRED: Any = tyro.MISSING  # in an instance that is a default: this option has none
 shown_as = tyro.conf.arg  # what the help calls a positional: `Annotated[Positional[str], shown_as(metavar="DIR")]`
 Flat = Annotated[Config, tyro.conf.arg(name="")]  # a config within a config whose options have no prefix
 
 
-def parse(config: type[Config], argv: list[str], *, prog: str, default: Config | None = None) -> Config:
+def parse(
+    config: type[Config], argv: list[str], *, prog: str, default: Config | None = None, description: str | None = None
+) -> Config:
     """Fill `config` from `argv`. Wrong options print what is wrong and exit with 2 (`SystemExit`); a ValueError
     raised by the dataclass's own check becomes a `UsageError` (also exit 2) with the dataclass's words.
+    `description` stands above the options in --help, by default the docstring of the dataclass.
     """
-    return _cli(config, argv, prog, default)
+    return _cli(config, argv, prog, default, description=description)
 
 
 def parse_known(

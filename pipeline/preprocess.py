@@ -3,12 +3,11 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.image.image import ImageConfig
 from pipeline.io.scan import in_parallel
 from pipeline.plan.checksums import read_checksums
 from pipeline.plan.lines import source_lines
@@ -27,75 +26,18 @@ from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.description import describe, shard_specs
 from pipeline.shards.overlap import refuse_same_bytes, shared_images
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.superpixels.segment import SuperpixelConfig
 
-from .commandline import Flat, parse
+from .commandline import parse
 from .dry_run import estimate
 from .errors import DataError
 from .io import storage
 from .io.json_text import json_text
 from .io.machine import usable_cpus
+from .options import PreprocessConfig
 from .sources import resolve_source
 from .sources.detect import look, look_for_share
-from .sources.source import NO_CHOICES, Choices
-from .sources.splits import meaning
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConfig:
-    """Images -> WebDataset shards with superpixel maps."""
-
-    source: str
-    """Where the images are: an image folder, a .tar, a folder of Hugging Face parquet; a path or a URI."""
-    out: str
-    """The data set to make or to add a split to; a path or a URI."""
-    split: str = "train"
-    """The split to read and to write."""
-    val_share: float | None = None
-    """Make --split train and --split val from one source without a val split of its own: this share of each class is
-    val, for example 0.2. Give both commands the same share."""
-    max_samples: int | None = None
-    """Take at most this many samples, the same number of each class as far as possible."""
-    samples_per_shard: int | None = None
-    """Samples in a shard; by default about 32 shards of 64 to 1000."""
-    workers: int | None = None
-    """Shards made at a time; by default one for each CPU. With --local, 0 runs in this process, for a debugger."""
-    dry_run: bool = False
-    """Count, time a few images, print what the run would take, and write nothing."""
-    on_error: Literal["fail", "skip"] = "fail"
-    """A bad image: list all of them and exit with 1, or leave it out and record it."""
-    max_errors: int | None = None
-    """Stop as soon as more images than this are bad."""
-    checksums: str | None = None
-    """A file of `sha256  name` lines, as sha256sum prints in the source folder: images with other bytes are bad."""
-    ray_address: str | None = None
-    """A running Ray cluster to use; by default Ray starts inside this process."""
-    local: bool = False
-    """Use processes of this machine without Ray. The bytes are the same."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    choices: Flat[Choices] = NO_CHOICES
-    image: ImageConfig = field(default_factory=ImageConfig)
-    superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_samples", 1), ("samples_per_shard", 1), ("workers", 0), ("max_errors", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
-        if not self.split or not self.split.replace("_", "").isalnum() or not self.split.isascii():
-            raise ValueError(f"--split is '{self.split}'; use letters, digits and _ (it begins the names of shards)")
-        if self.val_share is not None and not (0 < self.val_share < 1 and meaning(self.split) in ("train", "val")):
-            raise ValueError(
-                f"--val-share is {self.val_share:g} with --split {self.split}; it is a share between 0 and 1 for "
-                f"--split train and --split val"
-            )
-        if self.local and self.ray_address:
-            raise ValueError("--local and --ray-address exclude each other: the first means no Ray at all")
-        if self.workers == 0 and not self.local:
-            raise ValueError("--workers 0 (in this process) needs --local; Ray needs at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

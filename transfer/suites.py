@@ -11,7 +11,6 @@ from transfer.protocols.ridge import Ridge
 from transfer.tasks.known_tasks import KNOWN_TASKS, KnownTask, task_of
 from transfer.tasks.task import Task
 
-SUITES = ("quick", "kornblith", "vtab1k", "dense", "all")
 VTAB_ROWS = (800, 200)  # images to train on, images to choose on
 
 

@@ -1,6 +1,19 @@
-"""Where a training runs and reports: the settings that never change its result."""
+"""The options of a training: where it runs and reports, which never changes its result, and the keys of its recipe.
 
+Light on purpose: `--help` and a mistake are answered from here alone.
+"""
+
+import sys
 from dataclasses import dataclass
+from typing import Annotated
+
+from focusvit.recipes.small import RECIPES, debug, finetune, listed, recipe
+from focusvit.runs.checkpoint_record import Checkpoint, find_record
+from focusvit.runs.config_json import to_json
+from focusvit.train.config import TrainConfig
+from pipeline.commandline import REQUIRED, Flat, Positional, parse, parse_known, shown_as
+from pipeline.io import storage
+from transfer.options import TransferConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +76,95 @@ def worker_range(text: str) -> tuple[int, int]:
     if not 1 <= first <= last:
         raise ValueError(f"--workers must satisfy 1 <= MIN <= MAX, not '{text}'")
     return first, last
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LaunchConfig):
+    """A recipe, where it runs, and what differs from it."""
+
+    recipe: Annotated[Positional[str], shown_as(metavar="RECIPE")]
+    """name of a recipe; `focusvit recipes` lists them"""
+    training: Flat[TrainConfig]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig(LaunchConfig):
+    """Where a fine-tuning starts and runs."""
+
+    checkpoint: str
+    """checkpoint folder or run directory to start from"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(StartConfig):
+    """The same, and what differs from the settings of `recipes.small.finetune`."""
+
+    training: Flat[TrainConfig]
+
+
+def pretrain_options(argv: list[str]) -> PretrainConfig:
+    """The options of `focusvit pretrain`: those of the launch, and every key of the recipe that `argv` names.
+
+    Raises:
+        UsageError: no such recipe; shows those there are.
+        SystemExit: 2 for another mistake, 0 after --help.
+    """
+    name = next((word for word in argv if word in RECIPES), None)
+    try:
+        found = _with_recipe(argv, name)
+    except SystemExit as left:
+        if left.code and name is None:
+            sys.stderr.write(f"\n{listed()}\n")
+        raise
+    if found.recipe != name:  # that word was the value of an option, or there is no such recipe
+        recipe(found.recipe)
+        found = _with_recipe(argv, found.recipe)
+    return found
+
+
+def _with_recipe(argv: list[str], name: str | None) -> PretrainConfig:
+    default = PretrainConfig(
+        recipe=REQUIRED, data=REQUIRED, run_dir=REQUIRED, training=recipe(name) if name else debug()
+    )
+    about = (
+        "Train a recipe on shards. `focusvit recipes` lists the recipes. The options from --epochs on are the keys of "
+        f"the recipe, with the values of '{name or 'debug'}'; what you give here takes their place."
+    )
+    return parse(PretrainConfig, argv, prog="focusvit pretrain", default=default, description=about)
+
+
+def finetune_options(argv: list[str], record: Checkpoint | None = None) -> FinetuneConfig:
+    """The options of `focusvit finetune`, where `record` is that of the checkpoint; without it, as its JSON has it.
+
+    Raises:
+        UsageError, DataError: there is no such checkpoint, or it is damaged.
+        SystemExit: 2 for another mistake, 0 after --help.
+    """
+    example = Checkpoint(uri="CHECKPOINT", config=to_json(debug()), model=to_json(debug().model))
+    if record is None and not {"-h", "--help"} & set(argv):
+        start, _ = parse_known(StartConfig, argv, prog="focusvit finetune")
+        record = find_record(storage.resolve(start.checkpoint))
+    default = FinetuneConfig(checkpoint=REQUIRED, data=REQUIRED, run_dir=REQUIRED, training=finetune(record or example))
+    about = (
+        "Go on from a checkpoint with a new head on another data set. The options from --epochs on are the keys of the "
+        "training; the checkpoint's own values for --model and --data stand in the place of those shown here."
+    )
+    return parse(FinetuneConfig, argv, prog="focusvit finetune", default=default, description=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferLaunch(TransferConfig):
+    """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
+
+    tasks_at_once: int = 1
+    """Tasks that run side by side, each as a Ray task; 1 = one after another in this process, without Ray."""
+    workers: str = "1"
+    """Ray Train workers of each fine-tuning, a number or MIN-MAX; 1 = in this process, without Ray."""
+    ray_address: str | None = None
+    """A running Ray cluster; without it Ray starts inside this process when it is needed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        worker_range(self.workers)
+        if self.tasks_at_once < 1:
+            raise ValueError(f"--tasks-at-once is {self.tasks_at_once}: use 1 or more.")

@@ -8,18 +8,15 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from focusvit.recipes.small import finetune, recipe
 from focusvit.runs.checkpoint import load_checkpoint, newest_sound, starting_weights
-from focusvit.runs.config_json import flatten, to_json
+from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.store import default_tracking_uri
 from focusvit.train.config import TrainConfig
 from focusvit.train.loop import facts_of, for_dataset
-from pipeline.commandline import Positional, parse, parse_known, shown_as
-from pipeline.errors import UsageError, did_you_mean
+from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
@@ -27,7 +24,7 @@ from pipeline.shards.dataset import open_dataset
 from .checkpoint_scores import check_task
 from .estimate import describe
 from .holder import held
-from .launch import LaunchConfig, worker_range
+from .launch import LaunchConfig, finetune_options, pretrain_options, worker_range
 from .on_ray import placed_on_ray
 from .placement import placed_on_this_machine, say
 from .reporting import reported_run
@@ -36,31 +33,15 @@ from .termination import asked_by
 from .tracked_place import changes_nothing, tracked_place
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(LaunchConfig):
-    """Train a recipe on shards. Any key of the recipe can follow, such as --epochs 3 or --optim.lr 1e-3."""
-
-    recipe: Annotated[Positional[str], shown_as(metavar="RECIPE")]
-    """name of a recipe (focusvit/recipes/small.py)"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(LaunchConfig):
-    """Go on from a checkpoint with a new head on another data set. Any key of the training config can follow."""
-
-    checkpoint: str
-    """checkpoint folder or run directory to start from"""
-
-
 def pretrain_main(argv: list[str]) -> int:
-    launch, rest = parse_known(PretrainConfig, argv, prog="focusvit pretrain")
-    return _run(_overridden(recipe(launch.recipe), rest, f"focusvit pretrain {launch.recipe}"), launch)
+    launch = pretrain_options(argv)
+    return _run(launch.training, launch)
 
 
 def finetune_main(argv: list[str]) -> int:
-    launch, rest = parse_known(FinetuneConfig, argv, prog="focusvit finetune")
-    start = finetune(load_checkpoint(storage.resolve(launch.checkpoint)))
-    return _run(_overridden(start, rest, "focusvit finetune"), launch)
+    record = load_checkpoint(storage.resolve(finetune_options(argv).checkpoint))
+    launch = finetune_options(argv, record)
+    return _run(launch.training, launch)
 
 
 def _here(config: TrainConfig, launch: LaunchConfig) -> str:
@@ -71,20 +52,6 @@ def _here(config: TrainConfig, launch: LaunchConfig) -> str:
         return placed_on_this_machine(config, launch, torch.cuda.device_count()).line()
     except UsageError as error:
         return f"not on this machine: {error}"
-
-
-def _overridden(config: TrainConfig, argv: list[str], prog: str) -> TrainConfig:
-    """`config` with the options of `argv`. `UsageError` for a key that it does not have, naming those it has."""
-    known = set(flatten(to_json(config)))
-    for option in argv:
-        key = option.removeprefix("--").partition("=")[0].replace("-", "_")
-        group, _, last = key.rpartition(".")
-        plain = f"{group}.{last.removeprefix('no_')}".lstrip(".")
-        if option.startswith("--") and key != "help" and plain not in known and key not in known:
-            beside = sorted(name for name in known if name.rpartition(".")[0] == group) or sorted(known)
-            near = did_you_mean(key, [*known, *(field.name for field in dataclasses.fields(LaunchConfig))])
-            raise UsageError(f"there is no key '{key}'.{near} Keys there: {', '.join(beside)}.")
-    return parse(TrainConfig, argv, prog=prog, default=config)
 
 
 def _run(config: TrainConfig, launch: LaunchConfig) -> int:

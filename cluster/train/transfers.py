@@ -5,7 +5,6 @@ Without either it runs in this process and Ray is never started. The work of a t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cluster.ray_session import cpus_each, node_cpus, node_gpus, ray_session
@@ -14,29 +13,11 @@ from pipeline.commandline import parse
 from pipeline.errors import UsageError, first_line, last_line
 from pipeline.io import storage
 from transfer.finetune import Train, train_here
-from transfer.suite import TransferConfig, run, with_out
+from transfer.suite import run, with_out
 from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 
-from .launch import LaunchConfig, worker_range
+from .launch import LaunchConfig, TransferLaunch, worker_range
 from .on_ray import train_on_ray
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferLaunch(TransferConfig):
-    """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
-
-    tasks_at_once: int = 1
-    """Tasks that run side by side, each as a Ray task; 1 = one after another in this process, without Ray."""
-    workers: str = "1"
-    """Ray Train workers of each fine-tuning, a number or MIN-MAX; 1 = in this process, without Ray."""
-    ray_address: str | None = None
-    """A running Ray cluster; without it Ray starts inside this process when it is needed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        worker_range(self.workers)
-        if self.tasks_at_once < 1:
-            raise ValueError(f"--tasks-at-once is {self.tasks_at_once}: use 1 or more.")
 
 
 def main(argv: list[str]) -> int:

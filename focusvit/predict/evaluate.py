@@ -11,8 +11,9 @@ import torch
 from tqdm import tqdm
 
 from focusvit.choices import pick_device, token_budgets
-from focusvit.precision import Precision, as_trained, settled
-from focusvit.predict.segmenters import SEGMENTERS, scored
+from focusvit.options import EvaluateConfig
+from focusvit.precision import as_trained, settled
+from focusvit.predict.segmenters import scored
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.scoring import tally
 from focusvit.score.tally import Tally
@@ -23,47 +24,6 @@ from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import open_dataset
 
 from .compatible import check_labelled, check_superpixels, check_tokens, class_columns
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Top-1, top-5 and loss of a checkpoint on a split of a data set."""
-
-    checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
-    data: str
-    """A folder that `focusvit preprocess` wrote."""
-    split: str = "val"
-    tokens: str = ""
-    """Token budgets, such as 16,25,36; empty = the checkpoint's own."""
-    segmenter: str = "shards"
-    """Where superpixels come from: shards (the stored maps), fast-slic (made now, as `focusvit predict` makes them) or
-    torch (made now on the device). Several, such as shards,fast-slic,torch, are compared with the first."""
-    onnx: tuple[str, ...] = ()
-    """Files that `focusvit export` made of this checkpoint: scored too, from the images alone."""
-    batch_size: int = 64
-    loader_workers: int = 0
-    """Processes that decode images; 0 = in this one."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    precision: Precision = "auto"
-    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training, so that its own score comes out."""
-    confusion: str = ""
-    """Write the confusion matrix of the first budget as PNG to this place."""
-    json: bool = False
-    """Print one JSON object instead of the table."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size is {self.batch_size}: use 1 or more.")
-        token_budgets(self.tokens, None)
-        wrong = [name for name in self.segmenters if name not in SEGMENTERS]
-        if wrong or not self.segmenters:
-            raise ValueError(f"--segmenter is '{self.segmenter}': choose from {', '.join(SEGMENTERS)}.")
-
-    @property
-    def segmenters(self) -> list[str]:
-        return [name.strip() for name in self.segmenter.split(",") if name.strip()]
 
 
 def main(argv: list[str]) -> int:

@@ -3,9 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 
 from focusvit import __version__
+from focusvit.options import ExportConfig
 from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage
@@ -25,39 +24,6 @@ from .places import image_places
 from .predictor import Predictor
 from .record import KEY, ExportRecord
 from .view import ViewConfig
-
-_FORMATS = (".onnx", ".pt2")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """A checkpoint as an ONNX file (.onnx) or a torch.export archive (.pt2)."""
-
-    checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
-    out: str
-    """The file to write; its ending says the format: .onnx or .pt2."""
-    tokens: int = 0
-    """Superpixels an image, fixed in the file; 0 = the checkpoint's own."""
-    batch_size: int = 1
-    """Images a call, fixed in the file. `focusvit predict` fills the last batch up."""
-    int8: bool = False
-    """Weights and matrix products in 8 bits (.onnx only): a quarter of the size."""
-    images: tuple[str, ...] = ()
-    """Files or folders to compare file and checkpoint on; empty = 16 drawn scenes."""
-    num_images: int = 64
-    """Compare on at most so many of them."""
-
-    def __post_init__(self) -> None:
-        if Path(self.out).suffix not in _FORMATS:
-            raise ValueError(f"--out is '{self.out}': end the name with {' or '.join(_FORMATS)}.")
-        if self.int8 and not self.out.endswith(".onnx"):
-            raise ValueError(f"--int8 writes ONNX and --out is '{self.out}': end the name with .onnx.")
-        if self.tokens < 0 or self.batch_size < 1 or self.num_images < 1:
-            raise ValueError(
-                f"--tokens is {self.tokens}, --batch-size {self.batch_size}, --num-images {self.num_images}: "
-                "tokens may be 0 or more, the others 1 or more."
-            )
 
 
 def main(argv: list[str]) -> int:

@@ -2,25 +2,15 @@
 
 import dataclasses
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
+from focusvit.options import InfoConfig
 from pipeline.care.holdings import describe_dataset
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.shards.dataset import DATASET_FILE
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoConfig:
-    """What a data set folder, a checkpoint or a run directory holds."""
-
-    place: Annotated[Positional[str], shown_as(metavar="DIR")]
-    """A folder of `focusvit preprocess`, `focusvit pretrain` or one checkpoint."""
-    json: bool = False
-    """Print one JSON object."""
 
 
 def main(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from tqdm import tqdm
 from focusvit.choices import pick_device, token_budgets
 from focusvit.data.augment import View
 from focusvit.model.model import FocusViT
+from focusvit.options import BUDGETS, LookConfig
 from focusvit.runs.checkpoint import Checkpoint, load_model
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 
@@ -24,38 +25,8 @@ from .places import image_places
 from .predictor import model_tensors, view_config
 
 _MAX_LATENTS = 35  # cells of one sheet; more latents are shown evenly spread
-BUDGETS = (16, 36, 64, 100, 196)
 _PALEST = 3.0
 _NOTE = "colour: attention per pixel, as a multiple of an even look over the image"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookConfig:
-    """Pictures of what a checkpoint sees and where it looks: token budgets, attention of every layer, latents."""
-
-    images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
-    """Image files, folders with images, addresses."""
-    checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
-    out: str
-    """Folder for the pictures: up to four per image."""
-    tokens: str = ""
-    """Token budget of the attention pictures; empty = the checkpoint's own."""
-    budgets: str = ",".join(map(str, BUDGETS))
-    """Token budgets shown side by side."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        if len(token_budgets(self.tokens, None)) != 1:
-            raise ValueError(f"--tokens is '{self.tokens}': give one budget.")
-        parts = self.budgets.split(",")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            raise ValueError(f"--budgets is '{self.budgets}': write positive numbers, such as 16,36,64,100,196.")
-
-    @property
-    def token_budgets(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.budgets.split(","))
 
 
 def main(argv: list[str]) -> int:

@@ -5,14 +5,13 @@ With --onnx nothing here loads torch, so this module imports the checkpoint's si
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from focusvit.data.augment import View
-from focusvit.precision import Precision
-from pipeline.commandline import Positional, parse, shown_as
+from focusvit.options import PredictConfig
+from pipeline.commandline import parse
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -21,47 +20,6 @@ from pipeline.io.passed import PassedOver
 from .pictures import enlarge, labelled_sheet, outlined, paint_means, save_png
 from .places import Place, image_places, picture_names
 from .view import Prediction
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Top classes of images. Files, folders (all images below) and addresses such as s3://... may be mixed."""
-
-    images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
-    """Image files, folders with images, addresses."""
-    checkpoint: str = ""
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
-    onnx: str = ""
-    """A file that `focusvit export` wrote, instead of a checkpoint: runs without torch."""
-    out: str = ""
-    """Folder for one overlay picture per image; empty = none."""
-    top: int = 5
-    """Classes shown per image."""
-    tokens: int = 0
-    """Superpixels an image; 0 = the checkpoint's own. An ONNX file has its own."""
-    batch_size: int = 0
-    """Images a call; 0 = 16. An ONNX file has its own."""
-    device: str = "auto"
-    """auto, cpu or cuda; an ONNX file runs on the CPU."""
-    precision: Precision = "auto"
-    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training. An ONNX file has its own."""
-    json: bool = False
-    """Print one JSON line per image."""
-
-    def __post_init__(self) -> None:
-        if self.top < 1 or self.batch_size < 0 or self.tokens < 0:
-            raise ValueError(
-                f"--top is {self.top}, --batch-size {self.batch_size}, --tokens {self.tokens}: top must be 1 or more, "
-                "the others 0 or more."
-            )
-        if bool(self.checkpoint) == bool(self.onnx):
-            raise ValueError("give either --checkpoint or --onnx: one model predicts.")
-        own = (self.tokens, self.batch_size, self.device not in ("auto", "cpu"), self.precision != "auto")
-        if self.onnx and any(own):
-            raise ValueError(
-                f"--onnx {self.onnx} fixes tokens, batch size and precision and runs on the CPU: leave out --tokens, "
-                "--batch-size, --precision and --device, or use --checkpoint."
-            )
 
 
 class AnyPredictor(Protocol):

@@ -28,8 +28,6 @@ from pipeline.io import storage
 from pipeline.shards.dataset import Split
 from pipeline.shards.proof import read_proven
 
-SEGMENTERS = ("shards", "fast-slic", "torch")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,39 +20,16 @@ from focusvit.model.presets import plain_vit_of
 from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
-from pipeline.commandline import Positional, parse, shown_as
-from pipeline.errors import UsageError, did_you_mean
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
-from .small import RECIPES, recipe
+from .small import RECIPES, cost_options, recipe
 
 PLAIN = "plain ViT"
 _NUM_DRAWN = 8  # images that are segmented: times hardly depend on what they show
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostConfig:
-    """Parameters, multiply-adds, speed and memory, with random weights on random images. Half a minute for FocusViT-S
-    on one core; less for what is smaller."""
-
-    model: Annotated[Positional[str], shown_as(metavar="RECIPE|CHECKPOINT")]
-    """the name of a recipe, or a run or checkpoint"""
-    batch: int = 8
-    """images of a forward and of a training step"""
-    rounds: int = 3
-    """forwards that are timed, models in turns; the median is told"""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:1; superpixels are made by fast-slic on the CPU everywhere"""
-    json: bool = False
-    """print one JSON object"""
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.rounds) < 1:
-            raise ValueError(f"--batch is {self.batch} and --rounds {self.rounds}; both must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +47,7 @@ def find_model(name: str) -> Measured:
     if name in RECIPES:
         config = recipe(name)
         return Measured(name=name, model=config.model, data=config.data, superpixels=SuperpixelConfig())
-    uri = storage.resolve(name)
-    if not storage.exists(uri):
-        raise UsageError(
-            f"'{name}' is neither a recipe nor the folder of a run or checkpoint.{did_you_mean(name, RECIPES)} "
-            f"Recipes: {', '.join(RECIPES)}."
-        )
-    record = load_checkpoint(uri)
+    record = load_checkpoint(storage.resolve(name))
     return Measured(
         name=record.uri,
         model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),
@@ -162,7 +133,7 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    config = parse(CostConfig, argv, prog="focusvit cost")
+    config = cost_options(argv)
     device, of = pick_device(config.device), find_model(config.model)
     height, width = of.model.image_size
     threads = torch.get_num_threads()

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from focusvit.data.config import DataConfig, MixConfig
 from focusvit.model.presets import focusvit, vit
-from focusvit.train.config import TrainConfig
-from focusvit.train.optim import OptimConfig
+from focusvit.train.config import OptimConfig, TrainConfig
 
 DEIT_MIX = MixConfig(mixup=0.8, cutmix=1.0)
 FOCUS_MIX = MixConfig(cutmix=1.0, cutmix_shape="superpixels")
@@ -37,7 +36,7 @@ def vit_s16_in1k_90() -> TrainConfig:
     Differences from it: class token instead of none, learned positions.
 
     focusvit pretrain vit_s16_in1k_90 --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 4.0 h at 8000 images a second. Score: published 76.5 %. Not run here.
+    Hardware: 8 GPUs. Time: 4.0 h at 8000 images a second. Score: not measured; published 76.5 %.
     """
     return _plain_vit_s16(90)
 
@@ -46,7 +45,7 @@ def vit_s16_in1k_150() -> TrainConfig:
     """As vit_s16_in1k_90, 150 epochs.
 
     focusvit pretrain vit_s16_in1k_150 --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 6.7 h at 8000 images a second. Score: published 78.5 %. Not run here.
+    Hardware: 8 GPUs. Time: 6.7 h at 8000 images a second. Score: not measured; published 78.5 %.
     """
     return _plain_vit_s16(150)
 
@@ -55,7 +54,7 @@ def vit_s16_in1k_300() -> TrainConfig:
     """As vit_s16_in1k_90, 300 epochs.
 
     focusvit pretrain vit_s16_in1k_300 --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Score: published 80.0 %. Not run here.
+    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Score: not measured; published 80.0 %.
     """
     return _plain_vit_s16(300)
 
@@ -64,7 +63,7 @@ def deit_s16_in1k() -> TrainConfig:
     """DeiT-S, 300 epochs (Touvron et al. 2021); no repeated augmentation.
 
     focusvit pretrain deit_s16_in1k --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Score: published 79.8 %. Not run here.
+    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Score: not measured; published 79.8 %.
     """
     return TrainConfig(
         model=vit("small", drop_path=0.1),
@@ -82,7 +81,7 @@ def deit3_s16_in1k() -> TrainConfig:
     """DeiT III small, 800 epochs (Touvron et al. 2022), with AdamW instead of LAMB.
 
     focusvit pretrain deit3_s16_in1k --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 35.6 h at 8000 images a second. Score: published 81.4 %. Not run here.
+    Hardware: 8 GPUs. Time: 35.6 h at 8000 images a second. Score: not measured; published 81.4 %.
     """
     return TrainConfig(
         model=vit("small", drop_path=0.05),
@@ -116,8 +115,8 @@ def focusvit_tiny_in1k() -> TrainConfig:
     """FocusViT-T, 300 epochs, random token budgets, CutMix by superpixels.
 
     focusvit pretrain focusvit_tiny_in1k --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Not run here.
-    Score: unknown; DeiT-Ti, to compare, has 72.2 %.
+    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second.
+    Score: not measured; DeiT-Ti, to compare, has 72.2 %.
     """
     return _focusvit("tiny", 0.0, 0.02)
 
@@ -126,8 +125,8 @@ def focusvit_small_in1k() -> TrainConfig:
     """FocusViT-S, as focusvit_tiny_in1k.
 
     focusvit pretrain focusvit_small_in1k --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second. Not run here.
-    Score: unknown; DeiT-S, to compare, has 79.8 % at 4.6 GMAC.
+    Hardware: 8 GPUs. Time: 13.3 h at 8000 images a second.
+    Score: not measured; DeiT-S, to compare, has 79.8 % at 4.6 GMAC.
     """
     return _focusvit("small", 0.1, 0.05)
 
@@ -136,8 +135,8 @@ def focusvit_base_in1k() -> TrainConfig:
     """FocusViT-B, as focusvit_tiny_in1k.
 
     focusvit pretrain focusvit_base_in1k --data DIR --run-dir DIR --workers 8
-    Hardware: 8 GPUs. Time: 26.7 h at 4000 images a second. Not run here.
-    Score: unknown; DeiT-B, to compare, has 81.8 % at 17.6 GMAC.
+    Hardware: 8 GPUs. Time: 26.7 h at 4000 images a second.
+    Score: not measured; DeiT-B, to compare, has 81.8 % at 17.6 GMAC.
     """
     return _focusvit("base", 0.2, 0.05)
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from focusvit.data.config import DataConfig
-from focusvit.train.config import TrainConfig
-from focusvit.train.optim import OptimConfig
+from focusvit.train.config import OptimConfig, TrainConfig
 
 from .original_models import original_models
 

@@ -5,25 +5,31 @@ Recipes for ImageNet-1k are in `imagenet.py`, the rows of the original repositor
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
 from focusvit.model.presets import focusvit_64px
-from focusvit.runs.checkpoint import Checkpoint
+from focusvit.options import CostConfig
+from focusvit.runs.checkpoint_record import Checkpoint
 from focusvit.runs.config_json import from_json
-from focusvit.train.config import TrainConfig
-from focusvit.train.optim import OptimConfig
+from focusvit.train.config import OptimConfig, TrainConfig
+from pipeline.commandline import parse
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.io import storage
+from pipeline.io.json_text import json_text
 
 from . import imagenet, original
+from .table import rows_of, text_of
 
 
 def debug() -> TrainConfig:
     """Two epochs of a very small model, to see that a data set and an installation work.
 
     focusvit pretrain debug --data DIR --run-dir DIR
-    Hardware: any CPU. Time: seconds on a few hundred images (measured by `make test`). Score: means nothing.
+    Hardware: any CPU. Time: seconds on a few hundred images. Score: not measured; it would mean nothing.
     """
     return TrainConfig(
         model=FocusViTConfig(
@@ -41,7 +47,7 @@ def demo() -> TrainConfig:
     """A small FocusViT on the embedded shapes (about 1,300 images of 96 px in 8 classes): part of `focusvit demo`.
 
     focusvit pretrain demo --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: about a minute. Score: measured 59 % top-1 (chance 12.5 %).
+    Hardware: 2 CPU cores. Time: about a minute. Score: not measured in a table; `focusvit demo` prints it.
     """
     return TrainConfig(
         model=focusvit_64px(width=128, depth=6, heads=4),
@@ -59,7 +65,7 @@ def tiny_imagenet_cpu() -> TrainConfig:
 
     focusvit pretrain tiny_imagenet_cpu --data DIR --run-dir DIR --workers 2
     Hardware: 2 CPU cores. Time: 10 min at 320 images a second, which two quiet cores gave.
-    Score: measured 36.1 % top-1, 70.5 % top-5 (chance 2.5 %): tests/benchmarks/results/training/report.md.
+    Score: measured 36.1 % top-1 (chance 2.5 %): tests/benchmarks/results/training/report.md.
     """
     return TrainConfig(
         model=focusvit_64px(width=128, depth=6, heads=4),
@@ -76,7 +82,7 @@ def tiny_imagenet() -> TrainConfig:
     """FocusViT from scratch on Tiny ImageNet at 64 px, with the augmentation that 100 epochs need.
 
     focusvit pretrain tiny_imagenet --data DIR --run-dir DIR
-    Hardware: one GPU. Time: 1.4 h at 2000 images a second. Score: unknown. Not run here.
+    Hardware: one GPU. Time: 1.4 h at 2000 images a second. Score: not measured.
     """
     return TrainConfig(
         model=focusvit_64px(width=192, depth=9, heads=6, drop_path=0.1),
@@ -96,7 +102,7 @@ def cifar10() -> TrainConfig:
     """FocusViT from scratch on CIFAR-10 at 32 px, with the augmentation that 200 epochs need.
 
     focusvit pretrain cifar10 --data DIR --run-dir DIR
-    Hardware: one GPU. Time: 0.7 h at 4000 images a second. Score: unknown. Not run here.
+    Hardware: one GPU. Time: 0.7 h at 4000 images a second. Score: not measured.
     """
     return TrainConfig(
         model=focusvit_64px(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
@@ -116,8 +122,8 @@ def cifar10_cpu() -> TrainConfig:
     """A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU.
 
     focusvit pretrain cifar10_cpu --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: 0.5 h at 300 images a second. Score: unknown. Not run here to the end; a shorter run of
-    another small FocusViT is in tests/benchmarks/results/study.md.
+    Hardware: 2 CPU cores. Time: 0.5 h at 300 images a second. Score: not measured; a shorter run
+    of another small FocusViT is in tests/benchmarks/results/study.md.
     """
     return TrainConfig(
         model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
@@ -159,8 +165,39 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 }
 
 
+def listed() -> str:
+    """The recipes with what each needs and reaches, for people."""
+    return text_of(rows_of(RECIPES))
+
+
 def recipe(name: str) -> TrainConfig:
     """The recipe called `name`. Raises `UsageError` that lists those there are."""
     if name not in RECIPES:
-        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)} Recipes: {', '.join(RECIPES)}.")
+        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed()}")
     return RECIPES[name]()
+
+
+def cost_options(argv: list[str]) -> CostConfig:
+    """The options of `focusvit cost`. Raises `UsageError` for a model that is neither a recipe nor a place."""
+    config = parse(CostConfig, argv, prog="focusvit cost")
+    if config.model not in RECIPES and not storage.exists(storage.resolve(config.model)):
+        raise UsageError(
+            f"'{config.model}' is neither a recipe nor the folder of a run or checkpoint."
+            f"{did_you_mean(config.model, RECIPES)}\n\n{listed()}"
+        )
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesConfig:
+    """The recipes that `focusvit pretrain` takes: what for, on what, how long, how well."""
+
+    json: bool = False
+    """print one JSON list"""
+
+
+def main(argv: list[str]) -> int:
+    config = parse(RecipesConfig, argv, prog="focusvit recipes")
+    rows = [row._asdict() for row in rows_of(RECIPES)]
+    sys.stdout.write((json_text(rows) if config.json else listed()) + "\n")
+    return 0

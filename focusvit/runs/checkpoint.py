@@ -12,8 +12,7 @@ import dataclasses
 import hashlib
 import io
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
-from .checkpoint_record import CONFUSION, MODEL, RECORD, STATE, Checkpoint, put_record, record_at
+from .checkpoint_record import CONFUSION, MODEL, RECORD, STATE, Checkpoint, first_sound, put_record, record_at
 from .config_json import from_json
 from .run_dir import RunDir
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from focusvit.model.model import FocusViT
 
 log = logging.getLogger(__name__)
-Found = TypeVar("Found")
 
 
 def save_checkpoint(
@@ -112,34 +110,6 @@ def newest_sound(run: RunDir) -> int | None:
     return None
 
 
-def _first_sound(uri: str, load: Callable[[str], Found]) -> Found:
-    """What `load` makes of the checkpoint that `uri` means: itself, or the best (else the latest) of a run directory.
-    A run's next best is taken where one is damaged, and that is said.
-
-    Raises `UsageError` when there is none, `DataError` when none is sound.
-    """
-    places = [uri]
-    if not storage.exists(storage.join(uri, RECORD)):
-        run = RunDir(uri)
-        places = [run.checkpoint_uri(samples) for samples in run.best_first()]
-    problems: list[str] = []
-    for place in places:
-        try:
-            found = load(place)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            log.warning("%s Taken instead: %s", problem, place)
-        return found
-    if problems:
-        raise DataError(f"{' '.join(problems)} Take another checkpoint.")
-    raise UsageError(
-        f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
-        "with a finished checkpoint under checkpoints/. Pass the --run-dir of a `focusvit pretrain`."
-    )
-
-
 def is_weights_file(uri: str) -> bool:
     """Whether `uri` names a file of weights, rather than a checkpoint folder or a run directory of ours."""
     return uri.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar"))
@@ -167,7 +137,7 @@ def read_checkpoint(uri: str) -> tuple[Checkpoint, dict[str, Tensor]]:
         record = record_at(place)
         return record, read_tensors(record)
 
-    return _first_sound(uri, load)
+    return first_sound(uri, load)
 
 
 def load_checkpoint(uri: str) -> Checkpoint:
@@ -204,7 +174,7 @@ def load_model(uri: str, device: torch.device | str = "cpu") -> tuple["FocusViT"
     Raises `UsageError` when there is none, `DataError` when it is damaged, of another shape than it says, or holds
     weights that are no numbers.
     """
-    model, record = _first_sound(uri, _built)
+    model, record = first_sound(uri, _built)
     return model.to(device).eval(), record
 
 

@@ -3,15 +3,18 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
+from .run_dir import RunDir
 from .sealed_json import open_sealed, put_sealed
 
 log = logging.getLogger(__name__)
+Found = TypeVar("Found")
 FORMAT_VERSION = 2
 UNPROVEN_VERSION = 1
 """without hashes: still read, and said so once"""
@@ -102,3 +105,39 @@ def _say_unproven(uri: str) -> None:
     if not _said_unproven:
         log.warning("%s is of an earlier version and holds no hashes: damage inside it may go unseen", uri)
     _said_unproven = True
+
+
+def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
+    """What `load` makes of the checkpoint that `uri` means: itself, or the best (else the latest) of a run directory.
+    A run's next best is taken where one is damaged, and that is said.
+
+    Raises `UsageError` when there is none, `DataError` when none is sound.
+    """
+    places = [uri]
+    if not storage.exists(storage.join(uri, RECORD)):
+        run = RunDir(uri)
+        places = [run.checkpoint_uri(samples) for samples in run.best_first()]
+    problems: list[str] = []
+    for place in places:
+        try:
+            found = load(place)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            log.warning("%s Taken instead: %s", problem, place)
+        return found
+    if problems:
+        raise DataError(f"{' '.join(problems)} Take another checkpoint.")
+    raise UsageError(
+        f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
+        "with a finished checkpoint under checkpoints/. Pass the --run-dir of a `focusvit pretrain`."
+    )
+
+
+def find_record(uri: str) -> Checkpoint:
+    """The record that `uri` means, read without its weights: quick, and no proof that they are sound.
+
+    Raises as `first_sound`.
+    """
+    return first_sound(uri, record_at)

@@ -1,5 +1,6 @@
 """Everything that defines one training. A recipe fills it, options override it, the run directory keeps it."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,8 +8,73 @@ from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
 from focusvit.precision import Precision
 
-from .distill import DistillConfig
-from .optim import OptimConfig
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move. All learning rates are for the whole global batch: nothing is scaled behind the user."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    """peak learning rate, reached at the end of the warm-up"""
+    weight_decay: float = 0.05
+    """decoupled decay of the matrices of linear maps and convolutions; biases, norms, learned tokens have none"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    """for sgd (with Nesterov)"""
+    warmup_epochs: float = 5.0
+    """linear rise from 0"""
+    final_lr_share: float = 0.01
+    """the cosine ends at lr times this"""
+    clip_norm: float = 1.0
+    """largest norm of the whole gradient; 0 = no clipping"""
+    layer_decay: float = 1.0
+    """each layer below the head gets its lr times this once more; 1 = off (0.65 to 0.9 is usual in fine-tuning)"""
+    lr_scales: tuple[str, ...] = ()
+    """multiples of the learning rate for parts of the model: head=10 or blocks.*.attn=0.5; the last match counts"""
+    spike_factor: float = 0.0
+    """skip a step whose gradient norm is more than this times their running mean; 0 = never (non-finite ones always)"""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr must be positive, not {self.lr}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay must be in (0, 1], not {self.layer_decay}")
+        self.scales()
+        if 0 < self.spike_factor <= 1 or self.spike_factor < 0:
+            raise ValueError(f"optim.spike_factor must be 0 or above 1, not {self.spike_factor}")
+        if self.warmup_epochs < 0 or self.clip_norm < 0 or self.weight_decay < 0:
+            raise ValueError("optim.warmup_epochs, optim.clip_norm and optim.weight_decay must not be negative")
+
+    def scales(self) -> dict[str, float]:
+        """`lr_scales` as pattern -> multiple. Raises ValueError for text of another form."""
+        found = {}
+        for text in self.lr_scales:
+            pattern, _, scale = text.partition("=")
+            if not pattern or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", scale) or float(scale) <= 0:
+                raise ValueError(
+                    f"optim.lr_scales holds '{text}'; write a part of the model, '=' and a positive multiple: head=10. "
+                    "Use freeze for parts that must not move"
+                )
+            found[pattern] = float(scale)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher and how much it counts."""
+
+    teacher: str | None = None
+    """checkpoint or run of the teacher, trained on the same classes; None = no distillation"""
+    weight: float = 0.5
+    """share of the loss that follows the teacher"""
+    temperature: float = 1.0
+    """softens both distributions (soft distillation)"""
+    hard: bool = False
+    """learn the teacher's first choice instead of its distribution (DeiT)"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1 or self.temperature <= 0:
+            raise ValueError("distill.weight must be in [0, 1] and distill.temperature positive")
 
 
 @dataclass(frozen=True, kw_only=True)

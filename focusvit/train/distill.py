@@ -1,6 +1,5 @@
 """Learning from a teacher: its logits on the same view join the loss."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,26 +9,10 @@ from torch.nn import functional
 from focusvit.data.batch import Batch
 from pipeline.errors import UsageError
 
+from .config import DistillConfig
+
 if TYPE_CHECKING:
     from focusvit.model.model import FocusViT
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """A teacher and how much it counts."""
-
-    teacher: str | None = None
-    """checkpoint or run of the teacher, trained on the same classes; None = no distillation"""
-    weight: float = 0.5
-    """share of the loss that follows the teacher"""
-    temperature: float = 1.0
-    """softens both distributions (soft distillation)"""
-    hard: bool = False
-    """learn the teacher's first choice instead of its distribution (DeiT)"""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or self.temperature <= 0:
-            raise ValueError("distill.weight must be in [0, 1] and distill.temperature positive")
 
 
 class Teacher:

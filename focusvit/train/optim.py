@@ -1,64 +1,13 @@
 """The optimizer and its schedule. The learning rate is a pure function of the samples seen, so nothing needs saving."""
 
 import math
-import re
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
 from focusvit.model.groups import check_patterns, lr_scale
 
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """How the weights move. All learning rates are for the whole global batch: nothing is scaled behind the user."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    """peak learning rate, reached at the end of the warm-up"""
-    weight_decay: float = 0.05
-    """decoupled decay of the matrices of linear maps and convolutions; biases, norms, learned tokens have none"""
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
-    """for sgd (with Nesterov)"""
-    warmup_epochs: float = 5.0
-    """linear rise from 0"""
-    final_lr_share: float = 0.01
-    """the cosine ends at lr times this"""
-    clip_norm: float = 1.0
-    """largest norm of the whole gradient; 0 = no clipping"""
-    layer_decay: float = 1.0
-    """each layer below the head gets its lr times this once more; 1 = off (0.65 to 0.9 is usual in fine-tuning)"""
-    lr_scales: tuple[str, ...] = ()
-    """multiples of the learning rate for parts of the model: head=10 or blocks.*.attn=0.5; the last match counts"""
-    spike_factor: float = 0.0
-    """skip a step whose gradient norm is more than this times their running mean; 0 = never (non-finite ones always)"""
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"optim.lr must be positive, not {self.lr}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"optim.layer_decay must be in (0, 1], not {self.layer_decay}")
-        self.scales()
-        if 0 < self.spike_factor <= 1 or self.spike_factor < 0:
-            raise ValueError(f"optim.spike_factor must be 0 or above 1, not {self.spike_factor}")
-        if self.warmup_epochs < 0 or self.clip_norm < 0 or self.weight_decay < 0:
-            raise ValueError("optim.warmup_epochs, optim.clip_norm and optim.weight_decay must not be negative")
-
-    def scales(self) -> dict[str, float]:
-        """`lr_scales` as pattern -> multiple. Raises ValueError for text of another form."""
-        found = {}
-        for text in self.lr_scales:
-            pattern, _, scale = text.partition("=")
-            if not pattern or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", scale) or float(scale) <= 0:
-                raise ValueError(
-                    f"optim.lr_scales holds '{text}'; write a part of the model, '=' and a positive multiple: head=10. "
-                    "Use freeze for parts that must not move"
-                )
-            found[pattern] = float(scale)
-        return found
+from .config import OptimConfig
 
 
 def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final_share: float) -> float:

@@ -2,8 +2,7 @@
 
 import re
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,11 @@ from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
 from focusvit.data.order import key_of
 from focusvit.model.model import FocusViT
+from focusvit.options import ReplayConfig
 from focusvit.runs.checkpoint import fill, load_weights
 from focusvit.runs.config_json import from_json
 from focusvit.runs.sealed_json import read_sealed
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -24,20 +24,6 @@ from .config import TrainConfig
 from .distill import Teacher
 from .session import step_options
 from .step import losses_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """Run the forward and backward of a kept step again and name the first values that are not finite."""
-
-    dump: Annotated[Positional[str], shown_as(metavar="DUMP")]
-    """folder RUN/dumps/SAMPLES that a training wrote"""
-    rank: int = 0
-    """whose batch to run"""
-    device: str = "cpu"
-    """auto, cpu or cuda"""
-    json: bool = False
-    """print the findings as one JSON object"""
 
 
 def main(argv: list[str]) -> int:

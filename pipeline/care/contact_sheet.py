@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -16,6 +15,7 @@ from pipeline.image.borders import draw_borders
 from pipeline.image.image import decode_image
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
+from pipeline.options import ShowConfig
 from pipeline.shards.dataset import Split, open_dataset
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import Superpixels
@@ -34,46 +34,10 @@ class SheetRow(NamedTuple):
     superpixels: Superpixels
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShowConfig:
-    """A contact sheet of a data set with superpixel borders."""
-
-    out: str
-    """The picture to write: a .png or .jpg."""
-    split: str | None = None
-    """The split to show; by default the first one."""
-    count: int = 8
-    """How many samples, spread evenly over the split."""
-    tokens: str = "16,49,100,196"
-    """Numbers of superpixels to show side by side, separated by commas."""
-    cell_px: int = 320
-    """Height of each image in the sheet."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"--count is {self.count}; it must be at least 1")
-        if not 64 <= self.cell_px <= 2048:
-            raise ValueError(f"--cell-px is {self.cell_px}; choose 64 to 2048")
-        if not self.out.lower().endswith((".png", ".jpg", ".jpeg")):
-            raise ValueError(f"--out is '{self.out}'; its name must end in .png or .jpg")
-        parts = self.tokens.split(",")
-        if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
-            raise ValueError(f"--tokens is '{self.tokens}'; write numbers of at least 1 with commas, as 16,49,100")
-
-    @property
-    def budgets(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.tokens.split(","))
-
-
 def main(argv: list[str]) -> int:
     """`focusvit show DIR --out sheet.png`."""
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        raise UsageError("name the data set first: focusvit show DIR --out sheet.png")
-    uri = None if argv[0] in ("-h", "--help") else argv[0]
-    config = parse(ShowConfig, argv if uri is None else argv[1:], prog="focusvit show DIR")
-    dataset = open_dataset(str(uri))
+    config = parse(ShowConfig, argv, prog="focusvit show")
+    dataset = open_dataset(config.uri)
     if config.split is None and not dataset.splits:
         raise UsageError(f"the data set at {dataset.uri} has no split yet; add one with `focusvit preprocess`.")
     split = dataset.split(config.split or next(iter(dataset.splits)))

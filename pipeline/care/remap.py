@@ -6,16 +6,17 @@ Maps are made of the stored pixels, so the result is to the byte what a fresh pr
 import hashlib
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage, ImageConfig, decode_image
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
+from pipeline.options import RemapConfig
 from pipeline.plan.plan import read_shard_rows, save_plan
 from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, finish_split
@@ -29,27 +30,7 @@ from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
 from .stored import load_sound_plan
-from .workers import Workers
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemapConfig(Workers):
-    """The same samples with superpixels of other settings, in another folder."""
-
-    uri: Annotated[Positional[str], shown_as(metavar="DIR")]
-    """The data set to start from."""
-    out: str
-    """The data set to make."""
-    split: str | None = None
-    """One split; by default all of them."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if storage.resolve(self.uri) == storage.resolve(self.out):
-            raise ValueError(f"--out is the data set itself ({self.out}); its shards are never changed. Name another.")
+from .workers import run_shards
 
 
 def remap_shard(spec: ShardSpec) -> dict[str, Any]:
@@ -103,7 +84,7 @@ def remap(config: RemapConfig) -> dict[str, str]:
         specs = shard_specs(out, plan, description, FileReader(uri))
         todo = [spec for spec in specs if not read_sidecar(spec)]
         with tqdm(total=len(specs), initial=len(specs) - len(todo), unit=" shards", desc=f"remap {name}") as bar:
-            for _ in config.run(todo, remap_shard):
+            for _ in run_shards(config, todo, remap_shard):
                 bar.update()
         roots[name] = finish_split(out, plan, description, specs).root_hash
     return roots

@@ -2,14 +2,15 @@
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
+from pipeline.options import VerifyConfig
 from pipeline.shards.commit import derived_files, split_info
 from pipeline.shards.dataset import (
     DATASET_FILE,
@@ -31,28 +32,7 @@ from pipeline.shards.worker import run_shard
 from .check import check_shard, read_whole, recheck_shard
 from .repair import rebuild_plans, repair
 from .stored import Problem, StoredSplit, open_splits, stated_splits
-from .workers import Workers
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyConfig(Workers):
-    """Re-hash, count and decode everything in a data set; exit with 1 and a list when anything is off."""
-
-    uri: Annotated[Positional[str], shown_as(metavar="DIR")]
-    """The folder (or URI) that `focusvit preprocess` wrote."""
-    repair: bool = False
-    """Build the damaged shards again, to the same bytes, from the images they were made of."""
-    source: str | None = None
-    """Where the images are now, when they moved since; needs --repair."""
-    recompute: bool = False
-    """Also make every superpixel map again from the stored image and compare."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.source and not self.repair:
-            raise ValueError("--source names where damaged shards are built from; add --repair")
+from .workers import run_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +53,7 @@ def find_problems(config: VerifyConfig, uri: str) -> Found:
     work = recheck_shard if config.recompute else check_shard
     for name, split in splits.items():
         with tqdm(total=len(split.specs), unit=" shards", desc=f"verify {name}", disable=None) as bar:
-            for result in config.run(split.specs, work):
+            for result in run_shards(config, split.specs, work):
                 bar.update()
                 num_samples += result["num_samples"]
                 shard = result["shard"]
@@ -153,7 +133,12 @@ def main(argv: list[str]) -> int:
         if back:
             found = find_problems(config, uri)
         repaired, more = repair(
-            uri, found.splits, found.lost, found.problems, lambda specs: config.run(specs, run_shard), config.source
+            uri,
+            found.splits,
+            found.lost,
+            found.problems,
+            lambda specs: run_shards(config, specs, run_shard),
+            config.source,
         )
         for error in [*errors, *more]:
             raise error  # all that could be repaired is

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.errors import UsageError
 
-MIN_PIXELS_PER_REGION = 16  # with fewer pixels than regions fast-slic divides by zero, which ends the process
+from .config import MIN_PIXELS_PER_REGION
+
 _IMPORT = "import cfast_slic"
 
 

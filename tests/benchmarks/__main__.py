@@ -54,4 +54,4 @@ BENCHES: Verbs = {
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(program="python -m tests.benchmarks", verbs=BENCHES))
+    raise SystemExit(main(program="python -m tests.benchmarks", verbs=BENCHES, options={}))

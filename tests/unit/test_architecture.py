@@ -166,13 +166,15 @@ def test_the_onnx_predictor_loads_neither_torch_nor_ray():
 
 
 def test_every_verb_leads_somewhere():
-    from focusvit.cli import VERBS
+    from focusvit.cli import OPTIONS, VERBS
     from tests.benchmarks.__main__ import BENCHES
 
-    for verb, (target, _) in {**VERBS, **BENCHES}.items():
-        module, function = target.split(":")
-        names = {node.name for node in ast.parse(PATHS[module].read_text()).body if isinstance(node, ast.FunctionDef)}
-        assert function in names, f"{verb} points at {target}, which does not exist"
+    assert set(OPTIONS) <= set(VERBS)
+    for target in [*(main for main, _ in (*VERBS.values(), *BENCHES.values())), *OPTIONS.values()]:
+        module, name = target.split(":")
+        tops = ast.parse(PATHS[module].read_text()).body
+        names = {node.name for node in tops if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert name in names, f"a verb points at {target}, which does not exist"
 
 
 def test_packages_come_from_this_checkout():

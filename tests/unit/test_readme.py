@@ -30,10 +30,6 @@ def commands(text: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_are_understood(document, monkeypatch):
-    from focusvit.recipes.small import debug
-
-    monkeypatch.setattr("cluster.train.pretrain.load_checkpoint", lambda uri: None)
-    monkeypatch.setattr("cluster.train.pretrain.finetune", lambda record: debug())
     found = commands((ROOT / document).read_text())
     assert found or document not in WITH_COMMANDS, f"no command was found in {document}"
     whole = [command for command in found if not re.search(r"\[|\.\.\.|\|", command)]  # the others are a synopsis

@@ -3,18 +3,18 @@
 import csv
 import io
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from focusvit.predict.pictures import figure_pixels, save_png
 from focusvit.runs.config_json import flatten
 from focusvit.runs.provenance import evidence
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
+from transfer.options import ReportConfig
 
 from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
@@ -31,18 +31,6 @@ _MILESTONES = {
     "data wait": ("perf/data_wait_share", "{:.0%}"),
 }
 _KEPT = (*(name for name, _ in _MILESTONES.values()), "train/top1", "train/lr")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Compare finished runs: trainings by their curves and settings, transfer suites by their table."""
-
-    runs: Annotated[Positional[tuple[str, ...]], shown_as(metavar="RUN ...")]
-    """Run directories, folders of `focusvit transfer`, or folders above them."""
-    out: str = "report"
-    """Folder for report.md, the CSV files and the pictures."""
-    json: bool = False
-    """Print one JSON object instead of the tables."""
 
 
 def main(argv: list[str]) -> int:

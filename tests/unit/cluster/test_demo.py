@@ -11,7 +11,6 @@ from testkit.command_lines import check
 
 @pytest.mark.parametrize("source", [None, "images"])
 def test_every_step_is_a_command_that_its_verb_understands(tmp_path, monkeypatch, source):
-    _fake_checkpoint(monkeypatch)
     config = DemoConfig(source=None if source is None else tmp_path / source)
     road = steps(config, tmp_path / "a folder with spaces")
     verbs = [step.argv[0] for step in road]
@@ -19,14 +18,6 @@ def test_every_step_is_a_command_that_its_verb_understands(tmp_path, monkeypatch
     assert verbs.count("preprocess") == (4 if source is None else 2)
     for step in road:
         assert check(shlex.join(["focusvit", *step.argv]), monkeypatch)
-
-
-def _fake_checkpoint(monkeypatch):
-    """Fine-tuning reads its checkpoint to fill its defaults; the debug recipe's config stands in for one."""
-    from focusvit.recipes.small import debug
-
-    monkeypatch.setattr("cluster.train.pretrain.load_checkpoint", lambda uri: None)
-    monkeypatch.setattr("cluster.train.pretrain.finetune", lambda record: debug())
 
 
 def test_class_folders_are_divided_once_and_for_all(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 from focusvit.cli import main as focusvit
 from focusvit.model.model import FocusViT
 from focusvit.model.presets import plain_vit_of, vit
+from focusvit.options import CostConfig
 from focusvit.recipes import cost
-from focusvit.recipes.small import RECIPES, debug
+from focusvit.recipes.small import RECIPES, cost_options, debug
 from pipeline.errors import UsageError
 from pipeline.superpixels.segment import SuperpixelConfig
 from testkit.tiny_checkpoint import make_checkpoint
@@ -69,9 +70,9 @@ def test_superpixels_are_timed_by_image_with_the_settings_and_clock_given(monkey
 
 
 def test_what_is_neither_is_named_with_the_recipes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'debgu' is neither .* checkpoint\. Did you mean 'debug'\? Recipes: debug, "):
-        cost.find_model("debgu")
+    with pytest.raises(UsageError, match=r"'debgu' is neither .* checkpoint\. Did you mean 'debug'\?\s+recipes:"):
+        cost_options(["debgu"])
     with pytest.raises(UsageError, match="No checkpoint at"):
         cost.find_model(str(tmp_path))
     with pytest.raises(ValueError, match="--batch is 0"):
-        cost.CostConfig(model="debug", batch=0)
+        CostConfig(model="debug", batch=0)

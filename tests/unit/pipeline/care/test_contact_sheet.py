@@ -77,10 +77,8 @@ def test_show_writes_a_picture_of_a_data_set(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_wrong_requests_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name the data set"):
-        module.main(["--out", "x.png"])
     with pytest.raises(UsageError, match="holds no data set"):
         module.main([str(tmp_path), "--out", "x.png"])
     for field, value in [("count", 0), ("cell_px", 1), ("out", "sheet"), ("tokens", "16,x"), ("tokens", "0")]:
         with pytest.raises(ValueError, match=f"--{field.replace('_', '-')} is"):
-            ShowConfig(**{"out": "x.png", field: value})
+            ShowConfig(**{"uri": str(tmp_path), "out": "x.png", field: value})

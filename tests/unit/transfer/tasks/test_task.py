@@ -13,8 +13,9 @@ from pipeline.sources.embedded import draw_shape
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import CLASSES, make_dataset
 from transfer.features.hold_out import draw_parts
+from transfer.options import SUITES
 from transfer.report.table import markdown
-from transfer.suites import SUITES, protocols_of, tasks_of
+from transfer.suites import protocols_of, tasks_of
 from transfer.tasks.known_tasks import DOCUMENTED, KNOWN_TASKS, VERIFIED, group_of, known, parse_task
 from transfer.tasks.prepare import prepared, raw_splits
 from transfer.tasks.spec import WorkSpec
