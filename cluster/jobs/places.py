@@ -16,6 +16,7 @@ READ = {
     "--onnx",
     "--init-from",
     "--distill.teacher",
+    "--teacher",
     "--checksums",
     "--tasks-root",
 }

@@ -3,6 +3,7 @@
 Light on purpose: `--help` and a mistake are answered from here alone.
 """
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -109,6 +110,7 @@ def pretrain_options(argv: list[str]) -> PretrainConfig:
         UsageError: no such recipe; shows those there are.
         SystemExit: 2 for another mistake, 0 after --help.
     """
+    argv = [re.sub("^--teacher(?==|$)", "--distill.teacher", word) for word in argv]  # the short name
     name = next((word for word in argv if word in RECIPES), None)
     try:
         found = _with_recipe(argv, name)

@@ -14,7 +14,7 @@ from focusvit.runs.checkpoint import load_checkpoint, newest_sound, starting_wei
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.store import default_tracking_uri
-from focusvit.train.config import TrainConfig
+from focusvit.train.config import DEFAULTS, TrainConfig
 from focusvit.train.loop import facts_of, for_dataset
 from pipeline.errors import UsageError
 from pipeline.io import storage
@@ -87,6 +87,8 @@ def with_absolute_places(config: TrainConfig) -> TrainConfig:
         data = dataclasses.replace(data, cache_dir=storage.resolve(data.cache_dir))
     if distill.teacher:
         distill = dataclasses.replace(distill, teacher=storage.resolve(distill.teacher))
+    if distill.cache_dir:
+        distill = dataclasses.replace(distill, cache_dir=storage.resolve(distill.cache_dir))
     start = starting_weights(storage.resolve(config.init_from)) if config.init_from else None
     return dataclasses.replace(config, data=data, distill=distill, init_from=start)
 
@@ -107,7 +109,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
     if config.global_batch < high:
         raise UsageError(f"global_batch {config.global_batch} is smaller than --workers {high}. Use fewer workers.")
     run, asked = RunDir(launch.run_dir), (to_json(config), facts_of(config, data))
-    run.prepare(*asked, write=False)
+    run.prepare(*asked, defaults=to_json(DEFAULTS), write=False)
     total = config.num_steps(data.split(config.data.train_split).num_samples) * config.global_batch
     with ExitStack() as stack:
         is_new = not storage.exists(run.path("config.json"))
@@ -125,7 +127,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
         if is_new:
             stack.enter_context(held(run))
             stack.enter_context(_forgotten_when_refused(run))
-        run.prepare(*asked)
+        run.prepare(*asked, defaults=to_json(DEFAULTS))
         storage.remove(run.path("error.json"))
         run.forget_to_stop()
         if done:

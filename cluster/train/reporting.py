@@ -140,6 +140,8 @@ def _send_results(tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> N
             totals = np.maximum(1, counts.sum(1))
             table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
             tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "scores/per_class")
+        if not record.classes:  # features alone answer nothing
+            return
         split = record.config["data"]["eval_split"]
         log_model(tracker, record.uri, [Scored(points, _named(data, split), data.split(split).identity)])
         _send_looks(record.uri, tracker, data)
@@ -166,6 +168,7 @@ def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int
 _SHOWN = {
     "train/loss": ("loss", "{:.3f}"),
     "val/top1": ("val_top1", "{:.3f}"),
+    "val/cosine": ("val_cosine", "{:.3f}"),
     "perf/img_per_s": ("img/s", "{:.0f}"),
     "perf/data_wait_share": ("data wait", "{:.0%}"),
 }

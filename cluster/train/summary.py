@@ -22,7 +22,7 @@ def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
         "last_scores": {name: value for name, value in last.items() if name.startswith("val/")},
         "metrics": {name: value for name, value in last.items() if not name.startswith("val/")},
         "samples_seen": run.latest(),
-        "num_classes": record.num_classes,
+        "num_classes": len(record.classes),
         "seconds": round(seconds, 1),
         "run_id": known.get("run_id"),
         "tracking_uri": known.get("tracking_uri"),
@@ -32,9 +32,9 @@ def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
 
 def description(summary: dict[str, Any], data_uri: str) -> str:
     """Markdown for a reviewer, on the run's page and in the column of that name: how well, after what, where it is."""
-    share, chance = summary["scores"].get("val/top1"), 1 / summary["num_classes"]
-    score = "not scored" if share is None else f"val/top1 **{share:.2%}** (chance {chance:.2%})"
-    last = summary["last_scores"].get("val/top1")
+    name, chance = _score_name(summary), _chance(summary, "{:.2%}")
+    share, last = summary["scores"].get(name), summary["last_scores"].get(name)
+    score = "not scored" if share is None else f"{name} **{share:.2%}**{chance}"
     end = "" if last is None or last == share else f", {last:.2%} at the end"
     return (
         f"{score} after {summary['checkpoint_samples']} of {summary['samples_seen']} samples of `{data_uri}`{end}\n\n"
@@ -44,17 +44,28 @@ def description(summary: dict[str, Any], data_uri: str) -> str:
 
 def summary_line(summary: dict[str, Any]) -> str:
     """What a finished training comes to, for the terminal."""
-    chance = f"chance {1 / summary['num_classes']:.4f}"
-    last = summary["last_scores"].get("val/top1")
+    name = _score_name(summary)
+    last = summary["last_scores"].get(name)
     at_the_end = last is None or summary["checkpoint_samples"] == summary["samples_seen"]
-    end = "" if at_the_end else f"; at the end val/top1 {last:.4f}"
+    end = "" if at_the_end else f"; at the end {name} {last:.4f}"
     return (
         f"trained {summary['samples_seen']} samples in {summary['seconds']:.0f} s; the best checkpoint "
-        f"{summary['checkpoint']}: {_listed(summary['scores'])} ({chance}){end}; "
+        f"{summary['checkpoint']}: {_listed(summary['scores'])}{_chance(summary, '{:.4f}')}{end}; "
         f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
     )
 
 
 def _listed(scores: dict[str, float]) -> str:
-    shown = [f"{name} {scores[name]:.4f}" for name in ("val/top1", "val/top5", "val/loss") if name in scores]
+    shown = [
+        f"{name} {scores[name]:.4f}" for name in ("val/top1", "val/top5", "val/cosine", "val/loss") if name in scores
+    ]
     return ", ".join(shown) or "not scored"
+
+
+def _score_name(summary: dict[str, Any]) -> str:
+    """A training without labels is scored by the cosine with its teacher's features."""
+    return "val/top1" if summary["num_classes"] else "val/cosine"
+
+
+def _chance(summary: dict[str, Any], form: str) -> str:
+    return f" (chance {form.format(1 / summary['num_classes'])})" if summary["num_classes"] else ""

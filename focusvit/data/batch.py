@@ -18,6 +18,8 @@ class Batch:
     class_ids   int64 (B,), -1 = the sample has no class
     sample_ids  int64 (B,), the index in the split
     valid       bool (B,), False = padding, never scored
+    view_ids    int64 (B,) or None: which random view of the sample this is (its epoch, or epoch % data.views), -1 = the
+                fixed one of evaluation
     mix_ids     int64 (B,) or None: the second class of a mixed image (mixup, CutMix)
     mix_share   float32 (B,) or None: the share of `class_ids` in the target; the rest belongs to `mix_ids`
     num_replaced  samples of this batch that did not decode and were replaced by others
@@ -29,6 +31,7 @@ class Batch:
     class_ids: Tensor
     sample_ids: Tensor
     valid: Tensor
+    view_ids: Tensor | None = None
     mix_ids: Tensor | None = None
     mix_share: Tensor | None = None
     num_replaced: int = 0
@@ -63,7 +66,7 @@ class Batch:
         size = len(self)
         if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 (B, 3, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
-        for name in ("class_ids", "sample_ids", "valid", "mix_ids", "mix_share"):
+        for name in ("class_ids", "sample_ids", "valid", "view_ids", "mix_ids", "mix_share"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != (size,):
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, but the batch holds {size} images")

@@ -51,6 +51,8 @@ class DataConfig:
     """strength of random brightness, contrast and saturation; 0.3 is usual"""
     erase: float = 0.0
     """probability of filling a random box with noise"""
+    views: int = 0
+    """random views (crop, flip, colour) of each sample, taken in turn, one an epoch; 0 = a new one in every epoch"""
     mix: MixConfig = field(default_factory=MixConfig)
     """mixup and CutMix; partners are neighbours in the global batch"""
     eval_crop_fraction: float = 0.875
@@ -86,6 +88,8 @@ class DataConfig:
             raise ValueError(f"data.colour must be one of {', '.join(COLOURS)}, not '{self.colour}'")
         if self.check_shards not in ("local", "all", "none"):
             raise ValueError(f"data.check_shards must be local, all or none, not '{self.check_shards}'")
+        if self.views < 0:
+            raise ValueError(f"data.views must not be negative, not {self.views}")
         for name in ("flip", "erase", "max_bad_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} must be in [0, 1], not {getattr(self, name)}")

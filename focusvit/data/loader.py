@@ -87,6 +87,8 @@ class TrainLoader:
             ids = np.concatenate([ids, self._order.sample_ids(partner, partner + 1)])
             needed = np.append(positions, partner)
         epochs = needed // self._order.num_samples
+        if self._data.views:
+            epochs = epochs % self._data.views
         mixed = positions if self._data.mix.on else np.empty(0, np.int64)
         return BatchSpec(ids, epochs, self._tokens_at(start), positions=mixed)
 

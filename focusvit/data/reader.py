@@ -152,6 +152,7 @@ def _collate(
         class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
         sample_ids=torch.from_numpy(np.concatenate([spec.sample_ids[:size], np.full(pad, -1)])).long(),
         valid=torch.arange(size + pad) < size,
+        view_ids=torch.from_numpy(np.concatenate([spec.epochs[:size], np.full(pad, -1)])).long(),
         mix_ids=None if mix_classes is None else torch.tensor(mix_classes, dtype=torch.int64),
         mix_share=None if shares is None else torch.tensor(shares, dtype=torch.float32),
         num_replaced=num_replaced,

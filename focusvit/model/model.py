@@ -98,18 +98,35 @@ class FocusViT(nn.Module):
 
         return in_slices(path, images, maps, most=images_at_once(images, self.images_at_once))
 
+    def token_features(
+        self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the head reads (B, D), and each superpixel's own row after the last norm (B, K, D); of a model without
+        pooling each patch's.
+
+        Raises:
+            ValueError: for a trunk that ends in latents or in merged tokens.
+        """
+        if self.reads is not None or self.config.merges:
+            raise ValueError("this trunk does not end in one row for each superpixel (latents, merged tokens)")
+        num_tokens = check_shapes(self.config, images, maps, num_tokens)
+        seen: dict[str, Any] = {"attention": None, "reads": None}
+        features = self._path(images, maps, num_tokens, seen)
+        return features, seen["rows"][:, self.num_class_tokens :]
+
     def forward_intermediates(
         self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
     ) -> dict[str, Any]:
         """The stages by name: stem and grid (B, N, D), overlap (B, K, N), regions, tokens (B, K, D), latents (B, M, D),
-        latent_weights (B, M, K), attention and reads (lists of (B, heads, queries, keys), one a block or a read),
-        features (B, D), logits. The class token comes first in attention. Keys exist where the variant has the stage.
+        latent_weights (B, M, K), attention and reads (lists of (B, heads, queries, keys), one a block or a read), rows
+        (B, K or M, D: after the last norm), features (B, D), logits. The class token comes first in attention. Keys
+        exist where the variant has the stage.
         """
         num_tokens = check_shapes(self.config, images, maps, num_tokens)
         seen: dict[str, Any] = {"attention": [], "reads": []}
         seen["features"] = self._path(images, maps, num_tokens, seen)
         seen["logits"] = self.head(seen["features"])
-        for stage in seen.keys() & {"grid", "tokens", "latents"}:
+        for stage in seen.keys() & {"grid", "tokens", "latents", "rows"}:
             seen[stage] = seen[stage][:, self.num_class_tokens :]
         return seen
 
@@ -141,6 +158,7 @@ class FocusViT(nn.Module):
             x, weight = self._latent_trunk(x, regions, phi, seen)
 
         x = self.norm(x)
+        _note(seen, rows=x)
         return x[:, 0] if self.num_class_tokens else (weight.to(x.dtype)[:, None] @ x).squeeze(1)
 
     # Stages, in the order of the data path.

@@ -56,6 +56,11 @@ def class_columns(record: Checkpoint, dataset: Dataset) -> np.ndarray | None:
     """
     if record.classes == dataset.classes:
         return None
+    if not record.classes:
+        raise UsageError(
+            f"{record.uri} was pretrained without labels, so it knows no classes. Use `focusvit transfer`, or "
+            "fine-tune it first (`focusvit finetune`)."
+        )
     place = {name: index for index, name in enumerate(record.classes)}
     unknown = [name for name in dataset.classes if name not in place]
     if unknown:

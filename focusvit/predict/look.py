@@ -75,6 +75,8 @@ class Eye:
         return self.model.eval().forward_intermediates(images, maps, tokens)
 
     def answer(self, seen: dict[str, Any]) -> str:
+        if not self.record.classes:
+            return "pretrained without labels"
         shares = seen["logits"][0].float().softmax(0)
         best = int(shares.argmax())
         return f"{self.record.classes[best]} {float(shares[best]):.0%}"

@@ -19,6 +19,7 @@ from focusvit.data.augment import View
 from focusvit.model.inputs import check_values
 from focusvit.precision import Precision, as_trained, computing
 from focusvit.runs.checkpoint import Checkpoint, load_model
+from pipeline.errors import UsageError
 from pipeline.image.image import BadImage, ImageConfig
 from pipeline.superpixels.segment import SuperpixelConfig
 
@@ -47,6 +48,11 @@ class Predictor:
         precision: Precision = "auto",
     ) -> None:
         self.model, self.record = load_model(checkpoint, device)
+        if not self.record.classes:
+            raise UsageError(
+                f"{self.record.uri} was pretrained without labels, so it knows no classes. Fine-tune it first "
+                "(`focusvit finetune`), or measure its features (`focusvit transfer`)."
+            )
         self.name, self.classes, self.device = self.record.uri, self.record.classes, device
         self.batch_size = batch_size
         self.precision = as_trained(precision, self.record.config)

@@ -46,9 +46,13 @@ def save_checkpoint(
     put_record(dataclasses.replace(record, uri=uri, files=files))
 
 
-def add_scores(uri: str, metrics: dict[str, float], confusion: np.ndarray) -> None:
-    """Add the scores of its weights to a checkpoint that was saved without them. `confusion`: int64 (C, C)."""
+def add_scores(uri: str, metrics: dict[str, float], confusion: np.ndarray | None) -> None:
+    """Add the scores of its weights to a checkpoint that was saved without them. `confusion`: int64 (C, C); None of a
+    model without classes."""
     buffer, record = io.BytesIO(), record_at(uri)
+    if confusion is None:
+        put_record(dataclasses.replace(record, metrics=metrics))
+        return
     np.save(buffer, confusion)
     storage.put(storage.join(uri, CONFUSION), buffer.getvalue())
     files = {**record.files, CONFUSION: hashlib.sha256(buffer.getvalue()).hexdigest()}

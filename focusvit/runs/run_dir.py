@@ -36,6 +36,7 @@ SPEED_ONLY = frozenset(
         "data.cache_dir",
         "data.cache_limit_gb",
         "data.check_shards",
+        "distill.cache_dir",
         "micro_batch",
         "checkpoint_every_epochs",
         "log_every_steps",
@@ -55,17 +56,26 @@ class RunDir:
     def path(self, *names: str) -> str:
         return storage.join(self.uri, *names)
 
-    def prepare(self, config: dict[str, Any], facts: dict[str, Any], *, write: bool = True) -> None:
+    def prepare(
+        self,
+        config: dict[str, Any],
+        facts: dict[str, Any],
+        *,
+        defaults: dict[str, Any] | None = None,
+        write: bool = True,
+    ) -> None:
         """Write `config.json`, or check that the one there asks for the same run.
 
-        `facts` (data set identity, classes) must agree as well. Raises `UsageError` with the differing keys.
+        `facts` (data set identity, classes) must agree as well. A key that an older version did not know had its
+        value of `defaults` then. Raises `UsageError` with the differing keys.
         """
         found = self.asked()
         if found is None:
             if write:
                 put_sealed(self.path("config.json"), {"config": config, "facts": facts})
             return
-        changed = difference(found["config"], config, SPEED_ONLY)
+        asked_then = {**flatten(defaults or {}), **flatten(found["config"])}
+        changed = difference(asked_then, config, SPEED_ONLY)
         changed += difference(found["facts"], facts)
         if changed:
             raise UsageError(
@@ -148,11 +158,12 @@ class RunDir:
         return complete[-1] if complete else None
 
     def best(self) -> int | None:
-        """The checkpoint with the highest val/top1; the newest among equals; the newest of all without scores."""
+        """The checkpoint with the highest score (val/top1, or val/cosine to a teacher); the newest among equals; the
+        newest of all without scores."""
         return next(iter(self.best_first()), None)
 
     def best_first(self) -> list[int]:
-        """All complete checkpoints, those with the highest val/top1 first, then those without a score, newest first."""
+        """All complete checkpoints, those with the highest score first, then those without a score, newest first."""
 
         def rank(samples: int) -> tuple[float, int]:
             score = self._score(samples)
@@ -164,7 +175,7 @@ class RunDir:
         """None also for a record that cannot be read: whoever loads the checkpoint says so."""
         try:
             metrics = read_sealed(storage.join(self.checkpoint_uri(samples), "checkpoint.json")).get("metrics", {})
-            return float(metrics["val/top1"])
+            return float(metrics["val/top1"] if "val/top1" in metrics else metrics["val/cosine"])
         except (DataError, FileNotFoundError, KeyError, TypeError, ValueError):
             return None
 

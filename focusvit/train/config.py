@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from focusvit.data.config import DataConfig
+from focusvit.distill.config import DistillConfig
 from focusvit.model.config import FocusViTConfig
 from focusvit.precision import Precision
 
@@ -57,24 +58,6 @@ class OptimConfig:
                 )
             found[pattern] = float(scale)
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """A teacher and how much it counts."""
-
-    teacher: str | None = None
-    """checkpoint or run of the teacher, trained on the same classes; None = no distillation"""
-    weight: float = 0.5
-    """share of the loss that follows the teacher"""
-    temperature: float = 1.0
-    """softens both distributions (soft distillation)"""
-    hard: bool = False
-    """learn the teacher's first choice instead of its distribution (DeiT)"""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or self.temperature <= 0:
-            raise ValueError("distill.weight must be in [0, 1] and distill.temperature positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +136,18 @@ class TrainConfig:
                         f"{side} ({cells}); take {cells} times a whole number"
                     )
 
+        ends_in_latents = self.model.trunk_depths[1] > 0 or self.model.merges
+        pools_cells = self.model.pools and not self.model.needs_maps
+        if self.label_free and self.distill.regions and (ends_in_latents or pools_cells):
+            raise ValueError("this model has no token of each superpixel at its end; set distill.regions to 0")
+        if self.data.views and self.data.mix.on:
+            raise ValueError("data.views repeats views and data.mix mixes each with another neighbour; turn one off")
+
+    @property
+    def label_free(self) -> bool:
+        """Whether nothing but a teacher's features is learned."""
+        return self.distill.target == "features"
+
     def num_steps(self, num_samples: int) -> int:
         """Optimizer steps of the whole run on a split of `num_samples`."""
         return max(1, round(self.epochs * num_samples / self.global_batch))
@@ -163,3 +158,7 @@ class TrainConfig:
         count = int(self.epochs / every_epochs + 1e-9)
         steps = {round(k * every_epochs * num_samples / self.global_batch) for k in range(1, count + 1)}
         return {step for step in steps if 0 < step < last} | {last}
+
+
+DEFAULTS = TrainConfig(model=FocusViTConfig())
+"""What a key had in a run that was started before the key existed."""

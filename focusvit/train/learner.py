@@ -139,7 +139,7 @@ class Learner:
         record = Checkpoint(
             config=to_json(self.config),
             model=to_json(self.config.model),
-            classes=tuple(data.classes),
+            classes=() if self.config.label_free else tuple(data.classes),
             samples_seen=self.samples_seen,
             metrics=metrics,
             data_uri=data.uri,

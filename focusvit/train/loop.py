@@ -7,10 +7,12 @@ function of the config, the data set and the number of samples seen, so a stoppe
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.precision import tf32
+from focusvit.distill.features import FeatureTargets, Student, feature_scores
+from focusvit.precision import settled, tf32
 from focusvit.runs.checkpoint import add_scores
 from focusvit.score.scoring import is_out_of_memory, tally
 from pipeline.errors import UsageError
@@ -123,6 +125,9 @@ def _score(session: Session) -> None:
     `Tally.metrics` asserts that each sample was counted once. Raises `DivergedError` when the answers are no numbers.
     """
     batches, learner = session.eval_batches, session.learner
+    if session.step.features is not None:
+        _score_features(session, session.step.features)
+        return
     with learner.scored_weights():
         scores = tally(
             learner.model,
@@ -134,15 +139,39 @@ def _score(session: Session) -> None:
         )
     scores.all_reduce(ranks.sum_array)
     learner.metrics = {f"val/{k}": v for k, v in scores.metrics().items() if k != "num_samples"}
+    _keep_scores(session, scores.confusion, batches.num_classes)
+
+
+def _score_features(session: Session, features: FeatureTargets) -> None:
+    """The same for a training without labels: the cosine of the student's outputs with the teacher's features."""
+    batches, learner, config = session.eval_batches, session.learner, session.config
+    with learner.scored_weights():
+        scores = feature_scores(
+            Student(learner.model, config.distill.regions > 0),
+            batches,
+            features,
+            share=config.distill.regions,
+            device=session.device,
+            bf16=settled(config.precision, session.device) == "bf16",
+            add_up=ranks.sum_array,
+            num_samples=batches.num_samples,
+        )
+    learner.metrics = {f"val/{name}": value for name, value in scores.items()}
+    _keep_scores(session, None, 2)
+
+
+def _keep_scores(session: Session, confusion: np.ndarray | None, num_classes: int) -> None:
+    """Write the scores to the curves and into the checkpoint that was just saved. Raises `DivergedError`."""
+    learner = session.learner
     if session.points:
         session.points.append(learner.samples_seen, learner.metrics)
         session.points.flush()  # before the checkpoint says that it is scored, or a kill would lose the point for good
-    check_scores(learner.metrics, batches.num_classes, learner.samples_seen)
+    check_scores(learner.metrics, num_classes, learner.samples_seen)
     if session.points:
         uri, metrics = session.run.checkpoint_uri(learner.samples_seen), dict(learner.metrics)
 
         def write() -> None:
-            add_scores(uri, metrics, scores.confusion)
+            add_scores(uri, metrics, confusion)
             session.run.prune()
 
         session.writer.submit(write)

@@ -97,7 +97,7 @@ class Meters:
         self.num_replaced += int(replaced)
         values = {
             "train/loss": loss / count,
-            "train/top1": correct / count,
+            **({} if self._config.label_free else {"train/top1": correct / count}),
             "train/grad_norm": norm / (self._steps * num_ranks),
             "train/lr": lr,
             "train/epoch": epoch,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
 from focusvit.data.order import key_of
+from focusvit.distill.logits import Teacher
 from focusvit.model.model import FocusViT
 from focusvit.options import ReplayConfig
 from focusvit.runs.checkpoint import fill, load_weights
@@ -21,7 +22,6 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 
 from .config import TrainConfig
-from .distill import Teacher
 from .session import step_options
 from .step import losses_of
 
@@ -73,6 +73,8 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
 
     for name, module in model.named_modules():
         module.register_forward_hook(look(name or "model"))
+    if config.label_free:
+        raise UsageError(f"{uri} is a step that learned a teacher's features; only steps with labels can be replayed.")
     teacher, left_out = _teacher(config, device)
     torch.manual_seed(key_of("step", config.seed, facts["samples_seen"], rank))
 

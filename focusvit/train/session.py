@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.batch import Batch
+from focusvit.distill.features import FeatureTargets, Student
+from focusvit.distill.logits import Teacher
+from focusvit.distill.teacher import teacher_width
 from focusvit.precision import settled
 from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
@@ -21,13 +24,13 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
 from . import ranks
-from .config import TrainConfig
-from .distill import Teacher
+from .config import DEFAULTS, TrainConfig
 from .learner import Learner
 from .loaders import EvalBatches, Loaders, TrainBatches, of_shards
 from .meters import Meters
 from .optim import lr_share
 from .step import StepOptions
+from .teachers import feature_targets
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -35,19 +38,26 @@ if TYPE_CHECKING:
 
 
 def for_dataset(config: TrainConfig, data: "Dataset") -> TrainConfig:
-    """The config with the number of classes that the data set has. Raises UsageError when samples of the splits that
-    are trained on or scored have no class.
+    """The config with the number of outputs that the data set, or the teacher's features, ask for.
+
+    Raises UsageError when samples of the splits that are trained on or scored have no class and labels are learned, and
+    for a label-free training without a teacher.
     """
-    for name in dict.fromkeys((config.data.train_split, config.data.eval_split)):
-        _check_classes(data.split(name))
-    model = dataclasses.replace(config.model, num_classes=len(data.classes))
-    return dataclasses.replace(config, model=model)
+    if config.label_free:
+        if config.distill.teacher is None:
+            raise UsageError("this recipe learns a teacher's features. Name one: --teacher DIR (Hugging Face or timm).")
+        num_outputs = 2 * teacher_width(config.distill.teacher)
+    else:
+        for name in dict.fromkeys((config.data.train_split, config.data.eval_split)):
+            _check_classes(data.split(name))
+        num_outputs = len(data.classes)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_outputs))
 
 
 def facts_of(config: TrainConfig, data: "Dataset") -> dict[str, Any]:
     """What else must stay the same for a run to go on: the identity of its data."""
     train_split = data.split(config.data.train_split)
-    return {"data_identity": train_split.identity, "num_classes": len(data.classes)}
+    return {"data_identity": train_split.identity, "num_classes": config.model.num_classes}
 
 
 @dataclass
@@ -120,7 +130,7 @@ def open_session(
     config = for_dataset(config, data)
     run = RunDir(run_dir)
     if rank == 0:
-        run.prepare(to_json(config), facts_of(config, data))
+        run.prepare(to_json(config), facts_of(config, data), defaults=to_json(DEFAULTS))
     # One rank looks, all go on from what it found: each by itself might see another folder of a store.
     found = newest_sound(run) if rank == 0 else None
     start = int(ranks.sum_array(np.array([0 if found is None else found], np.float64))[0]) or None
@@ -128,6 +138,8 @@ def open_session(
     learner = Learner(config, device)
     learner.start(run, start)
     model: Any = learner.model
+    if config.label_free:
+        model = Student(model, config.distill.regions > 0)
     if config.compile:
         model = torch.compile(model)
     if world_size > 1:
@@ -138,7 +150,12 @@ def open_session(
     loaders.train.total_samples = config.num_steps(train_split.num_samples) * config.global_batch
     facts = {"config": to_json(config), "world_size": world_size}
     watch = Watch(run, rank, facts, learner.model.state_dict)
-    teacher = Teacher(config.distill, data.classes, config.data.image_px, device) if config.distill.teacher else None
+    teacher, features = None, None
+    if config.label_free:
+        features = feature_targets(config, train_split, run, device)
+        features.standardise((batch.to(device) for batch in loaders.eval), ranks.sum_array)
+    elif config.distill.teacher:
+        teacher = Teacher(config.distill, data.classes, config.data.image_px, device)
     return Session(
         config=config,
         data=data,
@@ -153,7 +170,9 @@ def open_session(
         meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
         watch=watch,
         step=dataclasses.replace(
-            step_options(config, device, world_size, teacher), guard=learner.guard, before_update=watch.check
+            step_options(config, device, world_size, teacher, features),
+            guard=learner.guard,
+            before_update=watch.check,
         ),
         points=MetricsLog(run) if rank == 0 else None,
         writer=CheckpointWriter(),
@@ -161,7 +180,11 @@ def open_session(
 
 
 def step_options(
-    config: TrainConfig, device: torch.device, world_size: int, teacher: Callable[[Batch], Tensor] | None
+    config: TrainConfig,
+    device: torch.device,
+    world_size: int,
+    teacher: Callable[[Batch], Tensor] | None,
+    features: FeatureTargets | None = None,
 ) -> StepOptions:
     """What the config says of every step; the guard and the watch are the training's own."""
     return StepOptions(
@@ -173,6 +196,7 @@ def step_options(
         clip_norm=config.optim.clip_norm,
         bf16=settled(config.precision, device) == "bf16",
         teacher=teacher,
+        features=features,
         distill=config.distill,
     )
 
@@ -205,6 +229,7 @@ def _check_classes(split: "Split") -> None:
     if missing:
         raise UsageError(
             f"{missing} of {split.num_samples} samples of split '{split.name}' at {split.uri} have no class, and this "
-            f"training is supervised. Preprocess class folders (<class>/<image>) or a labels.csv; label maps are for "
-            f"the dense tasks of `focusvit transfer`."
+            f"training is supervised. Preprocess class folders (<class>/<image>) or a labels.csv, or learn from a "
+            f"teacher without labels (`focusvit pretrain distill_features`); label maps are for the dense tasks of "
+            f"`focusvit transfer`."
         )

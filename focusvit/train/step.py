@@ -10,8 +10,10 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.batch import Batch
+from focusvit.distill.config import DistillConfig
+from focusvit.distill.features import FeatureTargets, feature_losses
+from focusvit.distill.logits import distilled
 
-from .distill import DistillConfig, distilled
 from .guard import Guard
 
 
@@ -68,11 +70,18 @@ class StepOptions:
     before_update: Callable[[], None] | None = None
     """called when the gradient is queued and the weights have not moved"""
     teacher: Callable[[Batch], Tensor] | None = None
+    features: FeatureTargets | None = None
+    """targets of a label-free training, whose model is a `Student`"""
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 def losses_of(model: nn.Module, part: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) of a micro-batch and the loss of each sample, float32 (B,), with the teacher's share in it."""
+    """Logits (B, C) of a micro-batch and the loss of each sample, float32 (B,), with the teacher's share in it. Of a
+    label-free training the outputs (B, 2, D) instead of logits."""
+    if options.features is not None:
+        with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
+            outputs, regions = model(part.images, part.maps, part.num_tokens)
+        return outputs, feature_losses(outputs, regions, options.features(part), options.distill.regions)
     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
         logits = model(part.images, part.maps, part.num_tokens)
         taught = None if options.teacher is None else options.teacher(part)  # as fast as the student, in its precision
@@ -100,7 +109,8 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
             logits, losses = losses_of(model, part, options)
             (losses.sum() * (options.world_size / options.global_batch)).backward()
         loss_sum += losses.detach().sum()
-        correct += (logits.detach().argmax(1) == part.class_ids).sum()
+        if options.features is None:
+            correct += (logits.detach().argmax(1) == part.class_ids).sum()
     grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm or float("inf"))
     if options.before_update is not None:
         options.before_update()

@@ -16,12 +16,12 @@ import torch
 import focusvit.train.loop
 from focusvit.data.batch import Batch
 from focusvit.data.config import DataConfig
+from focusvit.distill.logits import DistillConfig, teacher_losses
 from focusvit.runs.checkpoint import load_checkpoint, load_weights
 from focusvit.runs.config_json import from_json
 from focusvit.runs.run_dir import RunDir, parse_metrics
 from focusvit.train import ranks
 from focusvit.train.config import TrainConfig
-from focusvit.train.distill import DistillConfig, teacher_losses
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig, build_optimizer
 from focusvit.train.step import StepOptions, sample_losses, train_step

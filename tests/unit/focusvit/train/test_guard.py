@@ -12,12 +12,12 @@ from torch.nn import functional
 
 import focusvit.train.loop
 from focusvit.data.order import key_of
+from focusvit.distill.logits import DistillConfig, teacher_losses
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
 from focusvit.train.config import TrainConfig
-from focusvit.train.distill import DistillConfig, teacher_losses
 from focusvit.train.guard import Guard
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig, build_optimizer
