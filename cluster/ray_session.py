@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.connection import TOKEN_HELP
+from cluster.jobs.joining import brought_along
 from pipeline.errors import UsageError, first_line
 from pipeline.io.machine import usable_cpus
-
-from .connection import TOKEN_HELP
 
 # What every process of ours should know, wherever Ray starts it.
 PASSED_ON = ("OMP_WAIT_POLICY", "NO_ALBUMENTATIONS_UPDATE", "NUMBA_CACHE_DIR", "AWS_PROFILE", "AWS_ENDPOINT_URL")
@@ -42,8 +42,8 @@ def cpus_each(cpus: list[int], num: int, most: list[int] | None = None) -> int:
 def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]:
     """Ray for the time of a `with`. A Ray that is already up in this process is used and left running.
 
-    `address`: a running cluster ("auto", "host:6379", "ray://host:10001"); None starts Ray here. Raises `UsageError`
-    when nothing answers there.
+    `address`: a running cluster ("auto", "host:6379", "ray://host:10001"), whose nodes have the packages and get our
+    code; None starts Ray here. Raises `UsageError` when nothing answers there.
     """
     # A quick controller poll, so that a worker's death is seen in a fifth of a second; before ray.train is imported.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -55,22 +55,24 @@ def ray_session(address: str | None = None, *, quiet: bool = True) -> Iterator[N
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")  # a submitted job finds its cluster there
-    runtime_env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ}}
     common: dict[str, Any] = {
         "log_to_driver": not quiet,
         "logging_level": logging.ERROR if quiet else logging.INFO,
-        "runtime_env": runtime_env,
     }
     if address is None:
-        # Ray starts workers through a shell and does not quote the interpreter: a path with a space needs it.
-        runtime_env["py_executable"] = shlex.quote(sys.executable)
+        common["runtime_env"] = {
+            "env_vars": {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            # Ray starts workers through a shell and does not quote the interpreter: a path with a space needs it.
+            "py_executable": shlex.quote(sys.executable),
+        }
         memory = MIN_OBJECT_STORE_BYTES
         # "local": never join a cluster that happens to run on this machine.
         cpus = usable_cpus()  # Ray itself counts those of the machine, not of the container
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, **common)
     else:
         try:
-            ray.init(address=address, **common)
+            with brought_along() as runtime_env:
+                ray.init(address=address, runtime_env=runtime_env, **common)
         except ray.exceptions.AuthenticationError:
             raise UsageError(f"The Ray cluster at '{address}' takes no one without its token. {TOKEN_HELP}.") from None
         except (ConnectionError, RuntimeError, ValueError) as error:

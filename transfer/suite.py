@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from focusvit.choices import pick_device, token_budgets
+from focusvit.choices import check_device, pick_device, token_budgets
 from focusvit.predict.compatible import check_tokens
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
 from focusvit.runs.run_dir import RunDir
@@ -59,6 +59,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     """Run a suite. `map_tasks(work, specs)` schedules the tasks (here: one after another), `train` fine-tunes."""
     config = with_out(config)
     tasks, missing = _tasks(config)
+    check_device(config.device)
     specs = _specs(config, tasks, pick_device(config.device) if map_tasks is in_turn else config.device)
     record = load_checkpoint(specs[0].checkpoint)
     check_tokens(record, specs[0].tokens)
@@ -68,7 +69,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
         f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(specs)} "
         f"tasks: {', '.join(task.name for task in tasks)}\n"
         f"results to {storage.resolve(config.out)}, runs to {masked(tracking_uri)}, "
-        f"device {specs[0].device}\n"
+        f"device {specs[0].device}{'' if map_tasks is in_turn else ' on Ray'}\n"
     )
     for line in missing:
         say(f"left out: {line}\n")
@@ -120,7 +121,9 @@ def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks
         measured = {outcome.task.name for outcome in outcomes if outcome.rows and outcome.task.metric != "miou"}
         for spec in specs:
             if spec.task.name in measured:
-                yield run_finetune(spec, settings, train)
+                # Where trainings run elsewhere, this process only scores what came out, with what it has.
+                here = spec if train is train_here else dataclasses.replace(spec, device="auto")
+                yield run_finetune(here, settings, train)
 
 
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:

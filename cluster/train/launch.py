@@ -170,3 +170,11 @@ class TransferLaunch(TransferConfig):
         worker_range(self.workers)
         if self.tasks_at_once < 1:
             raise ValueError(f"--tasks-at-once is {self.tasks_at_once}: use 1 or more.")
+        if self.workers != "1" and not self.finetune:
+            raise ValueError(f"--workers {self.workers} is for fine-tuning: add --finetune, or use --tasks-at-once.")
+        if self.on_ray and ":" in self.device:
+            raise ValueError(f"--device {self.device}: Ray chooses the GPU of each task. Use --device cuda.")
+
+    @property
+    def on_ray(self) -> bool:
+        return self.ray_address is not None or self.tasks_at_once > 1 or self.workers != "1"

@@ -4,6 +4,7 @@ Without either it runs in this process and Ray is never started. The work of a t
 (`transfer.work.run_task`); this only places it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,10 +38,10 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
 
             _check_places(config, ray.nodes())
             most = min(config.tasks_at_once, len(specs))
-            needs = task_needs(ray.nodes(), most, with_gpu=specs[0].device != "cpu")
+            device, needs = task_needs(ray.nodes(), most, config.device)
             # A retry would not help: what the task did wrong is in its outcome, what killed its worker may come again.
             remote = ray.remote(max_retries=0, **needs)(work)
-            waiting = list(specs)
+            waiting = [dataclasses.replace(spec, device=device) for spec in specs]
             running: dict[Any, WorkSpec] = {}
             while waiting or running:
                 while waiting and len(running) < most:
@@ -60,17 +61,19 @@ def _side_by_side(config: TransferLaunch) -> MapTasks:
     return map_tasks
 
 
-def task_needs(nodes: list[dict[str, Any]], num: int, with_gpu: bool) -> dict[str, Any]:
-    """What each of `num` tasks side by side asks Ray for: CPUs, and GPUs or a share of one, all on one node."""
-    cpus = node_cpus(nodes)
-    if not with_gpu:
-        return {"num_cpus": cpus_each(cpus, num)}
-    gpus = node_gpus(nodes)
-    if not any(gpus):
-        raise UsageError("this machine has a GPU and Ray's nodes have none. Use --device cpu.")
+def task_needs(nodes: list[dict[str, Any]], num: int, device: str) -> tuple[str, dict[str, Any]]:
+    """Where each of `num` tasks side by side computes, cpu or cuda, and what it asks Ray for: CPUs, and GPUs or a share
+    of one, all on one node. auto is settled by what the nodes have, whatever the machine has that asks. UsageError for
+    GPUs that no node has.
+    """
+    cpus, gpus = node_cpus(nodes), node_gpus(nodes)
+    if device == "cuda" and not any(gpus):
+        raise UsageError("--device cuda: no node of the Ray cluster has a GPU. Use --device cpu or auto.")
+    if device == "cpu" or not any(gpus):
+        return "cpu", {"num_cpus": cpus_each(cpus, num)}
     share = min(1.0, sum(gpus) / num)
     most = [int(count / share + 1e-6) for count in gpus]
-    return {"num_cpus": cpus_each(cpus, min(num, sum(most)), most), "num_gpus": share}
+    return "cuda", {"num_cpus": cpus_each(cpus, min(num, sum(most)), most), "num_gpus": share}
 
 
 def _check_places(config: TransferLaunch, nodes: list[dict[str, Any]]) -> None:
@@ -91,7 +94,7 @@ def _on_workers(config: TransferLaunch) -> Train:
             data=data_uri,
             run_dir=run_dir,
             workers=config.workers,
-            device="cpu" if device == "cpu" else "auto",
+            device={"cuda": "gpu"}.get(config.device, config.device),
             ray_address=config.ray_address,
         )
         high = worker_range(config.workers)[1]

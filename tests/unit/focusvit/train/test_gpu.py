@@ -141,8 +141,13 @@ def test_cpus_of_a_node_without_gpus_are_no_place_for_a_worker_with_one() -> Non
 
 
 def test_a_task_with_a_gpu_fits_the_node_that_has_it() -> None:
-    assert task_needs(HEAD_AND_GPUS, 1, with_gpu=True) == {"num_cpus": 8, "num_gpus": 1.0}
-    assert task_needs(HEAD_AND_GPUS, 8, with_gpu=True) == {"num_cpus": 1, "num_gpus": 0.5}
-    assert task_needs(HEAD_AND_GPUS, 1, with_gpu=False) == {"num_cpus": 32}
-    with pytest.raises(UsageError, match="--device cpu"):
-        task_needs(HEAD_AND_GPUS[:1], 1, with_gpu=True)
+    for device in ("auto", "cuda"):
+        assert task_needs(HEAD_AND_GPUS, 1, device) == ("cuda", {"num_cpus": 8, "num_gpus": 1.0})
+        assert task_needs(HEAD_AND_GPUS, 8, device) == ("cuda", {"num_cpus": 1, "num_gpus": 0.5})
+    assert task_needs(HEAD_AND_GPUS, 1, "cpu") == ("cpu", {"num_cpus": 32})
+
+
+def test_the_device_of_a_task_is_settled_by_the_cluster_not_by_the_machine_that_asks(two_gpus: None) -> None:
+    assert task_needs(HEAD_AND_GPUS[:1], 1, "auto") == ("cpu", {"num_cpus": 32})
+    with pytest.raises(UsageError, match="no node of the Ray cluster has a GPU"):
+        task_needs(HEAD_AND_GPUS[:1], 1, "cuda")
