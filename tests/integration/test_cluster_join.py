@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.ray, pytest.mark.timeout(600)]
 DRIVER = """
 import os, sys
 sys.path.insert(0, {root!r})
-from cluster.train.transfers import TransferLaunch, _side_by_side
+from cluster.train.launch import TransferLaunch
+from cluster.train.transfers import _side_by_side
 from transfer.tasks.spec import WorkSpec, Outcome
 from transfer.tasks.task import Task
 from transfer import work

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.train import transfers
-from cluster.train.launch import LaunchConfig
-from cluster.train.transfers import TransferLaunch
+from cluster.train.launch import LaunchConfig, TransferLaunch
 from pipeline.errors import UsageError
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
