@@ -24,6 +24,7 @@ VERBS: Verbs = {
     "evaluate": ("focusvit.predict.evaluate:main", "top-1 and top-5 of a checkpoint, at any token budgets"),
     "transfer": ("cluster.train.transfers:main", "kNN, linear probe and more from a checkpoint"),
     "recipes": ("focusvit.recipes.small:main", "what there is to train: hardware, time and score of each recipe"),
+    "models": ("focusvit.recipes.models:main", "what there is to start from: the models that come with the package"),
     "cost": ("focusvit.recipes.cost:main", "what a recipe or checkpoint costs here, relative to the plain ViT"),
     "report": ("transfer.report.report:main", "one table from finished runs"),
     "predict": ("focusvit.predict.predict:main", "top classes and overlays of image files"),

@@ -19,7 +19,7 @@ class InfoConfig:
     """What a data set folder, a checkpoint or a run directory holds."""
 
     place: Annotated[Positional[str], shown_as(metavar="DIR")]
-    """A folder of `focusvit preprocess`, `focusvit pretrain` or one checkpoint."""
+    """A folder of `focusvit preprocess`, `focusvit pretrain` or one checkpoint, or a name of `focusvit models`."""
     json: bool = False
     """Print one JSON object."""
 
@@ -29,7 +29,7 @@ class EvaluateConfig:
     """Top-1, top-5 and loss of a checkpoint on a split of a data set."""
 
     checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a name of `focusvit models`."""
     data: str
     """A folder that `focusvit preprocess` wrote."""
     split: str = "val"
@@ -72,7 +72,7 @@ class PredictConfig:
     images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
     """Image files, folders with images, addresses."""
     checkpoint: str = ""
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a name of `focusvit models`."""
     onnx: str = ""
     """A file that `focusvit export` wrote, instead of a checkpoint: runs without torch."""
     out: str = ""
@@ -113,7 +113,7 @@ class LookConfig:
     images: Annotated[Positional[tuple[str, ...]], shown_as(metavar="IMAGE ...")]
     """Image files, folders with images, addresses."""
     checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a name of `focusvit models`."""
     out: str
     """Folder for the pictures: up to four per image."""
     tokens: str = ""
@@ -140,7 +140,7 @@ class ExportConfig:
     """A checkpoint as an ONNX file (.onnx) or a torch.export archive (.pt2)."""
 
     checkpoint: str
-    """A checkpoint folder, or a run directory (its best checkpoint, else the latest)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a name of `focusvit models`."""
     out: str
     """The file to write; its ending says the format: .onnx or .pt2."""
     tokens: int = 0
@@ -172,7 +172,7 @@ class CostConfig:
     on one core; less for what is smaller."""
 
     model: Annotated[Positional[str], shown_as(metavar="RECIPE|CHECKPOINT")]
-    """the name of a recipe, or a run or checkpoint"""
+    """the name of a recipe, or a run, checkpoint or model of `focusvit models`"""
     batch: int = 8
     """images of a forward and of a training step"""
     rounds: int = 3

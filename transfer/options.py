@@ -16,8 +16,8 @@ class TransferConfig:
     """Measure the features of a checkpoint on labelled data sets that it was not trained for."""
 
     checkpoint: str
-    """A checkpoint folder, a run directory (its best checkpoint, else the latest), or a plain ViT as Hugging Face and
-    timm save it (a folder with config.json and model.safetensors)."""
+    """A checkpoint folder, a run directory (its best checkpoint, else the latest), a name of `focusvit models`, or a
+    plain ViT as Hugging Face and timm save it (a folder with config.json and model.safetensors)."""
     task: Repeatable[tuple[str, ...]] = ()
     """A task as name=DIR (repeat the option for more). DIR was written by `focusvit preprocess`, or holds images in
     train/ and val/ or test/: then its shards are made first, in --out."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from focusvit.box.names import checkpoint_place
 from focusvit.choices import check_device, pick_device, token_budgets
 from focusvit.predict.compatible import check_tokens
 from focusvit.runs.checkpoint import Checkpoint, load_checkpoint
@@ -45,7 +46,7 @@ def with_out(config: Config) -> Config:
     """The config with its default folder filled in: the same for the same command, another for every other one."""
     if config.out:
         return config
-    place = storage.resolve(config.checkpoint)
+    place = checkpoint_place(config.checkpoint)
     where_and_how_fast = {"out", "features_folder", "register", "batch_size", "loader_workers", "device"}
     where_and_how_fast |= {"tracking_uri", "experiment", "json", "tasks_at_once", "workers", "ray_address"}
     asked = {name: value for name, value in dataclasses.asdict(config).items() if name not in where_and_how_fast}
@@ -160,7 +161,7 @@ def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkS
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
-    checkpoint = as_checkpoint(storage.resolve(config.checkpoint), out)
+    checkpoint = as_checkpoint(checkpoint_place(config.checkpoint), out)
     return [
         WorkSpec(
             task=task,

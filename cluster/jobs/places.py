@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from focusvit.box.names import names
 from pipeline.errors import UsageError
 from pipeline.secrets import has_secret
 
@@ -20,6 +21,7 @@ READ = {
     "--checksums",
     "--tasks-root",
 }
+CHECKPOINTS = {"--checkpoint", "--init-from", "--teacher", "--distill.teacher"}
 NAMED = {"--task", "--score-on"}  # NAME=PLACE
 WRITE = {"--out", "--run-dir", "--confusion"}
 TRACKED = ("pretrain", "finetune", "transfer")  # verbs that write to MLflow
@@ -61,6 +63,8 @@ def tracking_uri_of(argv: Sequence[str], variable: str | None) -> str | None:
 def check_for_job(argv: Sequence[str], tracking_uri: str | None) -> None:
     """Raises UsageError for whatever would mean something else inside the cluster."""
     for place in places_of(argv):
+        if place.option in CHECKPOINTS and place.uri in names():
+            continue  # a model that travels with the code
         if "://" not in place.uri and not place.uri.startswith("/"):
             raise UsageError(
                 f"{place.option} {place.uri} is relative, and a job runs in a folder of its own that is removed "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from focusvit.box.names import checkpoint_place
 from focusvit.runs.checkpoint import load_checkpoint, newest_sound, starting_weights
 from focusvit.runs.config_json import to_json
 from focusvit.runs.run_dir import RunDir
@@ -39,7 +40,7 @@ def pretrain_main(argv: list[str]) -> int:
 
 
 def finetune_main(argv: list[str]) -> int:
-    record = load_checkpoint(storage.resolve(finetune_options(argv).checkpoint))
+    record = load_checkpoint(checkpoint_place(finetune_options(argv).checkpoint))
     launch = finetune_options(argv, record)
     return _run(launch.training, launch)
 
@@ -86,10 +87,10 @@ def with_absolute_places(config: TrainConfig) -> TrainConfig:
     if data.cache_dir:
         data = dataclasses.replace(data, cache_dir=storage.resolve(data.cache_dir))
     if distill.teacher:
-        distill = dataclasses.replace(distill, teacher=storage.resolve(distill.teacher))
+        distill = dataclasses.replace(distill, teacher=checkpoint_place(distill.teacher))
     if distill.cache_dir:
         distill = dataclasses.replace(distill, cache_dir=storage.resolve(distill.cache_dir))
-    start = starting_weights(storage.resolve(config.init_from)) if config.init_from else None
+    start = starting_weights(checkpoint_place(config.init_from)) if config.init_from else None
     return dataclasses.replace(config, data=data, distill=distill, init_from=start)
 
 

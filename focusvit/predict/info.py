@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from typing import Any
 
+from focusvit.box.names import checkpoint_place
 from focusvit.options import InfoConfig
 from pipeline.care.holdings import describe_dataset
 from pipeline.commandline import parse
@@ -15,7 +16,7 @@ from pipeline.shards.dataset import DATASET_FILE
 
 def main(argv: list[str]) -> int:
     config = parse(InfoConfig, argv, prog="focusvit info")
-    uri = storage.resolve(config.place)
+    uri = checkpoint_place(config.place)
     names = set(storage.list_names(uri))
     if not names:
         raise UsageError(f"{uri} does not exist or is empty. Name a data set folder, a run directory or a checkpoint.")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device, token_budgets
 from focusvit.data.augment import View
 from focusvit.model.model import FocusViT
@@ -32,7 +33,7 @@ _NOTE = "colour: attention per pixel, as a multiple of an even look over the ima
 def main(argv: list[str]) -> int:
     config = parse(LookConfig, argv, prog="focusvit look")
     places = image_places(config.images)
-    eye = Eye(*load_model(storage.resolve(config.checkpoint), pick_device(config.device)))
+    eye = Eye(*load_model(checkpoint_place(config.checkpoint), pick_device(config.device)))
     out, bad = storage.resolve(config.out), 0
     tokens = token_budgets(config.tokens, eye.model.config.tokens)[0]
     if eye.model.config.needs_maps:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from focusvit.box.names import checkpoint_place
 from focusvit.data.augment import View
 from focusvit.options import PredictConfig
 from pipeline.commandline import parse
@@ -73,7 +74,7 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
     from .predictor import Predictor
 
     return Predictor(
-        storage.resolve(config.checkpoint),
+        checkpoint_place(config.checkpoint),
         device=pick_device(config.device),
         tokens=config.tokens or None,
         batch_size=config.batch_size or 16,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
@@ -20,7 +21,6 @@ from focusvit.model.presets import plain_vit_of
 from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
-from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
 from pipeline.superpixels.hierarchy import fit
@@ -47,7 +47,7 @@ def find_model(name: str) -> Measured:
     if name in RECIPES:
         config = recipe(name)
         return Measured(name=name, model=config.model, data=config.data, superpixels=SuperpixelConfig())
-    record = load_checkpoint(storage.resolve(name))
+    record = load_checkpoint(checkpoint_place(name))
     return Measured(
         name=record.uri,
         model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),

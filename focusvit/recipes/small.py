@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from focusvit.box.names import checkpoint_place
 from focusvit.data.config import DataConfig
 from focusvit.distill.config import DistillConfig
 from focusvit.model.config import FocusViTConfig
@@ -202,10 +203,10 @@ def recipe(name: str) -> TrainConfig:
 def cost_options(argv: list[str]) -> CostConfig:
     """The options of `focusvit cost`. Raises `UsageError` for a model that is neither a recipe nor a place."""
     config = parse(CostConfig, argv, prog="focusvit cost")
-    if config.model not in RECIPES and not storage.exists(storage.resolve(config.model)):
+    if config.model not in RECIPES and not storage.exists(checkpoint_place(config.model)):
         raise UsageError(
-            f"'{config.model}' is neither a recipe nor the folder of a run or checkpoint."
-            f"{did_you_mean(config.model, RECIPES)}\n\n{listed()}"
+            f"'{config.model}' is neither a recipe, nor a model that `focusvit models` lists, nor the folder of "
+            f"a run or checkpoint.{did_you_mean(config.model, RECIPES)}\n\n{listed()}"
         )
     return config
 

@@ -89,8 +89,9 @@ def _checked(place: str, sha256: str | None) -> bytes:
 
 
 def read_tensors(record: Checkpoint, name: str = MODEL) -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint, checked against its record. Raises `DataError`."""
-    return load_weights(record.uri, name, record.files.get(name))
+    """The tensors of one file of a checkpoint, checked against its record; halves as float32. Raises `DataError`."""
+    found = load_weights(record.uri, name, record.files.get(name))
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in found.items()}
 
 
 def newest_sound(run: RunDir) -> int | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pipeline.errors import DataError, UsageError
+from focusvit.box.names import checkpoint_place, names
+from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.io import storage
 
 from .run_dir import RunDir
@@ -113,6 +114,7 @@ def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
 
     Raises `UsageError` when there is none, `DataError` when none is sound.
     """
+    uri = checkpoint_place(uri)
     places = [uri]
     if not storage.exists(storage.join(uri, RECORD)):
         run = RunDir(uri)
@@ -129,9 +131,11 @@ def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
         return found
     if problems:
         raise DataError(f"{' '.join(problems)} Take another checkpoint.")
+    near = did_you_mean(storage.name_of(uri), names())
     raise UsageError(
         f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
-        "with a finished checkpoint under checkpoints/. Pass the --run-dir of a `focusvit pretrain`."
+        f"with a finished checkpoint under checkpoints/.{near} Pass the --run-dir of a `focusvit pretrain`, or a name "
+        "that `focusvit models` lists."
     )
 
 
