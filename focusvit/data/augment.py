@@ -7,6 +7,7 @@ draw from one generator, set anew for each sample.
 
 Crop and flip move the map by its crop box alone, at the map's own resolution. Other geometry (RandAugment) takes the
 map along as a mask. Either way the result is a *fine* map of the view; exactly K regions are made of it at the end.
+Colours and erasing are drawn here and done on the device, for a whole batch (`draws`, `pixels`).
 """
 
 import random
@@ -22,8 +23,9 @@ from pipeline.superpixels import hierarchy
 from pipeline.superpixels.segment import Superpixels, as_rgb
 
 from .config import DataConfig
+from .draws import PLAIN, PixelDraw, draw_pixels
 from .order import key_of
-from .transforms import after_crop, cropping, has_geometry
+from .transforms import cropping, has_geometry, rand_augment
 
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -31,10 +33,12 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class View:
-    """One view: image uint8 (H, W, 3); map (Hm, Wm) with exactly the wanted regions, or None."""
+    """One view: image uint8 (H, W, 3); map (Hm, Wm) with exactly the wanted regions, or None; what is still to be done
+    to the pixels of a training view."""
 
     image: NDArray[np.uint8]
     map: NDArray[Any] | None
+    draw: PixelDraw = PLAIN
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,13 @@ class FineView:
     image: NDArray[np.uint8]
     fine: NDArray[np.uint8] | None
     merges: NDArray[np.uint8] | None
+    draw: PixelDraw = PLAIN
 
     def fit(self, num_tokens: int | None) -> View:
         """Exactly `num_tokens` regions."""
         if self.fine is None or self.merges is None or num_tokens is None:
-            return View(self.image, None)
-        return View(self.image, hierarchy.fit_warped(self.fine, self.merges, num_tokens))
+            return View(self.image, None, self.draw)
+        return View(self.image, hierarchy.fit_warped(self.fine, self.merges, num_tokens), self.draw)
 
 
 class TrainViews:
@@ -61,10 +66,10 @@ class TrainViews:
 
     @cached_property
     def _transforms(self) -> tuple[Any, Any]:
-        """The drawing of crop boxes and what follows crop and flip, on one random state; None where there is none."""
+        """The drawing of crop boxes, and the geometry after crop and flip, on one random state; None where none is."""
         data = self._data
         crop = cropping(data.image_px, data.crop_scale, data.crop_ratio) if data.crop_scale[0] < 1 else None
-        after = after_crop(colour=data.colour, colour_jitter=data.colour_jitter, erase=data.erase)
+        after = rand_augment() if self._warps else None
         if crop is not None:
             crop.set_random_state(self._numpy, self._python)
         if after is not None:
@@ -80,21 +85,20 @@ class TrainViews:
         image, crop, flipped = self._cropped(rgb, key)
         size = (self._data.map_side, self._data.map_side)
         regions = hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens)
-        return View(self._finished(image, None)[0], regions)
+        return View(image, regions, draw_pixels(self._data, self._python))
 
     def fine(self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, key: tuple[int, ...]) -> FineView:
         """The same view with the fine map, for whoever goes on changing it (mixing)."""
         image, crop, flipped = self._cropped(rgb, key)
-        if superpixels is None:
-            return FineView(self._finished(image, None)[0], None, None)
-        side = self._data.image_px if self._warps else self._data.map_side
-        fine = _nearest(superpixels.map, crop, flipped, (side, side))
+        side, fine = self._data.map_side, None
+        if superpixels is not None:
+            before = self._data.image_px if self._warps else side
+            fine = _nearest(superpixels.map, crop, flipped, (before, before))
         if self._warps:
-            image, fine = self._finished(image, fine)
-            fine = _nearest(fine, WHOLE, False, (self._data.map_side, self._data.map_side))
-        else:
-            image = self._finished(image, None)[0]
-        return FineView(image, fine, superpixels.merges)
+            image, fine = self._warped(image, fine)
+            fine = None if fine is None else _nearest(fine, WHOLE, False, (side, side))
+        draw = draw_pixels(self._data, self._python)
+        return FineView(image, fine, None if superpixels is None else superpixels.merges, draw)
 
     def _cropped(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
         """Crop and flip of the view: image, crop box (y0, x0, y1, x1) in [0, 1] of the whole, whether mirrored.
@@ -112,11 +116,9 @@ class TrainViews:
         flipped = self._python.random() < self._data.flip
         return np.asarray(cv2.flip(image, 1), np.uint8) if flipped else image, box, flipped
 
-    def _finished(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:
-        """Image and mask after what follows crop and flip; the generators go on where `_cropped` left them."""
+    def _warped(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:
+        """Image and mask after RandAugment; the generators go on where `_cropped` left them."""
         after = self._transforms[1]
-        if after is None:
-            return image, mask
         moved = after(image=image) if mask is None else after(image=image, mask=mask)
         return moved["image"], moved.get("mask")
 
@@ -152,7 +154,7 @@ def _nearest(fine: NDArray[np.uint8], crop: Box, flip: bool, size: tuple[int, ..
     """Nearest sampling at pixel centres, as `hierarchy.fit` does it, without merging anything."""
     rows = _centres(crop[0], crop[2], fine.shape[0], size[0])
     columns = _centres(crop[1], crop[3], fine.shape[1], size[1])
-    return fine[rows[:, None], columns[::-1] if flip else columns]
+    return fine.take(rows, 0).take(columns[::-1] if flip else columns, 1)
 
 
 def _centres(start: float, stop: float, length: int, samples: int) -> NDArray[np.int64]:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from focusvit.model.inputs import check_maps
 
+from .pixels import PixelWork, finish, map_tensors
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -22,6 +24,7 @@ class Batch:
                 fixed one of evaluation
     mix_ids     int64 (B,) or None: the second class of a mixed image (mixup, CutMix)
     mix_share   float32 (B,) or None: the share of `class_ids` in the target; the rest belongs to `mix_ids`
+    work        what is still to be done to the images, on the device: see `finished`; None = nothing
     num_replaced  samples of this batch that did not decode and were replaced by others
     """
 
@@ -34,6 +37,7 @@ class Batch:
     view_ids: Tensor | None = None
     mix_ids: Tensor | None = None
     mix_share: Tensor | None = None
+    work: PixelWork | None = None
     num_replaced: int = 0
 
     def __len__(self) -> int:
@@ -41,18 +45,25 @@ class Batch:
 
     def _map_tensors(self, change) -> "Batch":  # type: ignore[no-untyped-def]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(v) for name, v in values.items() if isinstance(v, Tensor)})
+        work = None if self.work is None else map_tensors(self.work, change)
+        return replace(self, work=work, **{name: change(v) for name, v in values.items() if isinstance(v, Tensor)})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on `device`."""
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def finished(self) -> "Batch":
+        """The batch that a model may see: colours, erasing and mixing done where the images lie. Itself if they are."""
+        return self if self.work is None else replace(self, images=finish(self.images, self.work), work=None)
 
     def pin_memory(self, device: object = None) -> "Batch":
         """Page-locked copies, so that `to(..., non_blocking=True)` overlaps with work (the DataLoader calls this)."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
     def split(self, size: int | None) -> list["Batch"]:
-        """Micro-batches of at most `size` images, in order; the whole batch for None."""
+        """Micro-batches of at most `size` images, in order; the whole batch for None. Of a finished batch only."""
+        if self.work is not None:
+            raise ValueError("the images of this batch are not finished: call finished() first, on the device")
         if size is None or size >= len(self):
             return [self]
         starts = range(0, len(self), size)

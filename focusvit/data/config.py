@@ -90,7 +90,7 @@ class DataConfig:
             raise ValueError(f"data.check_shards must be local, all or none, not '{self.check_shards}'")
         if self.views < 0:
             raise ValueError(f"data.views must not be negative, not {self.views}")
-        for name in ("flip", "erase", "max_bad_share"):
+        for name in ("flip", "erase", "max_bad_share", "colour_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} must be in [0, 1], not {getattr(self, name)}")
         if not 0 < self.eval_crop_fraction <= 1:

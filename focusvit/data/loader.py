@@ -31,7 +31,9 @@ __all__ = ["DataConfig", "EvalLoader", "TrainLoader"]
 
 
 class TrainLoader:
-    """Iterate to get this rank's slice of each global batch, from `samples_seen` on."""
+    """Iterate to get this rank's slice of each global batch, from `samples_seen` on. Call `finished()` on a batch once
+    it is on its device: colours, erasing and mixing are done there.
+    """
 
     def __init__(
         self,
@@ -108,8 +110,8 @@ class TrainLoader:
             yield batch
 
     def peek(self) -> Batch:
-        """The next batch, made in this process; the position stays."""
-        return self._reader[next(self._specs())]
+        """The next batch, made and finished in this process; the position stays."""
+        return self._reader[next(self._specs())].finished()
 
 
 class EvalLoader:

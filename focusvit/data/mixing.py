@@ -1,13 +1,14 @@
-"""Mixup and CutMix of two views, with the superpixel map pasted along.
+"""Mixup and CutMix of two samples: what is drawn, and the superpixel map of the mixed image.
 
 CutMix pastes pixels of a guest into a host: a box, or whole superpixels of the guest (no straight border, no half
 region). Host and guest pixels get their own regions, in proportion to their areas, so no region straddles the border
 and there are exactly K. The target's share is the exact share of pixels. Mixup keeps the host's map; the host always
-has the larger share.
+has the larger share. The pixels themselves are mixed on the device (`pixels`), after the colours of both.
 """
 
 import math
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,36 @@ from numpy.typing import NDArray
 
 from pipeline.superpixels import hierarchy
 
-from .augment import FineView, View
+from .augment import FineView
 from .config import MixConfig
+from .draws import BLEND_ONE
+
+_REGIONS = 32  # of the guest, of which CutMix by superpixels pastes some
 
 
-def mix(
-    host: FineView, guest: FineView, num_tokens: int | None, config: MixConfig, rng: random.Random
-) -> tuple[View, float]:
-    """The mixed view, and the host's share of the target (1.0 = not mixed this time)."""
+@dataclass(frozen=True)
+class Mix:
+    """How a sample is mixed with the next one. Neither `weight` nor `mask`: not at all."""
+
+    map: NDArray[Any] | None
+    """(Hm, Wm) with exactly the wanted regions"""
+    share: float = 1.0
+    """of the host in the target"""
+    weight: int | None = None
+    """of the host's pixels, in 1 / BLEND_ONE"""
+    mask: NDArray[np.bool_] | None = None
+    """True where the guest's pixel is taken; at map resolution, at image resolution without maps"""
+
+
+def mix(host: FineView, guest: FineView, num_tokens: int | None, config: MixConfig, rng: random.Random) -> Mix:
+    """Draw how `host` and `guest` are mixed, and make the map of the mixed image."""
     if rng.random() >= config.probability:
-        return host.fit(num_tokens), 1.0
+        return Mix(host.fit(num_tokens).map)
     blend = config.cutmix == 0 or (config.mixup > 0 and rng.random() < 0.5)
     share = _beta(config.mixup if blend else config.cutmix, rng)
     if blend:
-        share = max(share, 1 - share)
-        image = host.image * np.float32(share) + guest.image * np.float32(1 - share)
-        return View((image + 0.5).astype(np.uint8), host.fit(num_tokens).map), share
+        weight = round(max(share, 1 - share) * BLEND_ONE)
+        return Mix(host.fit(num_tokens).map, weight / BLEND_ONE, weight)
     if config.cutmix_shape == "superpixels" and guest.fine is not None:
         mask = _superpixel_mask(guest, 1 - share, rng)
     else:
@@ -38,35 +53,22 @@ def mix(
     return paste(host, guest, mask, num_tokens)
 
 
-def paste(host: FineView, guest: FineView, mask: NDArray[np.bool_], num_tokens: int | None) -> tuple[View, float]:
-    """Guest pixels where `mask` (at map resolution; at image resolution without maps) is True.
+def paste(host: FineView, guest: FineView, mask: NDArray[np.bool_], num_tokens: int | None) -> Mix:
+    """Guest pixels where `mask` is True. Host unchanged with share 1.0 when one of the two would get no region.
 
-    Host unchanged with share 1.0 when one of the two would get no region. The map is uint8 or int16 as from `fit`.
+    The map is uint8 or int16 as from `fit`.
     """
-    large = _to_pixels(mask, host.image.shape[0])
-    image = np.where(large[..., None], guest.image, host.image)
-    share = 1.0 - float(large.mean())
+    share = 1.0 - _pixel_share(mask, host.image.shape[0])
     if host.fine is None or guest.fine is None or num_tokens is None:
-        return View(image, None), share
-    num_guest, inside = round(num_tokens * float(mask.mean())), int(mask.sum())
-    num_guest = min(max(1, num_guest), num_tokens - 1, inside)
-    num_host = num_tokens - num_guest
-    if inside == 0 or num_guest < 1 or num_host > mask.size - inside:
-        return host.fit(num_tokens), 1.0
+        return Mix(None, share, None, mask)
+    inside = int(np.count_nonzero(mask))
+    num_guest = min(max(1, round(num_tokens * inside / mask.size)), num_tokens - 1, inside)
+    if inside == 0 or num_guest < 1 or num_tokens - num_guest > mask.size - inside:
+        return Mix(host.fit(num_tokens).map)
     assert host.merges is not None and guest.merges is not None
-    joined = np.empty(mask.shape, np.int64)
-    # The pixels of each part in a row: merging needs no neighbourhood, it is stored.
-    joined[~mask] = hierarchy.fit_warped(np.ascontiguousarray(host.fine[~mask][None]), host.merges, num_host)[0]
-    inner = hierarchy.fit_warped(np.ascontiguousarray(guest.fine[mask][None]), guest.merges, num_guest)[0]
-    joined[mask] = inner.astype(np.int64) + num_host
-    return View(image, _in_raster_order(joined, num_tokens)), share
-
-
-def _in_raster_order(regions: NDArray[np.int64], num_tokens: int) -> NDArray[Any]:
-    first = np.unique(regions, return_index=True)[1]
-    new_id = np.empty(num_tokens, np.uint8 if num_tokens <= 256 else np.int16)
-    new_id[np.argsort(first)] = np.arange(num_tokens)
-    return new_id[regions]
+    counts = (num_tokens - num_guest, num_guest)
+    regions = hierarchy.fit_pasted(host.fine, host.merges, guest.fine, guest.merges, mask, counts)
+    return Mix(regions, share, None, mask)
 
 
 def _beta(alpha: float, rng: random.Random) -> float:
@@ -87,21 +89,22 @@ def _box_mask(host: FineView, share: float, rng: random.Random) -> NDArray[np.bo
 def _superpixel_mask(guest: FineView, share: float, rng: random.Random) -> NDArray[np.bool_]:
     """Whole regions of the guest (cut to 32) in random order, as many as fit into `share` of the area."""
     assert guest.fine is not None and guest.merges is not None
-    regions = hierarchy.fit_warped(guest.fine, guest.merges, min(32, guest.fine.size))
-    areas = np.bincount(regions.ravel())
+    regions = hierarchy.fit_warped(guest.fine, guest.merges, min(_REGIONS, guest.fine.size))
+    areas = np.bincount(regions.ravel()).tolist()
     order = list(range(len(areas)))
     rng.shuffle(order)
-    chosen, covered = [], 0
+    limit, covered, chosen = share * regions.size, 0, np.zeros(len(areas), np.bool_)
     for region in order:
-        if covered + areas[region] <= share * regions.size:
-            chosen.append(region)
+        if covered + areas[region] <= limit:
+            chosen[region] = True
             covered += areas[region]
-    return np.isin(regions, chosen)
+    return chosen.take(regions)
 
 
-def _to_pixels(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """The mask at image resolution, nearest at pixel centres."""
+def _pixel_share(mask: NDArray[np.bool_], side: int) -> float:
+    """Share of the image's pixels that the enlarged mask covers, exactly."""
     if mask.shape[0] == side:
-        return mask
-    at = ((np.arange(side) + 0.5) / side * mask.shape[0]).astype(np.int64)
-    return mask[at[:, None], at]
+        return float(mask.mean())
+    at = (np.arange(side) * 2 + 1) * mask.shape[0] // (2 * side)  # as `pixels` enlarges it
+    times = np.bincount(at, minlength=mask.shape[0]).astype(np.float32)
+    return float(times @ (mask @ times)) / side**2

@@ -2,12 +2,10 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 
 from pipeline.errors import DataError
 from pipeline.image.image import BadImage, decode_stored
@@ -17,6 +15,7 @@ from pipeline.shards.sample import Sample
 
 from .augment import FineView, TrainViews, View, eval_view
 from .batch import Batch
+from .collate import collate, collate_mixed
 from .config import DataConfig
 from .mixing import mix
 from .order import key_of
@@ -67,20 +66,19 @@ class SampleReader:
         found = self._samples(pairs)
         views = [self._view(sample, rgb, *pair, spec.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
-        return _collate(views, classes, spec, sum(replaced for _, _, replaced in found))
+        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, spec.pad_to)
+        return replace(batch, num_replaced=sum(replaced for _, _, replaced in found))
 
     def _mixed(self, spec: BatchSpec, pairs: list[tuple[int, int]]) -> Batch:
         found = self._samples(pairs)
         fine = [self._fine(sample, rgb, *pair) for (sample, rgb, _), pair in zip(found, pairs)]
         classes = [_class_of(sample) for sample, _, _ in found]
-        views, shares = [], []
+        mixes = []
         for i, position in enumerate(spec.positions.tolist()):
             rng = random.Random(key_of("mix", self._seed, position))
-            view, share = mix(fine[i], fine[i + 1], spec.num_tokens, self._data.mix, rng)
-            views.append(view)
-            shares.append(share)
-        replaced = sum(replaced for _, _, replaced in found[: spec.size])
-        return _collate(views, classes[: spec.size], spec, replaced, classes[1:], shares)
+            mixes.append(mix(fine[i], fine[i + 1], spec.num_tokens, self._data.mix, rng))
+        batch = collate_mixed(fine, mixes, classes, (spec.sample_ids, spec.epochs), spec.num_tokens)
+        return replace(batch, num_replaced=sum(replaced for _, _, replaced in found[: spec.size]))
 
     def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
         if storage.is_local(self._split.uri):
@@ -125,35 +123,3 @@ class SampleReader:
 
 def _class_of(sample: Sample) -> int:
     return -1 if sample.class_id is None else int(sample.class_id)
-
-
-def _collate(
-    views: list[View],
-    classes: list[int],
-    spec: BatchSpec,
-    num_replaced: int,
-    mix_classes: list[int] | None = None,
-    shares: list[float] | None = None,
-) -> Batch:
-    size = len(views)
-    pad = max(0, spec.pad_to - size)
-    padded = views + views[-1:] * pad
-    images = torch.empty((len(padded), 3, *views[0].image.shape[:2]), dtype=torch.uint8)
-    for view, planes in zip(padded, images.numpy()):
-        cv2.split(view.image, tuple(planes))  # straight to its place: stack and permute take seven times as long
-    maps = None
-    if views[0].map is not None:
-        stacked: list[Any] = [view.map for view in padded]
-        maps = torch.from_numpy(np.stack(stacked))
-    return Batch(
-        images=images,
-        maps=maps,
-        num_tokens=spec.num_tokens if maps is not None else None,
-        class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
-        sample_ids=torch.from_numpy(np.concatenate([spec.sample_ids[:size], np.full(pad, -1)])).long(),
-        valid=torch.arange(size + pad) < size,
-        view_ids=torch.from_numpy(np.concatenate([spec.epochs[:size], np.full(pad, -1)])).long(),
-        mix_ids=None if mix_classes is None else torch.tensor(mix_classes, dtype=torch.int64),
-        mix_share=None if shares is None else torch.tensor(shares, dtype=torch.float32),
-        num_replaced=num_replaced,
-    )

@@ -14,26 +14,12 @@ def cropping(image_px: int, scale: tuple[float, float], ratio: tuple[float, floa
     return A.RandomResizedCrop(size=(image_px, image_px), scale=scale, ratio=ratio)
 
 
-def after_crop(*, colour: Colour, colour_jitter: float, erase: float) -> Any:
-    """What follows crop and flip: colour, then geometry, then erasing. None when nothing does."""
+def rand_augment() -> Any:
+    """Two operations of RandAugment, geometry among them, which take a mask along."""
     import albumentations as A
 
     cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's own threads would fight them
-    steps: list[Any] = []
-    if colour == "3-augment":  # DeiT III: one of three, always
-        steps.append(
-            A.OneOf([A.ToGray(p=1.0), A.Solarize(p=1.0), A.GaussianBlur(sigma_limit=(0.1, 2.0), p=1.0)], p=1.0)
-        )
-    elif colour == "randaugment":
-        steps.append(A.SomeOf(_rand_augment(A), n=2, replace=True, p=1.0))
-    if colour_jitter > 0:
-        c = colour_jitter
-        steps.append(
-            A.ColorJitter(brightness=(1 - c, 1 + c), contrast=(1 - c, 1 + c), saturation=(1 - c, 1 + c), hue=0, p=1.0)
-        )
-    if erase > 0:
-        steps.append(A.Erasing(scale=(0.02, 0.33), ratio=(0.3, 3.3), fill="random_uniform", p=erase))
-    return A.Compose(steps) if steps else None
+    return A.Compose([A.SomeOf(_rand_augment(A), n=2, replace=True, p=1.0)])
 
 
 def has_geometry(colour: Colour) -> bool:

@@ -76,7 +76,13 @@ class RunDir:
             return
         asked_then = {**flatten(defaults or {}), **flatten(found["config"])}
         changed = difference(asked_then, config, SPEED_ONLY)
-        changed += difference(found["facts"], facts)
+        changed += difference({**found["facts"], "draws": None}, {**facts, "draws": None})
+        if not changed and found["facts"].get("draws") != facts.get("draws"):
+            raise UsageError(
+                f"{self.uri} holds a run whose colours and mixing were drawn by another release (draws "
+                f"{found['facts'].get('draws', 1)}; this one has draws {facts.get('draws', 1)}): going on would "
+                "change them in the middle. Finish it with that release, or take another --run-dir to start anew."
+            )
         if changed:
             raise UsageError(
                 f"{self.uri} holds a run with another config: {'; '.join(changed[:6])}"
@@ -103,8 +109,10 @@ class RunDir:
             try:
                 made = read_sealed(place)
                 facts = {"data_identity": made["data_identity"], "num_classes": made["model"]["num_classes"]}
+                if "draws" in made.get("versions", {}):
+                    facts["draws"] = int(made["versions"]["draws"])
                 found = {"config": made["config"], "facts": facts}
-            except (DataError, KeyError, TypeError):
+            except (DataError, KeyError, TypeError, ValueError):
                 continue
             log.warning("%s What the run was asked to do is taken from %s.", reason, place)
             return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from focusvit.data.draws import draws_facts
 from focusvit.data.order import key_of
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
@@ -150,7 +151,7 @@ class Learner:
             run_id=info.get("run_id"),
             has_ema=self.ema is not None,
             counters=counters or {},
-            versions={"torch": torch.__version__},
+            versions={"torch": torch.__version__, **{k: str(v) for k, v in draws_facts(self.config.data).items()}},
         )
         uri = run.checkpoint_uri(self.samples_seen)
         writer.wait()  # the last checkpoint is written from the memory that is copied to now

@@ -102,8 +102,8 @@ def _step(session: Session, batch: Batch, check: bool) -> StepSums:
     """One step on this rank's slice. The first batches are looked at: a wrong loader is wrong at once."""
     if check:
         batch.check(session.config.model.num_classes)
-    here = batch.to(session.device, non_blocking=True)
     try:
+        here = batch.to(session.device, non_blocking=True).finished()
         with tf32(session.config.precision, session.device):
             sums = train_step(session.model, session.learner.optimizer, here, session.step)
     except RuntimeError as error:

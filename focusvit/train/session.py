@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.data.batch import Batch
+from focusvit.data.draws import draws_facts
 from focusvit.distill.features import FeatureTargets, Student
 from focusvit.distill.logits import Teacher
 from focusvit.distill.teacher import teacher_width
@@ -55,9 +56,9 @@ def for_dataset(config: TrainConfig, data: "Dataset") -> TrainConfig:
 
 
 def facts_of(config: TrainConfig, data: "Dataset") -> dict[str, Any]:
-    """What else must stay the same for a run to go on: the identity of its data."""
+    """What else must stay the same for a run to go on: the identity of its data, and how its pixels are drawn."""
     train_split = data.split(config.data.train_split)
-    return {"data_identity": train_split.identity, "num_classes": config.model.num_classes}
+    return {"data_identity": train_split.identity, "num_classes": config.model.num_classes, **draws_facts(config.data)}
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from focusvit.data.draws import draws_facts
 from focusvit.distill.cache import FeatureCache
 from focusvit.distill.features import FeatureTargets, cache_name
 from focusvit.distill.teacher import FeatureTeacher
@@ -39,7 +40,8 @@ def feature_targets(config: TrainConfig, split: "Split", run: RunDir, device: to
                 "folder with --distill.cache-dir, or set --data.views 0."
             )
         crops = (data.crop_scale, data.crop_ratio, data.flip, data.colour, data.colour_jitter, data.erase, data.views)
-        of_data = (split.identity, split.info.root_hash, data.image_px, crops, config.seed)
+        drawn = tuple(draws_facts(data).values())  # colours of another release are other views
+        of_data = (split.identity, split.info.root_hash, data.image_px, crops, *drawn, config.seed)
         name = cache_name(teacher.sha256, of_data, bf16, device.type)
         shape = (2 + math.prod(teacher.grid), teacher.width)
         cache = FeatureCache(folder, name, split.num_samples * data.views, shape)

@@ -8,8 +8,9 @@ import numpy as np
 
 from .fit import fit_crop, fit_pixels, present_regions
 from .merge_order import ids_after, merge_order, renumber
+from .paste import fit_two
 
-__all__ = ["cut", "fit", "fit_warped", "merge_order", "split_share"]
+__all__ = ["cut", "fit", "fit_pasted", "fit_warped", "merge_order", "split_share"]
 
 Crop = tuple[float, float, float, float]
 
@@ -58,6 +59,27 @@ def fit_warped(warped: np.ndarray, merges: np.ndarray, k: int) -> np.ndarray:
     _check(warped, merges, k, *warped.shape)
     out = np.empty(warped.shape, np.uint8 if k <= 256 else np.int16)
     fit_pixels(warped, merges, k, out)
+    return out
+
+
+def fit_pasted(
+    host: np.ndarray,
+    host_merges: np.ndarray,
+    guest: np.ndarray,
+    guest_merges: np.ndarray,
+    mask: np.ndarray,
+    counts: tuple[int, int],
+) -> np.ndarray:
+    """As `fit_warped`, for `guest` pasted over `host` where `mask`, bool (h, w), is True: counts[0] regions of the host
+    outside, counts[1] of the guest inside, none on both sides. Each part must have as many pixels as it gets regions.
+    """
+    inside = int(np.count_nonzero(mask))
+    if not host.shape == guest.shape == mask.shape or mask.dtype != np.bool_:
+        raise ValueError(f"maps {host.shape} and {guest.shape} and mask {mask.dtype} {mask.shape} must agree")
+    _check(host, host_merges, counts[0], 1, mask.size - inside)
+    _check(guest, guest_merges, counts[1], 1, inside)
+    out = np.empty(mask.shape, np.uint8 if sum(counts) <= 256 else np.int16)
+    fit_two(host, host_merges, guest, guest_merges, mask, counts, out)
     return out
 
 

@@ -44,6 +44,7 @@ def _loader(split: Split, rank: int, world_size: int, workers: int, steps: int =
 
 def _joined(parts: list[Batch]) -> dict[str, np.ndarray]:
     names = ("images", "maps", "class_ids", "sample_ids", "mix_ids", "mix_share")
+    parts = [part.finished() for part in parts]
     return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in names}
 
 

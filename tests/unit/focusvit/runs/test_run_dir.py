@@ -53,6 +53,16 @@ def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
         run.prepare(config, {"data_identity": "y"})
 
 
+def test_a_run_of_a_release_with_other_draws_is_told(tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path))
+    run.prepare({"seed": 1}, {"data_identity": "x"})
+    run.prepare({"seed": 1}, {"data_identity": "x"})
+    with pytest.raises(UsageError, match=r"drawn by another release \(draws 1; this one has draws 2\)"):
+        run.prepare({"seed": 1}, {"data_identity": "x", "draws": 2})
+    with pytest.raises(UsageError, match="another config: seed"):
+        run.prepare({"seed": 2}, {"data_identity": "x", "draws": 2})
+
+
 def test_a_run_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
     """Its config names the number of slices in the model, and does not know what changes no result."""
     config = to_json(debug())

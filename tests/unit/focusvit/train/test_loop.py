@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from focusvit.data.batch import Batch
+from focusvit.data.config import MixConfig
 from focusvit.model.model import FocusViT
 from focusvit.recipes.small import debug
 from focusvit.runs.checkpoint import load_checkpoint, load_weights, read_checkpoint
@@ -33,7 +34,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_stopped_and_resumed_equals_uninterrupted_bit_by_bit(uri: str, tmp_path: Path, ema: float | None) -> None:
-    config = small(ema_decay=ema, model=dataclasses.replace(debug().model, drop_path=0.2))
+    mix = MixConfig(mixup=0.8, cutmix=1.0, cutmix_shape="superpixels")
+    drawn = dataclasses.replace(debug().data, colour="3-augment", colour_jitter=0.3, erase=0.3, mix=mix)
+    config = small(ema_decay=ema, model=dataclasses.replace(debug().model, drop_path=0.2), data=drawn)
     run_with_stops(config, uri, str(tmp_path / "whole"), 0)
     run_with_stops(config, uri, str(tmp_path / "parts"), 3)
     assert values_of(tmp_path / "parts") == values_of(tmp_path / "whole")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.superpixels.connected import connected_regions
-from pipeline.superpixels.hierarchy import cut, fit, fit_warped, merge_order, split_share
+from pipeline.superpixels.hierarchy import cut, fit, fit_pasted, fit_warped, merge_order, split_share
 from testkit import regions as slow
 
 fast = settings(max_examples=150, deadline=None)
@@ -161,3 +161,29 @@ def test_a_damaged_merge_order_is_refused_and_never_gives_another_number_of_regi
             make(fine, merges, 3)
     with pytest.raises(ValueError, match="n <= 256"):
         fit_warped(fine, np.zeros((299, 2), np.uint8), 3)
+
+
+@fast
+@given(fine_maps(), fine_maps(), st.integers(0, 2**32 - 1), st.data())
+def test_a_pasted_map_is_the_fits_of_its_two_parts(host, guest, seed: int, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
+    """Each part is fitted as a row of its pixels; together they are numbered in raster order."""
+    height, width = (min(pair) for pair in zip(host[0].shape, guest[0].shape))
+    fine = [np.ascontiguousarray(part[0][:height, :width]) for part in (host, guest)]
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    if mask.all() or not mask.any():
+        return
+    counts = (data.draw(st.integers(1, int((~mask).sum()))), data.draw(st.integers(1, int(mask.sum()))))
+    found = fit_pasted(fine[0], host[1], fine[1], guest[1], mask, counts)
+    joined = np.empty(mask.shape, np.int64)
+    joined[~mask] = fit_warped(np.ascontiguousarray(fine[0][~mask][None]), host[1], counts[0])[0]
+    joined[mask] = counts[0] + fit_warped(np.ascontiguousarray(fine[1][mask][None]), guest[1], counts[1])[0].astype(int)
+    first = np.unique(joined, return_index=True)[1]
+    assert found.dtype == np.uint8 and np.array_equal(found, np.argsort(np.argsort(first))[joined])
+
+
+def test_a_pasted_map_of_wrong_parts_is_refused() -> None:
+    fine, merges, mask = np.zeros((2, 2), np.uint8), np.empty((0, 2), np.uint8), np.eye(2, dtype=bool)
+    with pytest.raises(ValueError, match="must agree"):
+        fit_pasted(fine, merges, fine[:1], merges, mask, (1, 1))
+    with pytest.raises(ValueError, match="cannot make 3 regions"):
+        fit_pasted(fine, merges, fine, merges, mask, (3, 1))

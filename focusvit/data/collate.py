@@ -1,0 +1,109 @@
+"""Views to one batch: images as planes, maps stacked, and what is still to be done to the pixels as tensors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augment import FineView, View
+from .batch import Batch
+from .draws import KINDS, MAX_RADIUS, PLAIN, PixelDraw, radius_of
+from .mixing import Mix
+from .pixels import PixelWork, Sorted
+
+
+def collate(
+    views: Sequence[View],
+    classes: list[int],
+    ids: tuple[np.ndarray, np.ndarray],
+    num_tokens: int | None,
+    pad_to: int = 0,
+) -> Batch:
+    """The batch of `views`, filled up with copies of the last one to `pad_to`. `ids`: of samples and of views."""
+    size, pad = len(views), max(0, pad_to - len(views))
+    padded = [*views, *[views[-1]] * pad]
+    draws = [view.draw for view in views]
+    maps = _maps([view.map for view in padded])
+    return Batch(
+        images=planes([view.image for view in padded]),
+        maps=maps,
+        num_tokens=num_tokens if maps is not None else None,
+        class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
+        sample_ids=_padded(ids[0][:size], pad),
+        valid=torch.arange(size + pad) < size,
+        view_ids=_padded(ids[1][:size], pad),
+        work=None if all(draw is PLAIN or draw == PLAIN for draw in draws) else _work(None, draws, []),
+    )
+
+
+def collate_mixed(
+    views: Sequence[FineView],
+    mixes: Sequence[Mix],
+    classes: list[int],
+    ids: tuple[np.ndarray, np.ndarray],
+    num_tokens: int | None,
+) -> Batch:
+    """The batch of B mixes; `views` and `classes` have one more: sample i is mixed with sample i + 1."""
+    size = len(mixes)
+    images, maps = planes([view.image for view in views]), _maps([mix.map for mix in mixes])
+    return Batch(
+        images=images[:size],
+        maps=maps,
+        num_tokens=num_tokens if maps is not None else None,
+        class_ids=torch.tensor(classes[:size], dtype=torch.int64),
+        sample_ids=_padded(ids[0][:size], 0),
+        valid=torch.ones(size, dtype=torch.bool),
+        view_ids=_padded(ids[1][:size], 0),
+        mix_ids=torch.tensor(classes[1:], dtype=torch.int64),
+        mix_share=torch.tensor([mix.share for mix in mixes], dtype=torch.float32),
+        work=_work(images[size:], [view.draw for view in views], mixes),
+    )
+
+
+def planes(images: Sequence[np.ndarray]) -> Tensor:
+    """uint8 (n, 3, H, W) of n images (H, W, 3)."""
+    out = torch.empty((len(images), 3, *images[0].shape[:2]), dtype=torch.uint8)
+    for image, place in zip(images, out.numpy()):
+        cv2.split(image, tuple(place))  # straight to its place: stack and permute take seven times as long
+    return out
+
+
+def _padded(ids: np.ndarray, pad: int) -> Tensor:
+    return torch.from_numpy(np.concatenate([ids, np.full(pad, -1)])).long()
+
+
+def _maps(maps: list[Any]) -> Tensor | None:
+    return None if maps[0] is None else torch.from_numpy(np.stack(maps))
+
+
+def _work(after: Tensor | None, draws: list[PixelDraw], mixes: Sequence[Mix]) -> PixelWork:
+    taps = [draw.taps for draw in draws if draw.taps]
+    cut = MAX_RADIUS - max(map(radius_of, taps), default=0)  # taps that are 0 in every image are left out
+    jitters = [draw.jitter for draw in draws if draw.jitter]
+    weights = [mix.weight for mix in mixes if mix.weight is not None]
+    masks = [mix.mask for mix in mixes if mix.mask is not None]
+    kinds = [0 if mix.weight is None and mix.mask is None else 1 if mix.mask is None else 2 for mix in mixes]
+    return PixelWork(
+        after=after,
+        colours=_sorted([draw.kind + 1 for draw in draws], 1 + len(KINDS)),
+        taps=torch.tensor([row[cut : len(row) - cut] for row in taps], dtype=torch.float32),
+        jitter=torch.tensor(jitters, dtype=torch.float32) if jitters else None,
+        boxes=tuple((i, *draw.box) for i, draw in enumerate(draws) if draw.box),
+        noise=torch.from_numpy(np.frombuffer(b"".join(draw.noise for draw in draws), np.uint8).copy()),
+        mixes=_sorted(kinds, 3),
+        weights=torch.tensor(weights, dtype=torch.float32),
+        masks=torch.from_numpy(np.stack(masks)) if masks else torch.empty((0, 1, 1), dtype=torch.bool),
+    )
+
+
+def _sorted(kinds: list[int], num_kinds: int) -> Sorted:
+    found = np.array(kinds, np.int64)
+    order = np.argsort(found, kind="stable")
+    return Sorted(
+        order=torch.from_numpy(order),
+        back=torch.from_numpy(np.argsort(order)),
+        sizes=tuple(np.bincount(found, minlength=num_kinds).tolist()),
+    )
