@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from focusvit.runs.landing import landing_page
 from focusvit.runs.store import check_reachable, default_tracking_uri
 from pipeline.commandline import parse
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, last_line
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _END_S = 10.0
@@ -123,8 +123,7 @@ def _serve(config: UiConfig, uri: str, url: str) -> None:
             sys.stdout.flush()
             process.wait()
         log.seek(0)
-        last = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()][-1:]
-        said = last[0].strip()[:300] if last else "nothing"
+        said = last_line(log.read().decode(errors="replace").strip() or "nothing")
         raise DataError(f"the MLflow server ended by itself (exit code {process.returncode}); it said last: {said}")
 
 

@@ -27,12 +27,12 @@ def first_line(error: BaseException) -> str:
     return _lines(error)[0][:300].rstrip(".")
 
 
-def last_line(error: BaseException) -> str:
-    """The same of its last line, where an error that crossed a process says what happened."""
+def last_line(error: BaseException | str) -> str:
+    """The same of its last line, where an error that crossed a process says what happened, or a program its end."""
     return _lines(error)[-1].strip()[:300].rstrip(".")
 
 
-def _lines(error: BaseException) -> list[str]:
+def _lines(error: BaseException | str) -> list[str]:
     return masked(str(error)).strip().splitlines() or [type(error).__name__]  # many errors have no text
 
 

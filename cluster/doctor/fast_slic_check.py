@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.errors import last_line
+
 from .finding import Finding, broken, ok, warning
 
 REBUILD = "{python} -m pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation fast-slic==0.4.0"
@@ -44,7 +46,7 @@ def check_fast_slic(python: str = sys.executable, *, flags: frozenset[str] | Non
             "cluster/configs/portable_fast_slic.sh makes. The labels are the same.",
         )
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        last = last_line(done.stderr.strip() or f"exit code {done.returncode}")
         missing = "No module named" in last
         fix = "run `make test`, which installs everything" if missing else f"build it again: {rebuild}"
         return broken("fast-slic", last, fix)

@@ -9,6 +9,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from pipeline.errors import last_line
+
 from .fast_slic_check import check_fast_slic
 from .finding import Finding, broken, ok, warning
 
@@ -82,8 +84,7 @@ def check_torch() -> list[Finding]:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return [broken("torch", last, INSTALL)]
+        return [broken("torch", last_line(done.stderr.strip() or "no output"), INSTALL)]
     version, cuda, distributed, names = done.stdout.strip().split("|")
     has_gpu = Path("/proc/driver/nvidia/version").exists()
     if distributed != "True":

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, last_line
 
 from .progress_lines import read_bar
 
@@ -103,18 +103,13 @@ def _end(client: "JobSubmissionClient", job: str, url: str) -> int:
     code = info.driver_exit_code
     if code is None or code < 0:  # it never ran, or a signal ended it
         raise DataError(
-            f"{job} failed: {_cause(info.message or '')} Its log: focusvit jobs logs {job} --jobs-address {url}"
+            f"{job} failed: {last_line(info.message or 'no reason given')}. Its log: focusvit jobs logs {job} "
+            f"--jobs-address {url}"
         )
     if code == 127:
         raise DataError(f"{job} failed: the nodes have no such interpreter. Name theirs with --python.")
     sys.stderr.write(f"{job}: failed with exit code {code}\n")
     return code
-
-
-def _cause(message: str) -> str:
-    """The last line of Ray's message that says something."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return (lines[-1][:300].rstrip(".") if lines else "no reason given") + "."
 
 
 def _ask(client: "JobSubmissionClient", job: str, url: str) -> int | None:

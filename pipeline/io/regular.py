@@ -27,14 +27,6 @@ _KINDS = {
 }
 
 
-def is_regular_local(path: str) -> bool:
-    """Whether a regular file is there, or a link to one. False also for what is not there."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - called for each of a million files
-    except (OSError, ValueError):
-        return False
-
-
 def open_regular(path: str) -> int:
     """A file descriptor to read a local regular file with; never waits, as opening a pipe would.
 

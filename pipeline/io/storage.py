@@ -19,7 +19,7 @@ from pipeline.secrets import masked_values
 
 from .json_text import json_text
 from .passed import PassedOver
-from .regular import SYSTEM_FOLDERS, find_local, is_regular_local, kinds_local, open_regular, size_local
+from .regular import SYSTEM_FOLDERS, find_local, kinds_local, open_regular, size_local
 from .store import StoreError as StoreError
 from .store import open_store, retry
 
@@ -45,14 +45,6 @@ def join(uri: str, *names: str) -> str:
 
 def name_of(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[-1]
-
-
-def is_regular(uri: str) -> bool:
-    """Whether a regular file is at this place, or a link to one; never opens it. False also for what is not there."""
-    if is_local(uri):
-        return is_regular_local(uri)
-    store, path = open_store(uri)
-    return retry(lambda: bool(store.isfile(path)), uri)
 
 
 def exists(uri: str) -> bool:

@@ -63,10 +63,10 @@ def write_digits(root: Path, *, side_px: int = 32) -> None:
 def draw_shape(rng: np.random.Generator, class_id: int, side_px: int) -> tuple[np.ndarray, np.ndarray]:
     """One scene: uint8 RGB (side, side, 3) and its exact mask, uint8 0 or 1 (side, side)."""
     texture, shape = SHAPE_CLASSES[class_id].split("_")
-    mask = _shape_mask(rng, shape, side_px)
-    ground = _blend(_noise(rng, side_px, octaves=4), _colour(rng), _colour(rng))
-    surface = _blend(_texture(rng, texture, side_px), _colour(rng), _colour(rng))
-    scene = _laid_over(ground, surface, mask)
+    mask = shape_mask(rng, shape, side_px)
+    ground = blend(smooth_noise(rng, side_px, octaves=4), colour(rng), colour(rng))
+    surface = blend(textured(rng, texture, side_px), colour(rng), colour(rng))
+    scene = laid_over(ground, surface, mask)
     # Light falls from one side; the sensor adds grain.
     y, x = _grid(side_px)
     angle = rng.uniform(0, 2 * np.pi)
@@ -75,28 +75,7 @@ def draw_shape(rng: np.random.Generator, class_id: int, side_px: int) -> tuple[n
     return (np.clip(scene, 0, 1) * 255).astype(np.uint8), mask
 
 
-def draw_cluttered(
-    rng: np.random.Generator, class_id: int, side_px: int, clutter: int = 2
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `draw_shape`, before `clutter` plain silhouettes of any class: only the textured object in front tells the
-    class. Its two colours differ by 0.35 or more in brightness, so that the texture is always seen.
-    """
-    texture, shape = SHAPE_CLASSES[class_id].split("_")
-    scene = _blend(_noise(rng, side_px, octaves=3), _colour(rng), _colour(rng))
-    silhouettes = [name.split("_")[1] for name in SHAPE_CLASSES]
-    for _ in range(clutter):
-        other = _shape_mask(rng, silhouettes[rng.integers(len(silhouettes))], side_px)
-        scene = _laid_over(scene, _blend(_noise(rng, side_px, octaves=2), _colour(rng), _colour(rng)), other)
-    mask = _shape_mask(rng, shape, side_px)
-    first, second = _colour(rng), _colour(rng)
-    while abs(first.mean() - second.mean()) < 0.35:
-        first, second = _colour(rng), _colour(rng)
-    scene = _laid_over(scene, _blend(_texture(rng, texture, side_px), first, second), mask)
-    scene = scene + rng.normal(0, 0.02, scene.shape)
-    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), mask
-
-
-def _laid_over(ground: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def laid_over(ground: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`surface` where `mask` is 1, its edge softened by half a pixel."""
     edge = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)[..., None]
     return ground * (1 - edge) + surface * edge
@@ -115,15 +94,15 @@ def _grid(side_px: int) -> tuple[np.ndarray, np.ndarray]:
     return y, x
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
+def colour(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0.08, 0.92, 3)
 
 
-def _blend(amount: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def blend(amount: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return first * amount[..., None] + second * (1 - amount[..., None])
 
 
-def _noise(rng: np.random.Generator, side_px: int, octaves: int) -> np.ndarray:
+def smooth_noise(rng: np.random.Generator, side_px: int, octaves: int) -> np.ndarray:
     """Smooth noise in [0, 1]: random grids of growing fineness, enlarged and added."""
     total = np.zeros((side_px, side_px))
     for octave in range(octaves):
@@ -134,7 +113,7 @@ def _noise(rng: np.random.Generator, side_px: int, octaves: int) -> np.ndarray:
     return (total - low) / (high - low)
 
 
-def _texture(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
+def textured(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
     """One surface in [0, 1], at a random angle and scale."""
     y, x = _grid(side_px)
     angle = rng.uniform(0, np.pi)
@@ -143,7 +122,7 @@ def _texture(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
     turn = 2 * np.pi
     match kind:
         case "plain":
-            return 0.25 * _noise(rng, side_px, octaves=2)
+            return 0.25 * smooth_noise(rng, side_px, octaves=2)
         case "speckled":
             speckles = rng.random((side_px // 2, side_px // 2)).astype(np.float32)
             return cv2.resize(speckles, (side_px, side_px), interpolation=cv2.INTER_LINEAR).astype(float)
@@ -163,7 +142,7 @@ def _texture(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
     raise ValueError(f"unknown texture '{kind}'")
 
 
-def _shape_mask(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
+def shape_mask(rng: np.random.Generator, kind: str, side_px: int) -> np.ndarray:
     """The silhouette, uint8 0 or 1: a random place, size and turn, always whole inside the frame."""
     y, x = _grid(side_px)
     radius = rng.uniform(0.24, 0.36)

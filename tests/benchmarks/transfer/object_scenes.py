@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import DataError
 from pipeline.shards.dataset import open_dataset
-from pipeline.sources.embedded import SHAPE_CLASSES, draw_cluttered
+from pipeline.sources.embedded import SHAPE_CLASSES, blend, colour, laid_over, shape_mask, smooth_noise, textured
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
 from tests.benchmarks.study.arrays import ArrayData
@@ -57,6 +57,27 @@ def drawn_scenes(per_class: int, seed: int) -> Scenes:
             masks.append(mask.astype(bool))
             class_ids.append(class_id)
     return _scenes(np.stack(images), np.array(class_ids), np.stack(masks), SHAPES)
+
+
+def draw_cluttered(
+    rng: np.random.Generator, class_id: int, side_px: int, clutter: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw_shape`, before `clutter` plain silhouettes of any class: only the textured object in front tells the
+    class. Its two colours differ by 0.35 or more in brightness, so that the texture is always seen.
+    """
+    texture, shape = SHAPE_CLASSES[class_id].split("_")
+    scene = blend(smooth_noise(rng, side_px, octaves=3), colour(rng), colour(rng))
+    silhouettes = [name.split("_")[1] for name in SHAPE_CLASSES]
+    for _ in range(clutter):
+        other = shape_mask(rng, silhouettes[rng.integers(len(silhouettes))], side_px)
+        scene = laid_over(scene, blend(smooth_noise(rng, side_px, octaves=2), colour(rng), colour(rng)), other)
+    mask = shape_mask(rng, shape, side_px)
+    first, second = colour(rng), colour(rng)
+    while abs(first.mean() - second.mean()) < 0.35:
+        first, second = colour(rng), colour(rng)
+    scene = laid_over(scene, blend(textured(rng, texture, side_px), first, second), mask)
+    scene = scene + rng.normal(0, 0.02, scene.shape)
+    return (np.clip(scene, 0, 1) * 255).astype(np.uint8), mask
 
 
 def camvid_scenes(uri: str, split: str, per_class: int) -> Scenes:

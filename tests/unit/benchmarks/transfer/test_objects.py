@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,15 @@ import torch
 from focusvit.model.model import FocusViT
 from focusvit.model.regions import overlap_matrix
 from pipeline.errors import DataError
-from tests.benchmarks.transfer.object_scenes import CAMVID_OBJECTS, SHAPES, SIDE, camvid_scenes, drawn_scenes, windows
+from tests.benchmarks.transfer.object_scenes import (
+    CAMVID_OBJECTS,
+    SHAPES,
+    SIDE,
+    camvid_scenes,
+    draw_cluttered,
+    drawn_scenes,
+    windows,
+)
 from tests.benchmarks.transfer.object_tables import ReaderFigures, agreement, differences, figures, picture, references
 from tests.benchmarks.transfer.objects import chosen_by_mask, look, models, region_maps
 from tests.testkit.tiny_shards import make_dataset
@@ -20,6 +29,19 @@ rng = np.random.default_rng(3)
 @pytest.fixture(scope="module")
 def scenes():  # type: ignore[no-untyped-def]
     return drawn_scenes(2, 1)
+
+
+def test_clutter_tells_nothing_of_the_class():
+    """The same draws with two classes differ on the objects only, but for the sensor's grain."""
+    for number in range(6):
+        (first, one), (second, other) = (
+            draw_cluttered(np.random.default_rng(number), class_id, 96) for class_id in (0, 1)
+        )
+        outside = cv2.dilate(one | other, np.ones((9, 9), np.uint8)) == 0
+        gap = np.abs(first.astype(int) - second)
+        assert outside.mean() > 0.2 and gap[outside].max() < 0.02 * 255 * 8
+        assert gap[(one | other) == 1].max() > 60
+        assert not one[[0, -1]].any() and not one[:, [0, -1]].any()
 
 
 def test_scenes_are_whole_and_training_never_sees_them(scenes) -> None:  # type: ignore[no-untyped-def]

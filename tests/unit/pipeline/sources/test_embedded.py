@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.sources.embedded import SHAPE_CLASSES, draw_cluttered, draw_shape, write_digits, write_shapes
+from pipeline.sources.embedded import SHAPE_CLASSES, draw_shape, write_digits, write_shapes
 
 
 def _files(root):
@@ -26,19 +26,6 @@ def test_mask_is_whole_inside_the_frame_and_of_useful_size(class_id):
         assert image.shape == (96, 96, 3) and image.dtype == np.uint8
         assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
         assert 0.02 < mask.mean() < 0.5
-
-
-def test_clutter_tells_nothing_of_the_class():
-    """The same draws with two classes differ on the objects only, but for the sensor's grain."""
-    for number in range(6):
-        (first, one), (second, other) = (
-            draw_cluttered(np.random.default_rng(number), class_id, 96) for class_id in (0, 1)
-        )
-        outside = cv2.dilate(one | other, np.ones((9, 9), np.uint8)) == 0
-        gap = np.abs(first.astype(int) - second)
-        assert outside.mean() > 0.2 and gap[outside].max() < 0.02 * 255 * 8
-        assert gap[(one | other) == 1].max() > 60
-        assert not one[[0, -1]].any() and not one[:, [0, -1]].any()
 
 
 def test_masks_carry_the_class_index_plus_one(tmp_path):
