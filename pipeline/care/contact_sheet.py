@@ -20,8 +20,6 @@ from pipeline.shards.dataset import Split, open_dataset
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import Superpixels
 
-__all__ = ["SheetRow", "contact_sheet", "draw_borders", "main"]
-
 _WIDEST = 1.6  # aspect of the widest cell; wider images are made lower
 _INK = (40, 40, 40)
 

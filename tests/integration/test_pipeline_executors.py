@@ -18,7 +18,7 @@ from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import root_hash
 from pipeline.shards.dataset import open_dataset, plan_uri
-from pipeline.shards.description import describe
+from pipeline.shards.description import describe, shard_specs
 from pipeline.shards.executors import run_local, run_ray
 from pipeline.shards.sidecar import read_sidecar
 from pipeline.shards.worker import run_shard
@@ -39,18 +39,7 @@ def specs(source: Path) -> list[ShardSpec]:
     found = detect(str(source), "train")
     plan = make_plan(found, "train", samples_per_shard=5)
     description = describe(plan, config.image, config.superpixels)
-    first = ShardSpec(
-        out="",
-        split="train",
-        shard=0,
-        source=found.reader(),
-        image=config.image,
-        superpixels=config.superpixels,
-        fingerprint=description["fingerprint"],
-        golden=description["versions"]["golden"],
-        skip_bad=False,
-    )
-    return [replace(first, shard=shard) for shard in range(len(plan.bounds) - 1)]
+    return shard_specs("", plan, description, found.reader(), skip_bad=False)
 
 
 def _at(specs: list[ShardSpec], out: Path) -> list[ShardSpec]:
