@@ -16,9 +16,10 @@ from pipeline.shards.dataset import INDEX_DTYPE, SplitInfo, index_uri, shard_nam
 from pipeline.shards.sample import FORMAT_VERSION, Sample, encode
 from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 from pipeline.sources.embedded import draw_shape
-from pipeline.superpixels.segment import SuperpixelConfig, segment_image
+from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
 
 CLASSES = ("disc", "square", "triangle", "star")
+_MADE: dict[tuple[int, int], tuple[np.random.Generator, list[tuple[bytes, np.ndarray, Superpixels]]]] = {}
 
 
 def make_dataset(
@@ -39,7 +40,6 @@ def make_dataset(
     """
     infos = {}
     for split, count in (splits or {"train": 50, "val": 17}).items():
-        rng = np.random.default_rng([len(split), side_px])
         starts = range(0, count, per_shard)
         given = labels if labels and split == "train" else {}
         index = np.zeros(count, INDEX_DTYPE)
@@ -50,9 +50,7 @@ def make_dataset(
             ]
             built = build_shard(
                 rows,
-                lambda row, rng=rng, split=split: _members(
-                    row, rng, side_px, row["i"] in bad and split == "train", dense
-                ),
+                lambda row, split=split: _members(row, split, side_px, row["i"] in bad and split == "train", dense),
             )
             storage.put(str(folder / shard_name(split, shard)), built.data)
             sidecar = sidecar_of(built, "f", shard, {})
@@ -79,17 +77,26 @@ def make_dataset(
     return str(folder)
 
 
-def _members(row: dict, rng: np.random.Generator, side_px: int, is_bad: bool, dense: bool) -> dict[str, bytes]:
-    rgb, mask = draw_shape(rng, row["i"] % len(CLASSES), side_px)
+def _drawn(split: str, side_px: int, number: int) -> tuple[bytes, np.ndarray, Superpixels]:
+    """Image, mask and superpixels of a sample. Made once in a process: a hundred tests begin with the same ones."""
+    rng, made = _MADE.setdefault((len(split), side_px), (np.random.default_rng([len(split), side_px]), []))
+    while len(made) <= number:
+        rgb, mask = draw_shape(rng, len(made) % len(CLASSES), side_px)
+        image = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]))[1].tobytes()
+        made.append((image, mask, segment_image(decode_image(image), SuperpixelConfig())))
+    return made[number]
+
+
+def _members(row: dict, split: str, side_px: int, is_bad: bool, dense: bool) -> dict[str, bytes]:
+    image, mask, superpixels = _drawn(split, side_px, row["i"])
     label_map = (mask * (1 + row["i"] % len(CLASSES))).astype(np.uint8)
     label_map[:4, :4] = 255
-    image = cv2.imencode(".jpg", np.ascontiguousarray(rgb[:, :, ::-1]))[1].tobytes()
     return encode(
         Sample(
             key=row["key"],
             image=b"no image" if is_bad else image,
             image_ext="jpg",
-            superpixels=segment_image(decode_image(image), SuperpixelConfig()),
+            superpixels=superpixels,
             class_id=row["class_id"] if row["class_id"] >= 0 else None,
             meta={"sha256": hashlib.sha256(image).hexdigest()},
             label_map=label_map if dense else None,
