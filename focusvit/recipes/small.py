@@ -172,6 +172,7 @@ def finetune(record: Checkpoint) -> TrainConfig:
         global_batch=64,
         eval_every_epochs=1,
         init_from=record.uri,
+        head_start="probe",
     )
 
 

@@ -100,6 +100,8 @@ class TrainConfig:
     init_from: str | None = None
     """start from the weights of this checkpoint or run (the head is new), or of a ViT of timm, Hugging Face or
     torchvision: a file .safetensors, .pt, .pth or .bin"""
+    head_start: Literal["random", "probe"] = "random"
+    """the head of a training with init_from: random, or the linear probe on the frozen features (LP-FT)"""
     freeze: tuple[str, ...] = ()
     """parts of the model that do not move: blocks, patch_embed, blocks.*.attn, ..."""
 
@@ -136,6 +138,8 @@ class TrainConfig:
                         f"{side} ({cells}); take {cells} times a whole number"
                     )
 
+        if self.head_start == "probe" and (not self.init_from or self.label_free):
+            raise ValueError("head_start probe fits a head of classes on the features of init_from; name a checkpoint")
         ends_in_latents = self.model.trunk_depths[1] > 0 or self.model.merges
         pools_cells = self.model.pools and not self.model.needs_maps
         if self.label_free and self.distill.regions and (ends_in_latents or pools_cells):

@@ -1,12 +1,14 @@
 """What training changes: weights, their moving average, the optimizer, the position. It starts, resumes, is saved."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from focusvit.data.batch import Batch
 from focusvit.data.draws import draws_facts
 from focusvit.data.order import key_of
 from focusvit.model.groups import freeze
@@ -25,9 +27,11 @@ from focusvit.runs.config_json import to_json
 from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
+from focusvit.weights.head import probe_head
 from focusvit.weights.pretrained import load_pretrained, resize_positions
 from pipeline.errors import UsageError
 
+from . import ranks
 from .config import TrainConfig
 from .guard import Guard
 from .optim import build_optimizer
@@ -35,6 +39,9 @@ from .step import MovingAverage
 
 if TYPE_CHECKING:
     from pipeline.shards.dataset import Dataset
+
+
+HEAD_SAMPLES = 20_000  # of each rank, to fit the head to: more change it little and take memory
 
 
 class Learner:
@@ -66,6 +73,33 @@ class Learner:
             self._begin_from(self.config.init_from)
             if self.ema:
                 self.ema = MovingAverage(self.model, self.ema.decay)
+
+    @torch.no_grad()
+    def probe_head(self, batches: Iterable[Batch], add_up: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Fit the head to the frozen features of these batches (this rank's part of a split), alike on every rank."""
+        parts: list[Tensor] = []
+        was_training = self.model.training
+        self.model.eval()
+        for batch in batches:
+            here = batch.to(next(self.model.parameters()).device)
+            found = self.model.features(here.images, here.maps, here.num_tokens).double()
+            parts.append(torch.cat([here.class_ids[:, None].double(), found], 1)[here.valid].cpu())
+            if sum(map(len, parts)) >= HEAD_SAMPLES:
+                break
+        self.model.train(was_training)
+        mine = torch.cat(parts).numpy()
+        counts = np.zeros(ranks.world())
+        counts[ranks.rank()] = len(mine)
+        borders = np.cumsum([0, *add_up(counts)]).astype(int)
+        first, end = borders[ranks.rank()], borders[-1]
+        whole = np.zeros((end, mine.shape[1]))
+        whole[first : first + len(mine)] = mine
+        table = torch.from_numpy(add_up(whole.ravel()).reshape(whole.shape))
+        weight, bias = probe_head(table[:, 1:], table[:, 0].long(), self.config.model.num_classes)
+        self.model.head.weight.copy_(weight)
+        self.model.head.bias.copy_(bias)
+        if self.ema:
+            self.ema = MovingAverage(self.model, self.ema.decay)
 
     def _begin_from(self, uri: str) -> None:
         """Weights of one of our checkpoints, or of a plain ViT of another library, with a new head."""

@@ -42,9 +42,27 @@ class Loaders:
     eval: EvalBatches
 
 
+def scored_batches(
+    data: "Dataset", config: TrainConfig, split: str, device: torch.device, rank: int, world_size: int
+) -> EvalBatches:
+    """This rank's part of a split in its fixed views."""
+    from focusvit.data.loader import EvalLoader  # with OpenCV, which batches of a caller do without
+
+    return EvalLoader(
+        data.split(split),
+        config.data,
+        batch_size=max(1, min(256, config.micro_batch or config.global_batch // world_size)),
+        rank=rank,
+        world_size=world_size,
+        tokens=config.model.tokens,
+        with_maps=config.model.needs_maps,
+        pin_memory=device.type == "cuda",
+    )
+
+
 def of_shards(data: "Dataset", config: TrainConfig, device: torch.device, rank: int, world_size: int) -> Loaders:
     """The loaders that read, decode and augment the shards of `data`."""
-    from focusvit.data.loader import EvalLoader, TrainLoader  # with OpenCV, which batches of a caller do without
+    from focusvit.data.loader import TrainLoader  # with OpenCV, which batches of a caller do without
 
     tokens, with_maps, pin = config.model.tokens, config.model.needs_maps, device.type == "cuda"
     train = TrainLoader(
@@ -59,14 +77,5 @@ def of_shards(data: "Dataset", config: TrainConfig, device: torch.device, rank: 
         with_maps=with_maps,
         pin_memory=pin,
     )
-    scored = EvalLoader(
-        data.split(config.data.eval_split),
-        config.data,
-        batch_size=max(1, min(256, config.micro_batch or config.global_batch // world_size)),
-        rank=rank,
-        world_size=world_size,
-        tokens=tokens,
-        with_maps=with_maps,
-        pin_memory=pin,
-    )
+    scored = scored_batches(data, config, config.data.eval_split, device, rank, world_size)
     return Loaders(data=data, train=train, eval=scored)

@@ -27,7 +27,7 @@ from pipeline.io import storage
 from . import ranks
 from .config import DEFAULTS, TrainConfig
 from .learner import Learner
-from .loaders import EvalBatches, Loaders, TrainBatches, of_shards
+from .loaders import EvalBatches, Loaders, TrainBatches, of_shards, scored_batches
 from .meters import Meters
 from .optim import lr_share
 from .step import StepOptions
@@ -138,6 +138,10 @@ def open_session(
 
     learner = Learner(config, device)
     learner.start(run, start)
+    if start is None and config.head_start == "probe":
+        learner.probe_head(
+            scored_batches(data, config, config.data.train_split, device, rank, world_size), ranks.sum_array
+        )
     model: Any = learner.model
     if config.label_free:
         model = Student(model, config.distill.regions > 0)
