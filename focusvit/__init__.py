@@ -5,9 +5,12 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "FocusViT": "model.model",
+    "FocusViT": "hub.model",
+    "Answer": "hub.model",
+    "load": "hub.model",
     "FocusViTConfig": "model.config",
     "Batch": "data.batch",
+    "ShardDataset": "data.samples",
     "TrainConfig": "train.config",
     "load_model": "runs.checkpoint",
     "load_checkpoint": "runs.checkpoint",

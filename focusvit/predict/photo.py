@@ -1,11 +1,16 @@
-"""`focusvit.superpixels`: the superpixels of one image, whatever holds it, by the code that makes the shards."""
+"""Images as Python has them: arrays, tensors, PIL images, places. `focusvit.superpixels` is the map of one of them."""
 
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from pipeline.io import storage
 from pipeline.superpixels import segment
 from pipeline.superpixels.hierarchy import fit
+
+from .places import image_places
 
 
 def superpixels(image: Any, tokens: int) -> np.ndarray:
@@ -19,6 +24,32 @@ def superpixels(image: Any, tokens: int) -> np.ndarray:
     rgb = as_rgb(image)
     found = segment.segment_image(rgb, segment.SuperpixelConfig())
     return fit(*found, (0.0, 0.0, 1.0, 1.0), False, rgb.shape[:2], tokens).astype(np.int64)
+
+
+def given(images: Any) -> list[tuple[str, Any]]:
+    """One image, a batch or a sequence of images -> (name for people, image) each; a place becomes its address.
+
+    Raises UsageError for a place that does not exist, and for a folder without an image.
+    """
+    if isinstance(images, (str, Path, bytes)) or hasattr(images, "getbands") or getattr(images, "ndim", 4) < 4:
+        images = [images]
+    found: list[tuple[str, Any]] = []
+    for number, image in enumerate(images):
+        if isinstance(image, (str, Path)):
+            found += [(place.name, place.uri) for place in image_places([str(image)])]
+        else:
+            found.append((f"image {number}", image))
+    return found
+
+
+def file_bytes(image: Any) -> bytes:
+    """The bytes of an image file: of an address, themselves, or of a PNG with these pixels. ValueError as `as_rgb`."""
+    if isinstance(image, str):
+        return storage.read_bytes(image)
+    if isinstance(image, bytes):
+        return image
+    _, encoded = cv2.imencode(".png", as_rgb(image)[..., ::-1])
+    return encoded.tobytes()
 
 
 def as_rgb(image: Any) -> np.ndarray:

@@ -173,24 +173,28 @@ def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[s
     model.load_state_dict(given, strict=False)
 
 
-def load_model(uri: str, device: torch.device | str = "cpu") -> tuple["FocusViT", Checkpoint]:
+def load_model(
+    uri: str, device: torch.device | str = "cpu", kind: "type[FocusViT] | None" = None
+) -> tuple["FocusViT", Checkpoint]:
     """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record.
+
+    `kind`: the class to make, by default `focusvit.model.model.FocusViT`.
 
     Raises `UsageError` when there is none, `DataError` when it is damaged, of another shape than it says, or holds
     weights that are no numbers.
     """
-    model, record = first_sound(uri, _built)
+    model, record = first_sound(uri, lambda place: _built(place, kind))
     return model.to(device).eval(), record
 
 
-def _built(uri: str) -> tuple["FocusViT", Checkpoint]:
+def _built(uri: str, kind: "type[FocusViT] | None") -> tuple["FocusViT", Checkpoint]:
     from focusvit.model.config import FocusViTConfig
     from focusvit.model.model import FocusViT
 
     record = record_at(uri)
     weights = read_tensors(record)
     try:
-        model = FocusViT(from_json(FocusViTConfig, record.model, f"{uri}: model"))
+        model = (kind or FocusViT)(from_json(FocusViTConfig, record.model, f"{uri}: model"))
         fill(model, weights, uri)
     except (UsageError, TypeError, ValueError) as error:  # the request is fine, what lies in the folder is not
         raise DataError(str(error)) from None

@@ -145,3 +145,24 @@ def find_record(uri: str) -> Checkpoint:
     Raises as `first_sound`.
     """
     return first_sound(uri, record_at)
+
+
+_PLACES: dict[str, Any] = {
+    "init_from": None, "data": {"cache_dir": None}, "distill": {"teacher": None, "cache_dir": None}
+}  # fmt: skip
+"""keys of a training's config that name places"""
+
+
+def without_places(record: Checkpoint) -> Checkpoint:
+    """The record as others may have it: without what only the machine of the training knows, and nothing to resume."""
+    config = _replaced(record.config, _PLACES)
+    return dataclasses.replace(record, config=config, data_uri="", run_id=None, has_ema=False)
+
+
+def _replaced(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    changed = {
+        key: _replaced(config[key], value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key in config
+    }
+    return {**config, **changed}

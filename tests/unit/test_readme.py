@@ -3,9 +3,12 @@
 import re
 
 import pytest
+from PIL import Image
 
 from testkit.checkout import ROOT
 from testkit.command_lines import check
+from testkit.tiny_checkpoint import make_checkpoint
+from testkit.tiny_shards import make_dataset
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -59,6 +62,19 @@ def test_the_python_of_the_readme_runs():
     names: dict = {}
     exec(code, names)
     assert names["logits"].shape == (1, 40) and names["features"].shape == (1, 197, 768)
+
+
+def test_the_python_of_a_package_runs(tmp_path, monkeypatch, capsys):
+    code = re.search(r"## From Python\n\n```python\n(.*?)```", (ROOT / "focusvit/README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path / "runs" / "pets")
+    make_dataset(tmp_path / "shards")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (48, 40), (200, 30, 30)).save("photos/red.png")
+    names: dict = {}
+    exec(code, names)
+    assert "(32, 32)" in capsys.readouterr().out and names["features"].shape == (1, 32)
+    assert names["image"].shape == (3, 32, 32) and names["map"].max() == 8 and names["label"] >= 0
 
 
 def test_documents_stay_short():

@@ -7,17 +7,15 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from focusvit.box.names import ABOUT, BOX, About
 from focusvit.recipes.models import describe, lines_of
 from focusvit.runs.checkpoint import check_finite, read_checkpoint, save_checkpoint
+from focusvit.runs.checkpoint_record import without_places
 from pipeline.commandline import Positional, Repeatable, parse, shown_as
 from pipeline.errors import UsageError
 from pipeline.io import storage
-
-OF_THE_MACHINE = {"init_from": None, "data": {"cache_dir": None}, "distill": {"teacher": None, "cache_dir": None}}
-"""keys of a training's config that name places"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +56,9 @@ def pack(run: str, name: str, about: About) -> Path:
         check_finite(halves, record.uri)
     except Exception as error:
         raise UsageError(f"{error} In float16 only values up to 65504 are finite.") from None
-    record = dataclasses.replace(
-        record, config=_without_places(record.config, OF_THE_MACHINE), data_uri="", run_id=None, has_ema=False
-    )
-    save_checkpoint(str(BOX / name), record, halves)
+    save_checkpoint(str(BOX / name), without_places(record), halves)
     storage.put_json(str(BOX / name / ABOUT), dataclasses.asdict(about))
     return BOX / name
-
-
-def _without_places(config: dict[str, Any], places: dict[str, Any]) -> dict[str, Any]:
-    changed = {
-        key: _without_places(config[key], value) if isinstance(value, dict) else value
-        for key, value in places.items()
-        if key in config
-    }
-    return {**config, **changed}
 
 
 def main(argv: list[str]) -> int:
