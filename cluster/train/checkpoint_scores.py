@@ -1,13 +1,13 @@
 """kNN and few-shot of each checkpoint while the training goes on: Ray tasks on a CPU that the training leaves free.
 
 The driver looks for new checkpoints, copies their weights (the training may delete its own), and lets one task after
-another score them. Points go to `transfer.jsonl` of the run directory and from there to the tracker, keyed by samples
-seen. Nothing here can stop or slow a training: what fails is said and left out.
+another score them. One checkpoint is scored and at most one waits: of those that come faster than they can be scored,
+only the newest waits, and the others are named. Points go to `transfer.jsonl` of the run directory and from there to
+the tracker, keyed by samples seen. Nothing here can stop or slow a training: what fails is said and left out.
 """
 
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,13 +51,13 @@ def scored_checkpoints(run_dir: str, score_on: str | None) -> Iterator[None]:
 
 
 class _Scorer:
-    """Copies checkpoints as they appear and scores them, oldest first, one at a time: the tracker wants that order."""
+    """Copies checkpoints as they appear and scores them, one at a time, in order: the tracker wants it."""
 
     def __init__(self, run: RunDir, task: Task) -> None:
         self._run, self._task = run, task
         self._log = MetricsLog(run, name=POINTS)
         self._seen = {point["samples"] for point in self._log.points}
-        self._waiting: deque[tuple[int, str]] = deque()
+        self._waiting: tuple[int, str] | None = None
         self._running: tuple[int, str, Any] | None = None
         self.finished, self.stopped = threading.Event(), threading.Event()
 
@@ -80,8 +80,13 @@ class _Scorer:
             if samples not in self._seen:
                 place = self._copy(samples)
                 self._seen.add(samples)
+                if place and self._waiting:
+                    skipped, copy = self._waiting
+                    self._remove(copy)
+                    self._say(f"slower than the training: the checkpoint at {skipped} samples is skipped")
                 if place:
-                    self._waiting.append((samples, place))
+                    self._waiting = (samples, place)
+                    self._advance()
 
     def _advance(self) -> None:
         """Take the scores that are ready, then give out the next checkpoint."""
@@ -97,7 +102,7 @@ class _Scorer:
                 self._log.append(samples, ray.get(score))
                 self._log.flush()
             if self._waiting:
-                samples, place = self._waiting.popleft()
+                (samples, place), self._waiting = self._waiting, None
                 spec = ScoreSpec(checkpoint=place, task=self._task)
                 self._running = (samples, place, ray.remote(num_cpus=1, max_retries=1)(score_checkpoint).remote(spec))
         except Exception as error:  # the training must not notice

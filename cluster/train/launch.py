@@ -5,7 +5,7 @@ Light on purpose: `--help` and a mistake are answered from here alone.
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from focusvit.box.names import checkpoint_place
@@ -31,8 +31,8 @@ class LaunchConfig:
     """cpu, gpu, or auto: GPUs when there is one for each of the (fewest) workers, CPUs when there is none at all"""
     cpus_per_worker: int = 0
     """CPU threads of each worker; 0 = as many as all workers can have at once on the nodes that are there"""
-    max_failures: int = 3
-    """how often the workers are started again after one died"""
+    max_failures: int | None = None
+    """how often the workers are started again after one died; default: 3"""
     local: bool = False
     """one worker in this process, without Ray (for a debugger)"""
     ray_address: str | None = None
@@ -60,12 +60,34 @@ class LaunchConfig:
         worker_range(self.workers)
         if self.device not in ("auto", "cpu", "gpu"):
             raise ValueError(f"--device must be auto, cpu or gpu, not '{self.device}'")
-        if self.local and self.score_on:
-            raise ValueError("--score-on scores checkpoints on Ray; leave out --local")
+        if self.local and self.for_ray:
+            raise ValueError(f"{', '.join(self.for_ray)}: of Ray, and --local is one worker without it; leave one out")
         if self.images_per_s is not None and (self.images_per_s <= 0 or not self.dry_run):
             raise ValueError("--images-per-s must be positive and belongs to --dry-run")
-        if self.max_failures < 0 or self.cpus_per_worker < 0:
+        if self.restarts < 0 or self.cpus_per_worker < 0:
             raise ValueError("--max-failures and --cpus-per-worker must not be negative")
+
+    @property
+    def restarts(self) -> int:
+        return 3 if self.max_failures is None else self.max_failures
+
+    @property
+    def for_ray(self) -> list[str]:
+        """The options of this launch that mean nothing without Ray."""
+        given = {
+            "--workers": self.workers != "1",
+            "--ray-address": self.ray_address is not None,
+            "--max-failures": self.max_failures is not None,
+            "--autoscaled": self.autoscaled,
+            "--score-on": self.score_on is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def here(self) -> "LaunchConfig":
+        """The same training in this process, without Ray."""
+        return replace(
+            self, local=True, workers="1", ray_address=None, max_failures=None, autoscaled=False, score_on=None
+        )
 
 
 def worker_range(text: str) -> tuple[int, int]:

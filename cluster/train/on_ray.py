@@ -74,7 +74,7 @@ def _train(config: TrainConfig, launch: LaunchConfig, found: Placement) -> None:
             # Ray's own bookkeeping; a new name for each start, since resuming is ours and not Ray's.
             name=f"start-{os.getpid()}-{int.from_bytes(os.urandom(4))}",
             storage_path=str(Path(launch.run_dir, "ray")) if storage.is_local(launch.run_dir) else None,
-            failure_config=FailureConfig(max_failures=launch.max_failures),
+            failure_config=FailureConfig(max_failures=launch.restarts),
             callbacks=[NoteFailures(launch.run_dir)],  # type: ignore[list-item] # Ray's hints are of its former Train
         ),
     )
@@ -82,7 +82,7 @@ def _train(config: TrainConfig, launch: LaunchConfig, found: Placement) -> None:
     with (
         ended_gently(run),
         scored_checkpoints(launch.run_dir, launch.score_on),
-        told_failures(launch.run_dir, launch.max_failures),
+        told_failures(launch.run_dir, launch.restarts),
         told_waiting(run, found),
     ):
         try:
@@ -119,7 +119,7 @@ def _stopped(launch: LaunchConfig, error: Exception) -> DataError:
     storage.put(place, str(error).encode())
     done = RunDir(launch.run_dir).latest() or 0
     # Other kinds are no deaths of workers: no place for them in the cluster, a controller that was lost.
-    failed = f"the training workers failed more than {launch.max_failures} times"
+    failed = f"the training workers failed more than {launch.restarts} times"
     what = failed if isinstance(error, WorkerGroupError) else "Ray Train could not go on"
     return DataError(
         f"{what}; the last words were '{last_line(error)}' (all of them: {place}). {done} samples are done; the same "

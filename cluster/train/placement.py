@@ -123,8 +123,7 @@ def within_memory(
     held = config.data.prefetch * share * 4 * config.data.image_px**2  # batches that wait, images and maps
 
     def needed(loaders: int, images: int) -> float:
-        to_train_and_score = 2 * loaders * (LOADER_BYTES + held)
-        return workers * (BASE_BYTES + state_bytes + images * image_bytes + to_train_and_score)
+        return workers * (BASE_BYTES + state_bytes + images * image_bytes + loaders * (LOADER_BYTES + held))
 
     if needed(found.loader_workers, at_once) <= usable:
         return found

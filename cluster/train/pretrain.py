@@ -123,7 +123,7 @@ def launch_training(config: TrainConfig, launch: LaunchConfig) -> dict[str, Any]
             return summarise(run, 0.0, 0)
         place = tracked_place(known, launch)
         if done >= total:  # to score and to send: nothing that needs Ray or a GPU
-            launch = dataclasses.replace(launch, local=True, device="cpu", score_on=None)
+            launch = dataclasses.replace(launch.here(), device="cpu")
         start = stack.enter_context((_placed_here if launch.local else placed_on_ray)(config, launch))
         if is_new:
             stack.enter_context(held(run))
@@ -164,10 +164,12 @@ def _placed_here(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable
     num_gpus = torch.cuda.device_count()
     if launch.device == "gpu" and not num_gpus:
         raise UsageError("--device gpu: torch sees no GPU here. Use --device cpu or auto.")
-    found = placed_on_this_machine(config, dataclasses.replace(launch, workers="1"), num_gpus)
+    found = placed_on_this_machine(config, launch, num_gpus)
     say(found)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, loader_workers=found.loader_workers))
     device = "cuda" if found.device == "gpu" else "cpu"
+    if launch.cpus_per_worker:
+        torch.set_num_threads(found.cpus)
     yield lambda: _without_result(train(config, data_uri=launch.data, run_dir=launch.run_dir, device=device))
 
 

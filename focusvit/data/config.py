@@ -66,7 +66,8 @@ class DataConfig:
     prefetch: int = 4
     """batches each loader worker prepares ahead"""
     cache_dir: str | None = None
-    """folder on the local disk for shards of an object store, fetched ahead; None = each sample by its own range"""
+    """folder on the local disk for shards of an object store or of mounted storage (NFS, Lustre), fetched ahead; None =
+    each sample by its own range"""
     cache_limit_gb: float = 50.0
     """the cache deletes the shards used longest ago beyond this size"""
     check_shards: Literal["local", "all", "none"] = "local"

@@ -59,7 +59,7 @@ class TrainLoader:
         self.samples_seen, self.total_samples, self.global_batch = start_samples, total_samples, global_batch
         self._order = Order(split.shard_sizes, seed, split.identity)
         check_cache(split, data.cache_dir, data.cache_limit_gb, self._order.block_shards)
-        self._fetches_ahead = data.cache_dir is not None and not storage.is_local(split.uri)
+        self._fetches_ahead = data.cache_dir is not None
         self._slice = rank_slice(global_batch, rank, world_size)
         self._tokens = tokens if with_maps else None
         self._budgets = token_budgets if with_maps else ()
@@ -103,7 +103,8 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         batches = batches_of(self._reader, self._specs(), self._data, self._pin)
         check = self._data.check_shards
-        if check == "all" or (check == "local" and storage.is_local(self._split.uri)):
+        cached = self._data.cache_dir is not None  # which proves each shard that it fetches
+        if check == "all" or (check == "local" and not cached and storage.is_local(self._split.uri)):
             batches = _proven(self._split, batches)
         for batch in batches:
             self.samples_seen += self.global_batch
@@ -191,7 +192,8 @@ def _loader(reader: SampleReader, specs: Iterable[BatchSpec], data: DataConfig, 
     if data.loader_workers:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
-        many = {"multiprocessing_context": context, "prefetch_factor": data.prefetch, "persistent_workers": True}
+        # Processes end with their pass over the batches: those of a scoring do not idle until the next one.
+        many = {"multiprocessing_context": context, "prefetch_factor": data.prefetch}
     return DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,

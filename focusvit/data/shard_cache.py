@@ -1,4 +1,5 @@
-"""Shards of an object store, kept on the local disk up to a size. Several processes may share one cache folder.
+"""Shards of an object store or of mounted storage, kept on the local disk up to a size. Several processes may share
+one cache folder.
 
 A sample whose shard is not here yet is read by its range alone, so nothing waits for a whole shard; the shard follows
 in the background, and so do those that the order says come next. A shard is downloaded once, under a lock of its own,
@@ -170,8 +171,8 @@ def _try_lock(path: Path) -> Iterator[bool]:
 
 
 def cached(split: Split, cache_dir: str | None, limit_gb: float) -> Split:
-    """The split, read through a cache when it lies in an object store and a cache folder is given."""
-    if cache_dir is None or storage.is_local(split.uri):
+    """The split, read through a cache when a cache folder is given."""
+    if cache_dir is None:
         return split
     return CachedSplit(split, cache_dir, limit_gb * 1e9)  # type: ignore[return-value]
 
@@ -187,7 +188,7 @@ def check_cache(split: Split, cache_dir: str | None, limit_gb: float, block_shar
     """Raise `UsageError` when the cache cannot hold the shards that training reads at a time, twice: every sample
     would then be downloaded with its whole shard, again and again.
     """
-    if cache_dir is None or storage.is_local(split.uri):
+    if cache_dir is None:
         return
     needed = np.sort(shard_ends(split))[-2 * block_shards :].sum() / 1e9
     if limit_gb < needed:

@@ -144,6 +144,16 @@ class TrainConfig:
         pools_cells = self.model.pools and not self.model.needs_maps
         if self.label_free and self.distill.regions and (ends_in_latents or pools_cells):
             raise ValueError("this model has no token of each superpixel at its end; set distill.regions to 0")
+        ignored = self._ignored_of_distill()
+        if ignored:
+            raise ValueError(
+                f"{', '.join(f'distill.{name}' for name in ignored)} would do nothing: "
+                + (
+                    "set distill.teacher as well"
+                    if self._without_teacher
+                    else f"distill.target is {self.distill.target}"
+                )
+            )
         if self.data.views and self.data.mix.on:
             raise ValueError("data.views repeats views and data.mix mixes each with another neighbour; turn one off")
 
@@ -151,6 +161,18 @@ class TrainConfig:
     def label_free(self) -> bool:
         """Whether nothing but a teacher's features is learned."""
         return self.distill.target == "features"
+
+    @property
+    def _without_teacher(self) -> bool:
+        return self.distill.teacher is None and not self.label_free
+
+    def _ignored_of_distill(self) -> list[str]:
+        """The settings of the teacher that differ from their default and that nothing would read."""
+        of = {"logits": ("weight", "temperature", "hard"), "features": ("regions", "cache_dir")}
+        other = of["logits" if self.label_free else "features"]
+        unread = of["logits"] + of["features"] if self._without_teacher else other
+        default = DistillConfig()
+        return [name for name in unread if getattr(self.distill, name) != getattr(default, name)]
 
     def num_steps(self, num_samples: int) -> int:
         """Optimizer steps of the whole run on a split of `num_samples`."""

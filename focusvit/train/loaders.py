@@ -60,6 +60,24 @@ def scored_batches(
     )
 
 
+def in_stretches(loader: TrainBatches, ends: set[int], global_batch: int) -> Iterator[Batch]:
+    """All batches, those of a training that goes on from `loader.samples_seen`. Before the last one of each stretch,
+    which ends at a step of `ends`, the loader's processes are gone: what comes next, a scoring, starts its own, and
+    never do both wait side by side."""
+    seen, total = loader.samples_seen, loader.total_samples
+    assert total is not None
+    while seen < total:
+        loader.samples_seen = seen
+        for batch in loader:
+            seen += global_batch
+            if seen // global_batch in ends:
+                break
+            yield batch
+        else:
+            return
+        yield batch  # the loop is left, and its iterator with the processes gone
+
+
 def of_shards(data: "Dataset", config: TrainConfig, device: torch.device, rank: int, world_size: int) -> Loaders:
     """The loaders that read, decode and augment the shards of `data`."""
     from focusvit.data.loader import TrainLoader  # with OpenCV, which batches of a caller do without

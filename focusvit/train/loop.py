@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 
 from . import ranks
 from .config import TrainConfig
-from .loaders import Loaders
+from .loaders import Loaders, in_stretches
 from .optim import set_lr
 from .session import Session, facts_of, for_dataset, open_session
 from .step import StepSums, train_step
@@ -61,7 +61,7 @@ def train(
     try:
         if learner.samples_seen // batch_size in score_at and not learner.metrics:
             _score(session)  # saved, and ended before its scores were known
-        for batch in meters.waiting(session.loader):
+        for batch in meters.waiting(in_stretches(session.loader, score_at, batch_size)):
             seen = learner.samples_seen + batch_size
             step = seen // batch_size
             learner.seed_step(rank)

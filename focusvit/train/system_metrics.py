@@ -3,6 +3,8 @@
 Workers measure, the points of the run directory carry it: only the driver ever talks to a tracking server.
 """
 
+import importlib.util
+import logging
 import math
 import socket
 import time
@@ -19,49 +21,71 @@ try:
 except ImportError:
     psutil = None  # type: ignore[assignment]
 
+log = logging.getLogger(__name__)
 NAMES = ("cpu_utilization_percentage", "system_memory_usage_megabytes", "network_megabytes_per_s")
-GPU_NAMES = ("gpu_0_utilization_percentage", "gpu_0_memory_usage_megabytes")
-MAX_NODES = 6  # so that a run keeps at most 60 metric names; of the nodes beyond, the busiest and the mean are enough
+GPU_NAMES = ("utilization_percentage", "memory_usage_megabytes")
+MAX_NAMES = 30  # so that a run keeps at most 60 metric names; beyond, the mean and the ends are enough
 
 
 class SystemMetrics:
-    """Samples this machine on its first rank. Every rank must construct it and call `values` at the same steps."""
+    """Every rank tells of its own GPU, the first rank of a machine of the machine. Every rank must construct it and
+    call `values` at the same steps.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        mine = np.zeros(ranks.world())
-        mine[ranks.rank()] = key_of("host", socket.gethostname()) % 2**50  # exact in float64
-        hosts = ranks.sum_array(mine).tolist()
+        hosts, rank = self._hosts(), ranks.rank()
         nodes = list(dict.fromkeys(hosts))
-        self.num_nodes = len(nodes)
-        own = hosts[ranks.rank()]
-        # The first rank of a machine speaks for it; the others send zeros.
-        self._node = nodes.index(own) if hosts.index(own) == ranks.rank() else None
-        self._device, self._names = device, NAMES + (GPU_NAMES if device.type == "cuda" else ())
+        self.num_nodes, self._node = len(nodes), nodes.index(hosts[rank])
+        self._device, self._gpu = device, hosts[:rank].count(hosts[rank])
+        self._num_gpus = [hosts.count(node) if device.type == "cuda" else 0 for node in nodes]
         self._network, self._at = _network_bytes(), time.monotonic()
         _system()  # the first call only starts the measurement
+        if device.type == "cuda" and rank == 0 and importlib.util.find_spec("pynvml") is None:
+            log.warning("the curves will not show how busy GPUs are: pip install 'focusvit[gpu]' on every node")
+
+    def _hosts(self) -> list[float]:
+        """The machine of each rank, as a number."""
+        mine = np.zeros(ranks.world())
+        mine[ranks.rank()] = key_of("host", socket.gethostname()) % 2**50  # exact in float64
+        return ranks.sum_array(mine).tolist()
 
     def values(self) -> dict[str, float]:
         """'system/node_0/cpu_utilization_percentage' and so on since the last call; a collective."""
-        table = np.zeros((self.num_nodes, len(self._names)))
-        if self._node is not None:
-            table[self._node] = self._sample()
-        table = ranks.sum_array(table.ravel()).reshape(table.shape)
-        if self.num_nodes <= MAX_NODES:
-            rows = {f"node_{i}": row for i, row in enumerate(table)}
-        else:
-            rows = {"mean": table.mean(0), "highest": table.max(0), "lowest": table.min(0)}
-        values = {f"system/{node}/{n}": float(v) for node, row in rows.items() for n, v in zip(self._names, row)}
-        return {name: value for name, value in values.items() if not math.isnan(value)}
+        machines = np.zeros((self.num_nodes, len(NAMES)))
+        gpus = np.zeros((self.num_nodes, max(self._num_gpus), len(GPU_NAMES)))
+        if self._gpu == 0:
+            machines[self._node] = self._machine()
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            gpus[self._node, self._gpu] = _gpu_percent(self._device), (total - free) / 1e6
+        both = ranks.sum_array(np.concatenate([machines.ravel(), gpus.ravel()]))
+        machines, gpus = both[: machines.size].reshape(machines.shape), both[machines.size :].reshape(gpus.shape)
+        num_names = self.num_nodes * len(NAMES) + sum(self._num_gpus) * len(GPU_NAMES)
+        values = self._each(machines, gpus) if num_names <= MAX_NAMES else self._summary(machines, gpus)
+        return {f"system/{name}": float(value) for name, value in values.items() if not math.isnan(value)}
 
-    def _sample(self) -> list[float]:
+    def _each(self, machines: np.ndarray, gpus: np.ndarray) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for node, (machine, own) in enumerate(zip(machines, gpus)):
+            values |= {f"node_{node}/{name}": value for name, value in zip(NAMES, machine)}
+            for gpu in range(self._num_gpus[node]):
+                values |= {f"node_{node}/gpu_{gpu}_{name}": value for name, value in zip(GPU_NAMES, own[gpu])}
+        return values
+
+    def _summary(self, machines: np.ndarray, gpus: np.ndarray) -> dict[str, float]:
+        there = np.concatenate([own[:count] for own, count in zip(gpus, self._num_gpus)])
+        values: dict[str, float] = {}
+        for row, of in (("mean", np.mean), ("highest", np.max), ("lowest", np.min)):
+            values |= {f"{row}/{name}": value for name, value in zip(NAMES, of(machines, axis=0))}
+            if len(there):
+                values |= {f"{row}/gpu_{name}": value for name, value in zip(GPU_NAMES, of(there, axis=0))}
+        return values
+
+    def _machine(self) -> list[float]:
         network, now = _network_bytes(), time.monotonic()
         rate = (network - self._network) / 1e6 / max(1e-3, now - self._at)
         self._network, self._at = network, now
-        sample = [*_system(), rate]
-        if self._device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self._device)
-            sample += [_gpu_percent(self._device), (total - free) / 1e6]
-        return sample
+        return [*_system(), rate]
 
 
 def _system() -> tuple[float, float]:

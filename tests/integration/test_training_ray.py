@@ -70,7 +70,9 @@ def test_a_killed_worker_changes_nothing(uri: str, tmp_path: Path, caplog: pytes
     assert summary["samples_seen"] == CONFIG.num_steps(50) * CONFIG.global_batch
     check_store(tmp_path)
     check_values(tmp_path, tmp_path / "alone")
-    again = launch_training(CONFIG, launch(uri, tmp_path, local=True))  # nothing left to do: the same run, no new point
+    again = launch_training(
+        CONFIG, launch(uri, tmp_path, local=True, workers="1")
+    )  # nothing left to do: the same run, no new point
     assert again["run_id"] == summary["run_id"]
     check_store(tmp_path)
 
@@ -93,7 +95,7 @@ def test_five_random_kills_on_ray_end_in_the_same_loss(uri: str, tmp_path: Path)
 
 def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
     config: TrainConfig = dataclasses.replace(CONFIG, epochs=0.3)
-    launch_training(config, launch(uri, tmp_path, local=True))
+    launch_training(config, launch(uri, tmp_path, local=True, workers="1"))
     tags = dict(rows(tmp_path, "select key, value from tags"))
     assert "best checkpoint: `" in tags["mlflow.note.content"] and tags["mlflow.source.name"] == "focusvit pretrain"
     params = dict(rows(tmp_path, "select key, value from params"))

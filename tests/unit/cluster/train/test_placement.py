@@ -94,3 +94,16 @@ def test_memory_that_does_not_suffice_costs_loaders_first_and_is_refused_then() 
     assert within_memory(FOUND, fits, 5e9, 0.4e9, 0.1e9).loader_workers == 0
     with pytest.raises(UsageError, match="Take a smaller model"):
         within_memory(FOUND, CONFIG, 1e9, 4e9, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"workers": "2"}, "--workers"), ({"workers": "1-2"}, "--workers"), ({"ray_address": "auto"}, "--ray-address"),
+     ({"max_failures": 3}, "--max-failures"), ({"autoscaled": True}, "--autoscaled"),
+     ({"score_on": "a=b"}, "--score-on")],
+)  # fmt: skip
+def test_what_means_nothing_without_ray_is_refused_beside_local(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"{said}: of Ray, and --local"):
+        launch(local=True, **options)
+    assert launch(**options).here() == launch(local=True)
+    assert launch().restarts == 3 and launch(max_failures=0).restarts == 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def _check_evaluation(split: Split, world_size: int, workers: int) -> None:
             assert len(batch) == 4 and bool((batch.sample_ids[~batch.valid] == -1).all())
             seen += batch.sample_ids[batch.valid].tolist()
     assert sorted(seen) == list(range(split.num_samples))
+    assert multiprocessing.active_children() == []  # what decoded for a scoring does not wait for the next one
 
 
 @pytest.mark.parametrize(("world_size", "workers"), FEW)

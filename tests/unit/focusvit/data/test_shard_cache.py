@@ -32,7 +32,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
 def test_a_store_gives_the_same_samples_through_the_cache(stores: tuple[Split, Split], tmp_path: Path) -> None:
     local, remote = stores
     split = cached(remote, str(tmp_path), 1.0)
-    assert isinstance(split, CachedSplit) and cached(local, str(tmp_path), 1.0) is local
+    assert isinstance(split, CachedSplit) and cached(remote, None, 1.0) is remote
     assert split.num_samples == local.num_samples and split.identity == local.identity
     for _ in range(2):  # by range from the store, then from the local shard
         for sample in (0, 17, 49, 3):
@@ -42,6 +42,23 @@ def test_a_store_gives_the_same_samples_through_the_cache(stores: tuple[Split, S
     assert len(list(tmp_path.glob("*/*.tar"))) == 3  # shards of the four samples, not all six
     again = pickle.loads(pickle.dumps(split))
     assert again.read(5).key == local.read(5).key
+
+
+def test_shards_on_mounted_storage_are_cached_and_not_hashed_there_as_well(
+    stores: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is mounted storage, for all that anyone can tell: whoever names a cache folder means it."""
+    local, _ = stores
+    monkeypatch.setattr("focusvit.data.loader.prove_shard", lambda *given: pytest.fail("a whole shard was read there"))
+    options: dict[str, Any] = {"seed": 0, "global_batch": 5, "rank": 0, "world_size": 1, "tokens": 5}
+    data = DataConfig(image_px=32, cache_dir=str(tmp_path), check_shards="local")
+    loader = TrainLoader(local, data, total_samples=50, **options)
+    found = [i for batch in loader for i in batch.sample_ids.tolist()]
+    assert sorted(found) == list(range(50))
+    deadline = time.monotonic() + 10
+    while len(list(tmp_path.glob("*/*.tar"))) < local.info.num_shards and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(list(tmp_path.glob("*/*.tar"))) == local.info.num_shards
 
 
 def test_what_is_cached_is_not_asked_of_the_store_again(stores: tuple[Split, Split], tmp_path: Path) -> None:
@@ -109,7 +126,7 @@ def test_a_cache_that_cannot_hold_what_is_read_at_a_time_is_refused(
         TrainLoader(stores[1], data, **options)
     stated = float(str(said.value).split("cache_limit_gb to ")[1].split()[0])
     assert 0.5 * needed < stated <= needed
-    TrainLoader(stores[0], data, **options)  # a local data set needs no cache
+    TrainLoader(stores[0], dataclasses.replace(data, cache_dir=None), **options)
 
 
 def test_unfinished_downloads_are_counted_and_removed(

@@ -22,6 +22,7 @@ from focusvit.runs.config_json import from_json
 from focusvit.runs.run_dir import RunDir, parse_metrics
 from focusvit.train import ranks
 from focusvit.train.config import TrainConfig
+from focusvit.train.loaders import in_stretches
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig, build_optimizer
 from focusvit.train.step import StepOptions, sample_losses, train_step
@@ -114,6 +115,52 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(uri: str, tmp_path: Pat
     assert all(bf16[s]["train/loss"] == pytest.approx(fp32[s]["train/loss"], rel=0.03) for s in fp32)
     assert any(bf16[s]["train/loss"] != fp32[s]["train/loss"] for s in fp32)
     assert all(v.dtype == torch.float32 for v in final_tensors(tmp_path / "bf16").values())
+
+
+@pytest.mark.parametrize(
+    ("distill", "said"),
+    [
+        ({"weight": 0.3}, "distill.weight would do nothing: set distill.teacher"),
+        ({"hard": True, "temperature": 2.0}, "distill.temperature, distill.hard"),
+        ({"regions": 0.2, "teacher": "t"}, "distill.regions would do nothing: distill.target is logits"),
+        (
+            {"weight": 0.3, "target": "features", "regions": 0.0},
+            "distill.weight would do nothing: distill.target is features",
+        ),
+    ],
+)
+def test_a_setting_of_a_teacher_that_nobody_would_read_is_refused(distill: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        small(distill=DistillConfig(**distill))
+    assert small(distill=DistillConfig(weight=0.3, teacher="t")).distill.weight == 0.3
+
+
+class Counted:
+    """Batches 0, 1, ... of 10 samples; `alive` while somebody iterates."""
+
+    samples_seen, alive = 0, 0
+
+    def __init__(self, total_samples: int) -> None:
+        self.total_samples: int | None = total_samples
+
+    def __iter__(self) -> Any:
+        self.alive += 1
+        try:
+            for start in range(self.samples_seen, self.total_samples or 0, 10):
+                yield start // 10
+        finally:
+            self.alive -= 1
+
+
+@pytest.mark.parametrize("ends", [{4}, {2, 4}, {1, 2, 3, 4}, {3}, set()])
+@pytest.mark.parametrize("begin", [0, 10])
+def test_the_loader_of_the_training_rests_while_a_scoring_reads(ends: set[int], begin: int) -> None:
+    loader, seen = Counted(40), []
+    loader.samples_seen = begin
+    for batch in in_stretches(loader, ends, 10):
+        seen.append(batch)
+        assert loader.alive == (0 if batch + 1 in ends else 1)  # type: ignore[operator]
+    assert seen == list(range(begin // 10, 4)) and loader.alive == 0
 
 
 @pytest.mark.soak

@@ -15,6 +15,7 @@ from cluster.train.transfers import task_needs
 from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
 from focusvit.runs.run_dir import RunDir
+from focusvit.train import system_metrics
 from focusvit.train.config import TrainConfig
 from focusvit.train.flops import data_sheet
 from focusvit.train.session import open_session
@@ -46,6 +47,60 @@ def test_a_gpu_that_cannot_be_measured_ends_no_training(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
     assert np.isnan(_gpu_percent(torch.device("cuda")))
+
+
+def _on_ranks(hosts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What the curves show of a group whose rank r runs on hosts[r] and has a GPU that is r % busy, of 1000 r MB."""
+    told: dict[int, list[np.ndarray]] = {}
+    found: dict[str, float] = {}
+    for last in (False, True):  # what all ranks send is known in the second round
+        for rank, host in enumerate(hosts):
+            sent: list[np.ndarray] = []
+
+            def summed(mine: np.ndarray, sent: list[np.ndarray] = sent, last: bool = last) -> np.ndarray:
+                sent.append(mine.copy())
+                return sum(told[r][len(sent) - 1] for r in range(len(hosts))) if last else mine  # type: ignore[return-value]
+
+            with monkeypatch.context() as patch:
+                patch.setattr(system_metrics.ranks, "rank", lambda rank=rank: rank)
+                patch.setattr(system_metrics.ranks, "world", lambda: len(hosts))
+                patch.setattr(system_metrics.ranks, "sum_array", summed)
+                patch.setattr(system_metrics.socket, "gethostname", lambda host=host: host)
+                patch.setattr(torch.cuda, "utilization", lambda device, rank=rank: rank)
+                patch.setattr(torch.cuda, "mem_get_info", lambda device, rank=rank: (0, 1e9 * rank))
+                if not last:  # the table's shape follows from the hosts, which all ranks know
+                    patch.setattr(system_metrics.SystemMetrics, "_hosts", lambda self: hosts)
+                metrics = system_metrics.SystemMetrics(torch.device("cuda"))
+                if not last:
+                    sent.insert(0, _host_row(rank, host, len(hosts)))
+                found = metrics.values()
+            told[rank] = sent if not last else told[rank]
+    return found
+
+
+def _host_row(rank: int, host: str, world: int) -> np.ndarray:
+    row = np.zeros(world)
+    row[rank] = system_metrics.key_of("host", host) % 2**50
+    return row
+
+
+def test_the_curves_show_every_gpu_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _on_ranks(["a", "a", "b", "a"], monkeypatch)
+    busy = {name: value for name, value in found.items() if name.endswith("utilization_percentage") and "gpu" in name}
+    assert busy == {
+        "system/node_0/gpu_0_utilization_percentage": 0, "system/node_0/gpu_1_utilization_percentage": 1,
+        "system/node_0/gpu_2_utilization_percentage": 3, "system/node_1/gpu_0_utilization_percentage": 2,
+    }  # fmt: skip
+    assert found["system/node_0/gpu_2_memory_usage_megabytes"] == 3000
+    assert found["system/node_1/system_memory_usage_megabytes"] > 0  # of its first rank
+
+
+def test_many_gpus_are_shown_by_the_mean_and_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _on_ranks([f"node {rank // 8}" for rank in range(24)], monkeypatch)
+    assert found["system/mean/gpu_utilization_percentage"] == 11.5
+    assert found["system/highest/gpu_memory_usage_megabytes"] == 23_000
+    assert found["system/lowest/gpu_utilization_percentage"] == 0
+    assert len(found) <= 30
 
 
 def _data() -> Any:
