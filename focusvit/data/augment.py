@@ -63,6 +63,7 @@ class TrainViews:
     def __init__(self, data: DataConfig) -> None:
         self._data, self._warps = data, has_geometry(data.colour)
         self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
+        self._unflipped = np.empty((data.image_px, data.image_px, 3), np.uint8)
 
     @cached_property
     def _transforms(self) -> tuple[Any, Any]:
@@ -77,30 +78,47 @@ class TrainViews:
         return crop, after
 
     def __call__(
-        self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, num_tokens: int | None, key: tuple[int, ...]
+        self,
+        rgb: NDArray[np.uint8],
+        superpixels: Superpixels | None,
+        num_tokens: int | None,
+        key: tuple[int, ...],
+        out: NDArray[np.uint8] | None = None,
     ) -> View:
-        """The view of `rgb` (h, w, 3) for `key`, usually (seed, epoch, sample id). The same key gives the same view."""
+        """The view of `rgb` (h, w, 3) for `key`, usually (seed, epoch, sample id). The same key gives the same view.
+
+        `out`, uint8 (image_px, image_px, 3), is where its image is put: no copy is made of it then.
+        """
         if self._warps or superpixels is None or num_tokens is None:
-            return self.fine(rgb, superpixels, key).fit(num_tokens)
-        image, crop, flipped = self._cropped(rgb, key)
+            return self.fine(rgb, superpixels, key, out).fit(num_tokens)
+        image, crop, flipped = self._cropped(rgb, key, out)
         size = (self._data.map_side, self._data.map_side)
         regions = hierarchy.fit(superpixels.map, superpixels.merges, crop, flipped, size, num_tokens)
         return View(image, regions, draw_pixels(self._data, self._python))
 
-    def fine(self, rgb: NDArray[np.uint8], superpixels: Superpixels | None, key: tuple[int, ...]) -> FineView:
+    def fine(
+        self,
+        rgb: NDArray[np.uint8],
+        superpixels: Superpixels | None,
+        key: tuple[int, ...],
+        out: NDArray[np.uint8] | None = None,
+    ) -> FineView:
         """The same view with the fine map, for whoever goes on changing it (mixing)."""
-        image, crop, flipped = self._cropped(rgb, key)
+        image, crop, flipped = self._cropped(rgb, key, out)
         side, fine = self._data.map_side, None
         if superpixels is not None:
             before = self._data.image_px if self._warps else side
             fine = _nearest(superpixels.map, crop, flipped, (before, before))
         if self._warps:
-            image, fine = self._warped(image, fine)
+            warped, fine = self._warped(image, fine)
+            np.copyto(image, warped)
             fine = None if fine is None else _nearest(fine, WHOLE, False, (side, side))
         draw = draw_pixels(self._data, self._python)
         return FineView(image, fine, None if superpixels is None else superpixels.merges, draw)
 
-    def _cropped(self, rgb: NDArray[np.uint8], key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box, bool]:
+    def _cropped(
+        self, rgb: NDArray[np.uint8], key: tuple[int, ...], out: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], Box, bool]:
         """Crop and flip of the view: image, crop box (y0, x0, y1, x1) in [0, 1] of the whole, whether mirrored.
 
         The box is drawn by albumentations and applied here: its Compose takes as long as a third of a JPEG decode.
@@ -112,9 +130,12 @@ class TrainViews:
             x0, y0, x1, y1 = draw.get_params_dependent_on_data({"shape": rgb.shape}, {})["crop_coords"]
             height, width = rgb.shape[:2]
             box, part = (y0 / height, x0 / width, y1 / height, x1 / width), rgb[y0:y1, x0:x1]
-        image = _resized(part, self._data.image_px)
+        image = np.empty_like(self._unflipped) if out is None else out
         flipped = self._python.random() < self._data.flip
-        return np.asarray(cv2.flip(image, 1), np.uint8) if flipped else image, box, flipped
+        _resize(part, self._unflipped if flipped else image)
+        if flipped:
+            cv2.flip(self._unflipped, 1, dst=image)
+        return image, box, flipped
 
     def _warped(self, image: NDArray[np.uint8], mask: Any) -> tuple[NDArray[np.uint8], Any]:
         """Image and mask after RandAugment; the generators go on where `_cropped` left them."""
@@ -142,12 +163,14 @@ def _share_state(compose: Any, numpy_state: np.random.Generator, python_state: r
             _share_state(transform, numpy_state, python_state)
 
 
-def _resized(part: NDArray[np.uint8], image_px: int) -> NDArray[np.uint8]:
-    """A contiguous square of `image_px`: area averages where a side shrinks, linear interpolation otherwise."""
-    if part.shape[:2] == (image_px, image_px):
-        return np.ascontiguousarray(part)
-    mode = cv2.INTER_AREA if max(part.shape[:2]) > image_px else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, (image_px, image_px), interpolation=mode), np.uint8)
+def _resize(part: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Fill the square `out`: area averages where a side shrinks, linear interpolation otherwise."""
+    side = out.shape[0]
+    if part.shape[:2] == (side, side):
+        np.copyto(out, part)
+        return
+    mode = cv2.INTER_AREA if max(part.shape[:2]) > side else cv2.INTER_LINEAR
+    cv2.resize(part, (side, side), dst=out, interpolation=mode)
 
 
 def _nearest(fine: NDArray[np.uint8], crop: Box, flip: bool, size: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -188,7 +211,8 @@ def eval_view(
     height, width = rgb.shape[:2]
     crop = centre_box(height, width, crop_fraction)
     y0, x0, y1, x1 = (round(v * n) for v, n in zip(crop, (height, width) * 2))
-    image = _resized(rgb[y0:y1, x0:x1], image_px)
+    image = np.empty((image_px, image_px, 3), np.uint8)
+    _resize(rgb[y0:y1, x0:x1], image)
     if superpixels is None or num_tokens is None:
         return View(image, None)
     return View(image, hierarchy.fit(superpixels.map, superpixels.merges, crop, False, (map_px, map_px), num_tokens))

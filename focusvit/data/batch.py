@@ -54,7 +54,9 @@ class Batch:
 
     def finished(self) -> "Batch":
         """The batch that a model may see: colours, erasing and mixing done where the images lie. Itself if they are."""
-        return self if self.work is None else replace(self, images=finish(self.images, self.work), work=None)
+        if self.work is not None:
+            return replace(self, images=finish(self.images, self.work), work=None)
+        return self if self.images.is_contiguous() else replace(self, images=self.images.contiguous())
 
     def pin_memory(self, device: object = None) -> "Batch":
         """Page-locked copies, so that `to(..., non_blocking=True)` overlaps with work (the DataLoader calls this)."""

@@ -21,14 +21,18 @@ def collate(
     ids: tuple[np.ndarray, np.ndarray],
     num_tokens: int | None,
     pad_to: int = 0,
+    images: np.ndarray | None = None,
 ) -> Batch:
-    """The batch of `views`, filled up with copies of the last one to `pad_to`. `ids`: of samples and of views."""
+    """The batch of `views`, filled up with copies of the last one to `pad_to`. `ids`: of samples and of views.
+
+    `images`, uint8 (n, H, W, 3): where the views' images lie already, one after another.
+    """
     size, pad = len(views), max(0, pad_to - len(views))
     padded = [*views, *[views[-1]] * pad]
     draws = [view.draw for view in views]
     maps = _maps([view.map for view in padded])
     return Batch(
-        images=planes([view.image for view in padded]),
+        images=_planes([view.image for view in padded]) if images is None else _in_place(images),
         maps=maps,
         num_tokens=num_tokens if maps is not None else None,
         class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
@@ -45,12 +49,13 @@ def collate_mixed(
     classes: list[int],
     ids: tuple[np.ndarray, np.ndarray],
     num_tokens: int | None,
+    images: np.ndarray | None = None,
 ) -> Batch:
-    """The batch of B mixes; `views` and `classes` have one more: sample i is mixed with sample i + 1."""
-    size = len(mixes)
-    images, maps = planes([view.image for view in views]), _maps([mix.map for mix in mixes])
+    """The batch of B mixes; `views` and `classes` have one more: sample i is mixed with sample i + 1. See `collate`."""
+    size, maps = len(mixes), _maps([mix.map for mix in mixes])
+    placed = _planes([view.image for view in views]) if images is None else _in_place(images)
     return Batch(
-        images=images[:size],
+        images=placed[:size],
         maps=maps,
         num_tokens=num_tokens if maps is not None else None,
         class_ids=torch.tensor(classes[:size], dtype=torch.int64),
@@ -59,11 +64,17 @@ def collate_mixed(
         view_ids=_padded(ids[1][:size], 0),
         mix_ids=torch.tensor(classes[1:], dtype=torch.int64),
         mix_share=torch.tensor([mix.share for mix in mixes], dtype=torch.float32),
-        work=_work(images[size:], [view.draw for view in views], mixes),
+        work=_work(placed[size:], [view.draw for view in views], mixes),
     )
 
 
-def planes(images: Sequence[np.ndarray]) -> Tensor:
+def _in_place(images: np.ndarray) -> Tensor:
+    """uint8 (n, 3, H, W) in the memory of (n, H, W, 3), as torch's own stack of such images has it; `Batch.finished`
+    lays the planes one after another, on the device."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _planes(images: Sequence[np.ndarray]) -> Tensor:
     """uint8 (n, 3, H, W) of n images (H, W, 3)."""
     out = torch.empty((len(images), 3, *images[0].shape[:2]), dtype=torch.uint8)
     for image, place in zip(images, out.numpy()):

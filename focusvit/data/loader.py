@@ -5,6 +5,7 @@ position is counted where batches are handed out, and nothing that workers have 
 """
 
 import multiprocessing
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -101,7 +102,8 @@ class TrainLoader:
         return self._budgets[key_of("tokens", self._seed, start) % len(self._budgets)]
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = batches_of(self._reader, self._specs(), self._data, self._pin)
+        specs = _with_the_next(self._specs(), max(1, self._data.loader_workers))
+        batches = batches_of(self._reader, specs, self._data, self._pin)
         check = self._data.check_shards
         cached = self._data.cache_dir is not None  # which proves each shard that it fetches
         if check == "all" or (check == "local" and not cached and storage.is_local(self._split.uri)):
@@ -160,6 +162,16 @@ def _proven(split: Split, batches: Iterable[Batch]) -> Iterator[Batch]:
         for shard in np.unique(split.index["shard"][ids]).tolist():
             prove_shard(split, shard)
         yield batch
+
+
+def _with_the_next(specs: Iterable[BatchSpec], distance: int) -> Iterator[BatchSpec]:
+    """The same specs; each names the samples of the one `distance` later, which the same loader worker makes next."""
+    waiting = deque[BatchSpec]()
+    for spec in specs:
+        waiting.append(spec)
+        if len(waiting) > distance:
+            yield replace(waiting.popleft(), soon=spec.sample_ids)
+    yield from waiting
 
 
 def batches_of(

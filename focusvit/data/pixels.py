@@ -99,8 +99,8 @@ def _coloured(images: Tensor, work: PixelWork, most: int) -> Tensor:
     """3-augment, in new memory."""
     colours = work.colours
     if sum(colours.sizes[1:]) == 0:
-        return images.clone()
-    done = images.index_select(0, colours.order)
+        return images.clone(memory_format=torch.contiguous_format)
+    done = images.contiguous().index_select(0, colours.order)
     first = len(images) - colours.sizes[3]
     for at in colours.slices(1, most):
         done[at] = _luma(done[at].float()).to(torch.uint8)

@@ -18,6 +18,7 @@ from .batch import Batch
 from .collate import collate, collate_mixed
 from .config import DataConfig
 from .mixing import mix
+from .open_shards import OpenShards
 from .order import key_of
 from .shard_cache import CachedSplit, cached
 
@@ -30,7 +31,8 @@ class BatchSpec:
     """One batch to make. `epochs` is -1 at evaluation, where views are fixed and a bad sample is fatal.
 
     For mixing there is one sample more than `size`: each is mixed with the next one; `positions` key the choices.
-    `ahead` names shards that will be needed soon, for a cache to fetch.
+    `ahead` names shards that will be needed soon, for a cache to fetch; `soon` are samples of a batch to come, of
+    which a local disk or a mounted folder can fetch the bytes meanwhile.
     """
 
     sample_ids: np.ndarray
@@ -39,6 +41,7 @@ class BatchSpec:
     pad_to: int = 0
     positions: np.ndarray = field(default_factory=lambda: _NONE)
     ahead: tuple[int, ...] = ()
+    soon: np.ndarray = field(default_factory=lambda: _NONE)
 
     @property
     def size(self) -> int:
@@ -50,38 +53,59 @@ class SampleReader:
 
     def __init__(self, split: Split, data: DataConfig, seed: int, with_maps: bool) -> None:
         self._split: Any = cached(split, data.cache_dir, data.cache_limit_gb)
+        self._is_local = storage.is_local(self._split.uri)
         self._data, self._seed, self._with_maps = data, seed, with_maps
         self._views: TrainViews | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._files: OpenShards | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_views": None, "_pool": None}  # each process makes its own
+        return {**self.__dict__, "_views": None, "_pool": None, "_files": None}  # each process makes its own
 
     def __getitem__(self, spec: BatchSpec) -> Batch:
         if spec.ahead and isinstance(self._split, CachedSplit):
             self._split.prefetch(spec.ahead)
+        if len(spec.soon) and self._is_local:
+            self._open_shards().read_ahead(self._spans(spec.soon))
         pairs = list(zip(spec.sample_ids.tolist(), spec.epochs.tolist()))
         if len(spec.positions):
             return self._mixed(spec, pairs)
         found = self._samples(pairs)
-        views = [self._view(sample, rgb, *pair, spec.num_tokens) for (sample, rgb, _), pair in zip(found, pairs)]
+        images = self._room(len(pairs)) if spec.epochs[0] >= 0 else None
+        places = [None] * len(pairs) if images is None else images
+        views = [
+            self._view(sample, rgb, *pair, spec.num_tokens, place)
+            for (sample, rgb, _), pair, place in zip(found, pairs, places)
+        ]
         classes = [_class_of(sample) for sample, _, _ in found]
-        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, spec.pad_to)
+        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, spec.pad_to, images)
         return replace(batch, num_replaced=sum(replaced for _, _, replaced in found))
 
     def _mixed(self, spec: BatchSpec, pairs: list[tuple[int, int]]) -> Batch:
         found = self._samples(pairs)
-        fine = [self._fine(sample, rgb, *pair) for (sample, rgb, _), pair in zip(found, pairs)]
+        images = self._room(len(pairs))
+        fine = [self._fine(sample, rgb, *pair, place) for (sample, rgb, _), pair, place in zip(found, pairs, images)]
         classes = [_class_of(sample) for sample, _, _ in found]
         mixes = []
         for i, position in enumerate(spec.positions.tolist()):
             rng = random.Random(key_of("mix", self._seed, position))
             mixes.append(mix(fine[i], fine[i + 1], spec.num_tokens, self._data.mix, rng))
-        batch = collate_mixed(fine, mixes, classes, (spec.sample_ids, spec.epochs), spec.num_tokens)
+        batch = collate_mixed(fine, mixes, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, images)
         return replace(batch, num_replaced=sum(replaced for _, _, replaced in found[: spec.size]))
 
+    def _open_shards(self) -> OpenShards:
+        if self._files is None:
+            self._files = OpenShards()
+        return self._files
+
+    def _spans(self, sample_ids: np.ndarray) -> list[tuple[str, int, int]]:
+        """Where these samples lie, in the order of shards and places."""
+        rows = self._split.index[np.sort(sample_ids)]  # samples are numbered in that order
+        shards, offsets, lengths = (rows[name].tolist() for name in ("shard", "offset", "length"))
+        return [(self._split.shard_uri(shard), *span) for shard, *span in zip(shards, offsets, lengths)]
+
     def _samples(self, pairs: list[tuple[int, int]]) -> list[tuple[Sample, np.ndarray, int]]:
-        if storage.is_local(self._split.uri):
+        if self._is_local:
             return [self._sample(*pair) for pair in pairs]
         if self._pool is None:  # a store answers each request late and many at a time
             self._pool = ThreadPoolExecutor(_REQUESTS)
@@ -89,10 +113,10 @@ class SampleReader:
 
     def _sample(self, sample_id: int, epoch: int) -> tuple[Sample, np.ndarray, int]:
         """A sample, its pixels, and 1 when another sample had to stand in, else 0."""
-        used = sample_id
+        used, read = sample_id, self._open_shards().read if self._is_local else storage.read_bytes
         for attempt in range(100):
             try:
-                sample = self._split.read(used)
+                sample = self._split.read(used, read)
                 return sample, decode_stored(sample.image), min(1, attempt)
             except BadImage as error:
                 if epoch < 0:
@@ -103,17 +127,23 @@ class SampleReader:
                 used = key_of("instead", self._seed, epoch, sample_id, attempt) % self._split.num_samples
         raise DataError(f"100 samples in a row of split '{self._split.name}' do not decode. Run `focusvit verify`.")
 
-    def _view(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, num_tokens: int | None) -> View:
+    def _room(self, count: int) -> np.ndarray:
+        """Memory for the images of a batch: views are made where they stay."""
+        return np.empty((count, self._data.image_px, self._data.image_px, 3), np.uint8)
+
+    def _view(
+        self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, num_tokens: int | None, out: Any
+    ) -> View:
         data = self._data
         superpixels = sample.superpixels if self._with_maps else None
         if epoch >= 0:
-            return self._train_views()(rgb, superpixels, num_tokens, (self._seed, epoch, sample_id))
+            return self._train_views()(rgb, superpixels, num_tokens, (self._seed, epoch, sample_id), out)
         sizes: dict[str, Any] = {"image_px": data.image_px, "map_px": data.map_side}
         return eval_view(rgb, superpixels, num_tokens, crop_fraction=data.eval_crop_fraction, **sizes)
 
-    def _fine(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int) -> FineView:
+    def _fine(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, out: np.ndarray) -> FineView:
         superpixels = sample.superpixels if self._with_maps else None
-        return self._train_views().fine(rgb, superpixels, (self._seed, epoch, sample_id))
+        return self._train_views().fine(rgb, superpixels, (self._seed, epoch, sample_id), out)
 
     def _train_views(self) -> TrainViews:
         if self._views is None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-from pipeline.shards.dataset import Split, shard_name
+from pipeline.shards.dataset import ReadSpan, Split, shard_name
 from pipeline.shards.proof import prove_bytes
 from pipeline.shards.sample import Sample
 
@@ -55,7 +55,7 @@ class CachedSplit:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_downloads": None}  # each process has a thread of its own
 
-    def read(self, sample: int) -> Sample:
+    def read(self, sample: int, read: ReadSpan = storage.read_bytes) -> Sample:
         """As `Split.read`: from the local shard, or by its range from the store while the shard is on its way."""
         shard = int(self._split.index[sample]["shard"])
         if shard in self._damaged:
@@ -63,7 +63,7 @@ class CachedSplit:
         place = self._folder / shard_name(self._split.name, shard)
         if place.exists():
             try:
-                found = self._local.read(sample)
+                found = self._local.read(sample, read)
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(place)  # used now: the last to be deleted
                 return found

@@ -1,6 +1,7 @@
 """A finished data set: what it holds, and any sample by its number. Reading needs neither Ray nor the sources."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from .sample import FORMAT_VERSION, Sample, decode
 DATASET_FILE = "dataset.json"
 STATE_FOLDER = ".focusvit"
 COLUMNS = ("offsets", "lengths", "class_ids", "num_regions", "content_ids")  # of a sidecar: a number for each sample
+ReadSpan = Callable[[str, int, int], bytes]
 INDEX_DTYPE = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("class_id", "<i4")])
 
 
@@ -100,12 +102,12 @@ class Split:
         """Shards whose bytes were compared with their hash, and the state of their files then; see `proof`."""
         return {}
 
-    def read_members(self, sample: int) -> tuple[str, dict[str, bytes]]:
-        """Key and members of one sample, with one positioned read. Raises DataError when the shard is damaged."""
+    def read_members(self, sample: int, read: ReadSpan = storage.read_bytes) -> tuple[str, dict[str, bytes]]:
+        """Key and members of one sample, with one positioned `read`. Raises DataError when the shard is damaged."""
         row = self.index[sample]
         place = self.shard_uri(int(row["shard"]))
         try:
-            span = storage.read_bytes(place, int(row["offset"]), int(row["length"]))
+            span = read(place, int(row["offset"]), int(row["length"]))
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             why = "is not there" if type(error) is FileNotFoundError else f"cannot be read ({error})"
             raise DataError(
@@ -131,12 +133,13 @@ class Split:
         """The place of a shard's tar."""
         return storage.join(self.uri, shard_name(self.name, shard))
 
-    def read(self, sample: int) -> Sample:
-        """Sample 0 to num_samples - 1, whole in itself and of the class that the index states.
+    def read(self, sample: int, read: ReadSpan = storage.read_bytes) -> Sample:
+        """Sample 0 to num_samples - 1, whole in itself and of the class that the index states. `read(place, offset,
+        length)` reads bytes of a shard.
 
         Raises IndexError, and DataError that names the shard and the sample.
         """
-        key, members = self.read_members(sample)
+        key, members = self.read_members(sample, read)
         row = self.index[sample]
         try:
             found = decode(key, members)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.image.png import decode_gray8, encode_gray8
+from pipeline.superpixels.merge_order import joins_all
 from pipeline.superpixels.segment import Superpixels
 
 _NPY_START = 128  # bytes of the header of a merge order
@@ -74,16 +75,11 @@ def _merges(data: bytes) -> np.ndarray:
 def check_merges(merges: np.ndarray) -> None:
     """Raise ValueError unless each step joins two regions that are left, a < b, so that n-1 steps leave region 0 alone.
 
-    That is: every region but 0 goes once, and none of those that keep their id has gone before. Costs 8 us.
+    That is: every region but 0 goes once, and none of those that keep their id has gone before.
     """
     if merges.ndim != 2 or merges.shape[1] != 2 or merges.dtype != np.uint8 or len(merges) > 255:
         raise ValueError(f"it is {merges.dtype} {merges.shape}, not uint8 (n-1, 2)")
-    kept, gone = merges[:, 0].astype(np.intp), merges[:, 1].astype(np.intp)
-    num, steps = len(merges), np.arange(len(merges))
-    step_of = np.full(256, -1)
-    step_of[gone] = steps
-    step_of[0] = num
-    if not (np.all(kept < gone) and np.all(step_of[: num + 1] >= 0) and np.all(step_of[kept] > steps)):
+    if not joins_all(merges):
         raise ValueError("it does not join all regions")
 
 

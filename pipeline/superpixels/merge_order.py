@@ -59,6 +59,18 @@ def ids_after(merges: np.ndarray, num_merges: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
+def joins_all(merges: np.ndarray) -> bool:
+    """Whether each step of (n-1, 2) joins two regions that are left, a < b, so that region 0 alone is left."""
+    gone = np.zeros(merges.shape[0] + 1, np.bool_)
+    for step in range(merges.shape[0]):
+        a, b = merges[step, 0], merges[step, 1]
+        if a >= b or b >= gone.shape[0] or gone[a] or gone[b]:
+            return False
+        gone[b] = True
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
 def renumber(regions: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """uint8 (h, w): `ids` of the regions."""
     out = np.empty(regions.shape, np.uint8)
