@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: gpu gpu-rehearsal demo test lint soak peers bench study transfer-study clean
+.PHONY: gpu gpu-rehearsal demo test lint triton soak peers bench study transfer-study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -35,6 +35,15 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 $(VENV)/.ok-test: $(VENV)/.ok
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test]'
 	touch $@
+
+$(VENV)/.ok-triton: $(VENV)/.ok-test
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test,triton]'
+	touch $@
+
+# The Triton kernels without a GPU: their arithmetic by Triton's interpreter, then their translation for GPUs.
+triton: $(VENV)/.ok-triton
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/unit/focusvit/segment/test_triton_slic.py
+	$(BIN)/python -m pytest tests/unit/focusvit/segment/test_triton_build.py
 
 $(VENV)/.ok-soak: $(VENV)/.ok-test
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[test,soak]'

@@ -2,7 +2,7 @@
 
 shards      the maps that `focusvit preprocess` stored: what the model was trained and validated on
 fast-slic   made now from the stored image, by the path of `focusvit predict`
-torch       made now on the device from the view that the model sees, by `focusvit.segment.torch_slic`
+torch       made now on the device from the view that the model sees, by `focusvit.segment.slic`
 an ONNX file  the path of `focusvit predict --onnx`: fast-slic, then onnxruntime
 """
 
@@ -21,7 +21,7 @@ from focusvit.predict.onnx_predictor import OnnxPredictor, model_inputs
 from focusvit.predict.predictor import view_config
 from focusvit.predict.view import ViewConfig
 from focusvit.runs.checkpoint import Checkpoint
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from pipeline.errors import DataError, UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage

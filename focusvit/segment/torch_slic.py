@@ -1,4 +1,4 @@
-"""Batched SLIC in torch: superpixels where the batch already is, without a step on the host.
+"""Batched SLIC in torch: the reference of the kernels in `triton_slic`, and what runs where these do not.
 
 Fixed iterations, dense products, no value read back: the same code runs on any device. A pixel chooses among the
 regions that start in its own cell of a uniform grid and in the cells around it (as gSLIC does), so the work does not
@@ -6,17 +6,14 @@ grow with K. Regions need not be connected: a pass that joins fragments is seque
 `pipeline.superpixels.slic` gives connected regions.
 """
 
-import functools
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focusvit.model.config import IMAGENET_MEAN, IMAGENET_STD
-from focusvit.model.partitions import grid_cells
 from focusvit.model.regions import exact, full_precision
+
+from .cells import Layout, layout_on, map_dtype, map_size, spacing
 
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _AT_ONCE = {"cpu": 8}  # images whose distances exist at the same time, so that they stay in a CPU's caches
@@ -24,34 +21,20 @@ _AT_ONCE_ELSEWHERE = 256
 
 
 @torch.no_grad()
-def slic(images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: int = 10, reduce: int = 2) -> Tensor:
-    """Superpixel maps (B, H / reduce, W / reduce), int64, of `images` (B, 3, H, W): ids 0..tokens-1, each present.
-
-    Args:
-        images: uint8 RGB, or float RGB in [0, 1] (`to_unit_range` undoes a normalisation).
-        tokens: K, the number of regions of every image.
-        compactness: weight of position against CIE Lab distance, per distance of one region. Fragments are not joined
-            here, so more of it is needed than fast-slic's 10 (`python -m tests.benchmarks slic` compares).
-        iterations: rounds of assignment and means.
-        reduce: images are averaged over squares of this many pixels first.
-
-    Raises:
-        ValueError: sides that are no multiple of `reduce`, or fewer pixels than regions.
-    """
-    height, width = (side // reduce for side in images.shape[-2:])
-    if images.ndim != 4 or images.shape[1] != 3 or (height * reduce, width * reduce) != tuple(images.shape[-2:]):
-        raise ValueError(f"images are {tuple(images.shape)}; slic takes (B, 3, H, W), H and W multiples of {reduce}")
-    if not 1 <= tokens <= height * width or iterations < 1:
-        raise ValueError(f"tokens is {tokens}, iterations {iterations}: use 1..{height * width} and 1 or more")
+def torch_slic(
+    images: Tensor, tokens: int, *, compactness: float = 15.0, iterations: int = 10, reduce: int = 2
+) -> Tensor:
+    """`slic.slic` in torch, on any device."""
+    height, width = map_size(images, tokens, iterations, reduce)
     small = _reduced(images, reduce)
-    features = _features(_smooth(small), compactness / (height * width / tokens) ** 0.5)
-    layout = _layout_on(images.device, tokens, height, width)
+    features = _features(_smooth(small), compactness / spacing(tokens, height, width))
+    layout = layout_on(images.device, tokens, height, width)
     at_once = _AT_ONCE.get(images.device.type, _AT_ONCE_ELSEWHERE)
     with full_precision(images):  # squares of distances in Lab reach 10,000
         if torch.compiler.is_compiling():  # the products run when nobody is inside any more
             features = exact(features)
         parts = [_assign(part, layout, iterations) for part in features.split(at_once)]
-    return torch.cat(parts).view(-1, height, width)
+    return torch.cat(parts).view(-1, height, width).to(map_dtype(tokens))
 
 
 def lab_of(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -103,73 +86,9 @@ def _lab(rgb: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
-class _Layout(NamedTuple):
-    """The uniform cells that regions start from. m is the size of the largest cell, C the most neighbours of a cell."""
-
-    order: Tensor
-    """int64 (K m): the pixel at each place of each cell; places beyond a cell's size repeat its first pixel"""
-    valid: Tensor
-    """float32 (K m): 0 at those places"""
-    back: Tensor
-    """int64 (P): the place of each pixel"""
-    near: Tensor
-    """int64 (K, C): a cell, then the cells that touch it; a cell with fewer repeats itself, and never by argmin"""
-    into: Tensor
-    """int64 (K, C): where in the flat (K C) of `near` each cell stands; K C, one past the end, where it does not"""
-
-
-@torch.compiler.disable  # a compiler would trace the loops; it takes the tensors as given instead
-def _layout_on(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
-    """Kept on the device: sending it again would make the host wait. Not while a model is exported: tensors made then
-    are fake ones, and would stay.
-    """
-    if torch.compiler.is_compiling():
-        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
-    return _kept_layout(device, tokens, height, width)
-
-
-@functools.lru_cache(maxsize=16)
-def _kept_layout(device: torch.device, tokens: int, height: int, width: int) -> _Layout:
-    with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
-        return _Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
-
-
-@functools.lru_cache(maxsize=16)
-def _layout(tokens: int, height: int, width: int) -> tuple[np.ndarray, ...]:
-    """The fields of `_Layout`."""
-    cells = grid_cells(tokens, height, width)
-    flat = cells.reshape(-1)
-    sizes = np.bincount(flat, minlength=tokens)
-    by_cell = np.argsort(flat, kind="stable")
-    first = np.cumsum(sizes) - sizes
-    rank = np.arange(flat.size) - first[flat[by_cell]]
-    place = np.arange(sizes.max())
-    order = by_cell[first[:, None] + np.where(place < sizes[:, None], place, 0)]
-    back = np.empty(flat.size, np.int64)
-    back[by_cell] = flat[by_cell] * len(place) + rank
-    near = _neighbours(cells, tokens)
-    into: list[list[int]] = [[] for _ in range(tokens)]
-    for position, cell in enumerate(near.reshape(-1)):
-        if position % near.shape[1] == 0 or cell != position // near.shape[1]:  # not a repeat
-            into[cell].append(position)
-    most = max(map(len, into))
-    padded = np.array([found + [near.size] * (most - len(found)) for found in into])
-    return order.reshape(-1), (place < sizes[:, None]).astype(np.float32).reshape(-1), back, near, padded
-
-
-def _neighbours(cells: np.ndarray, tokens: int) -> np.ndarray:
-    touch = np.eye(tokens, dtype=bool)
-    for one, other in ((cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1]),
-                       (cells[1:, 1:], cells[:-1, :-1]), (cells[1:, :-1], cells[:-1, 1:])):  # fmt: skip
-        touch[one, other] = touch[other, one] = True
-    rows = [[k, *(int(i) for i in np.flatnonzero(touch[k]) if i != k)] for k in range(tokens)]
-    most = max(map(len, rows))
-    return np.array([row + row[:1] * (most - len(row)) for row in rows])
-
-
-def _assign(features: Tensor, layout: _Layout, iterations: int) -> Tensor:
+def _assign(features: Tensor, layout: Layout, iterations: int) -> Tensor:
     """(B, 5, P) -> ids (B, P). Centres start as the means of the cells."""
-    order, valid, back, near, into = layout
+    order, valid, back, near, into, _ = layout
     (tokens, num_near), batch = near.shape, features.shape[0]
     # The last channel is 1 at pixels and 0 at places without one: their sums and counts come from one product.
     pixels = functional.pad(features, (0, 0, 0, 1), value=1.0)[:, :, order] * valid

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from focusvit.model.regions import full_precision
 
-from .torch_slic import lab_of, slic
+from .cells import spacing
+from .slic import slic
+from .torch_slic import lab_of
 
 _SPATIAL_WEIGHT = 4.0  # a distance of one region counts as so many CIE units, as in `SuperpixelConfig`
 
@@ -98,13 +100,13 @@ def slic_levels(images: Tensor, budgets: Sequence[int]) -> list[Tensor]:
         return [finest]
     lab = lab_of(images, (finest.shape[1], finest.shape[2]))
     batch, (height, width) = len(finest), finest.shape[1:]
-    spacing = (height * width / budgets[0]) ** 0.5
-    y = torch.arange(height, device=lab.device)[:, None].expand(height, width) * (_SPATIAL_WEIGHT / spacing)
-    x = torch.arange(width, device=lab.device).expand(height, width) * (_SPATIAL_WEIGHT / spacing)
+    weight = _SPATIAL_WEIGHT / spacing(budgets[0], height, width)
+    y = torch.arange(height, device=lab.device)[:, None].expand(height, width) * weight
+    x = torch.arange(width, device=lab.device).expand(height, width) * weight
     values = torch.cat([lab, torch.stack([y, x]).expand(batch, -1, -1, -1)], 1).flatten(2).transpose(1, 2)
-    ids = finest.flatten(1)
+    ids = finest.flatten(1).long()
     area = torch.zeros(batch, budgets[0], device=lab.device).scatter_add_(1, ids, values.new_ones(ids.shape))
     sums = torch.zeros(batch, budgets[0], values.shape[2], device=lab.device)
     sums.scatter_add_(1, ids[..., None].expand_as(values), values)
     labels = ward(sums / area.clamp(min=1)[..., None], area, touching(finest, budgets[0]), budgets[1:])
-    return [finest, *(label.gather(1, ids).view_as(finest) for label in labels)]
+    return [finest, *(label.gather(1, ids).view_as(finest).to(finest.dtype) for label in labels)]

@@ -25,6 +25,7 @@ HOMES = {
     "torch": ("focusvit/", "transfer/", "cluster/"),
     "albumentations": ("focusvit/data/augment.py", "focusvit/data/transforms.py"),
     "fast_slic": ("pipeline/superpixels/slic.py",),
+    "triton": ("focusvit/segment/",),
     "tyro": ("pipeline/commandline.py",),
 }
 # What runs on a machine that has only torch and numpy: with everything that it imports when it is loaded.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from tests.benchmarks.gpu.plan import Plan
 from tests.benchmarks.gpu.rows import Row, rows
 from tests.benchmarks.report import Table
@@ -58,8 +58,8 @@ def tables(plan: Plan) -> Iterator[Table]:
             yield Table(
                 title=f"{size} {precision} {how} {px} px batch {batch}", rows=found,
                 columns=["model", "img/s", "ratio", "with superpixels", "ratio", "peak MiB", "of the first"],
-                note="SLIC by torch on the device. Whole batches, not sliced. Peak: weights, inputs and "
-                "activations of inference.",
+                note="SLIC on the device, by the form that runs there. Whole batches, not sliced. Peak: weights, "
+                "inputs and activations of inference.",
             )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def _measured(plan: Plan, row: Row, precision: str, how: str, batch: int) -> tup
     call: Callable[[], object] = lambda: forward(*inputs)  # noqa: E731
     peak = _peak(plan, model, inputs, call)
     if how == "graph" and plan.device != "cpu":
-        call = _graph(lambda: forward(*inputs))
+        call = plan.graph(call)
     seconds = plan.seconds(call)
     made = 0.0
     if row.tokens:
@@ -97,17 +97,3 @@ def _peak(plan: Plan, model: nn.Module, inputs: tuple[Tensor, ...], call: Callab
     call()
     plan.wait()
     return float(held + torch.cuda.max_memory_allocated() - before)
-
-
-def _graph(call: Callable[[], object]) -> Callable[[], object]:
-    """The call as one CUDA graph at fixed shape."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay

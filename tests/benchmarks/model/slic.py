@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from focusvit.model.cost import time_calls
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.torch_slic import torch_slic
 from pipeline.superpixels.segment import SuperpixelConfig, scale_for_segmentation
 from pipeline.superpixels.slic import slic as fast_slic
 from tests.benchmarks.model.throughput import photos_or_drawn
@@ -96,7 +96,7 @@ def torch_map(rgb: np.ndarray, tokens: int, **settings: float) -> np.ndarray:
     """uint8 (H, W, 3) -> ids (H / 2, W / 2), an odd last row or column left out."""
     height, width = (side // 2 * 2 for side in rgb.shape[:2])
     image = torch.from_numpy(np.ascontiguousarray(rgb[:height, :width])).permute(2, 0, 1)[None]
-    return slic(image, tokens, **settings)[0].numpy()  # type: ignore[arg-type]
+    return torch_slic(image, tokens, **settings)[0].numpy()  # type: ignore[arg-type]
 
 
 def time_table(config: BenchSlicConfig, scenes: Sequence[np.ndarray]) -> Table:
@@ -112,7 +112,7 @@ def time_table(config: BenchSlicConfig, scenes: Sequence[np.ndarray]) -> Table:
         for size in config.batch_sizes:
             calls: dict[str, Callable[[], object]] = {
                 "fast-slic, one thread": lambda size=size: one_by_one(size),  # type: ignore[misc]
-                f"torch, {torch.get_num_threads()} threads": lambda size=size, k=tokens: slic(batch[:size], k),  # type: ignore[misc]
+                f"torch, {torch.get_num_threads()} threads": lambda size=size, k=tokens: torch_slic(batch[:size], k),  # type: ignore[misc]
             }
             rounds = config.rounds * (1 if size > 8 else 10)
             seconds = time_calls(calls, rounds, clock=config.timer)
@@ -137,7 +137,7 @@ def _gpu_rows(batch: torch.Tensor, tokens: int) -> list[list[object]]:
         return [[tokens, "gpu", _GPU_BATCH, "torch", "no GPU", ""]]
     images = batch[torch.arange(_GPU_BATCH) % len(batch)].cuda()
     rows: list[list[object]] = []
-    for name, call in {"torch": slic, "torch, compiled": torch.compile(slic)}.items():
+    for name, call in {"torch": torch_slic, "torch, compiled": torch.compile(torch_slic)}.items():
         micros = []
         for turn in range(_GPU_CALLS + 10):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -11,7 +11,7 @@ import torch
 
 from focusvit.model.cost import time_calls
 from focusvit.recipes.cost import superpixel_seconds
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from tests.benchmarks.model.config import SECTIONS, BenchConfig
 from tests.benchmarks.model.linear import linear_table
 from tests.benchmarks.record import begin
@@ -20,7 +20,7 @@ from tests.benchmarks.report import Table
 from . import tables as bench_tables
 
 SEGMENTER = "pipeline.superpixels.segment (fast-slic, 256 fine regions) and pipeline.superpixels.hierarchy.fit"
-DEVICE_SEGMENTER = "focusvit.segment.torch_slic on the device, in batches"
+DEVICE_SEGMENTER = "focusvit.segment.slic on the device, in batches"
 
 
 def main(argv: list[str]) -> int:

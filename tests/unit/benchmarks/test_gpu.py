@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from focusvit.runs.provenance import Checkout
+from focusvit.segment.torch_slic import torch_slic
 from pipeline.errors import UsageError
-from tests.benchmarks.gpu import gpu
+from tests.benchmarks.gpu import gpu, segment
 from tests.benchmarks.gpu.arrays import read
 from tests.benchmarks.gpu.plan import STAGES, Plan
 from tests.benchmarks.gpu.rows import rows
@@ -28,6 +29,23 @@ def test_a_stage_brings_rows(stage):
 def test_a_stage_whose_time_is_over_begins_nothing():
     plan = Plan("cpu", toy=True, ends=time.monotonic() - 1)
     assert list(importlib.import_module("tests.benchmarks.gpu.step").tables(plan)) == []
+
+
+def test_a_form_of_slic_that_fails_or_is_absent_is_a_row(monkeypatch):
+    def broken(images, tokens):
+        raise RuntimeError("no kernel\nimage")
+
+    plan, images = Plan("cpu", toy=True, ends=time.monotonic() + 60), torch.rand(2, 3, 16, 16)
+    for form, cells in (
+        (broken, ["failed: RuntimeError: no kernel"]),
+        ("not available: no GPU", ["not available: no GPU"]),
+        (lambda images, tokens: torch_slic(images, tokens) * 0, None),
+    ):
+        monkeypatch.setattr(segment, "_kernels", lambda plan, form=form: form)
+        first, second = segment._forms(plan, images, 4)
+        assert first[:3] == [4, 2, "torch"] and first[4:] == ["1.00", "no GPU", "100.00%", "100.00%", "the same"]
+        assert len(second) == len(first) and second[2] == "Triton"
+        assert second[3:4] == cells if cells else second[-3] == second[-2] != "100.00%"
 
 
 def test_every_row_of_the_real_sizes_can_be_described():

@@ -14,7 +14,7 @@ from focusvit.model.latents import pooled_regions
 from focusvit.model.model import FocusViT
 from focusvit.model.partitions import grid_cells
 from focusvit.model.regions import measure_regions
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from testkit import model_reference as reference
 
 

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from focusvit.model.partitions import grid_cells
-from focusvit.segment.torch_slic import _assign, _layout_on, slic, to_unit_range
+from focusvit.segment.cells import layout_on
+from focusvit.segment.torch_slic import _assign, to_unit_range, torch_slic
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 64, 196])
@@ -21,7 +22,7 @@ def test_every_region_is_present(tokens, kind):
         images = torch.randint(0, 256, images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     if kind == "halves":
         images[..., 24:] = 255
-    maps = slic(images, tokens)
+    maps = torch_slic(images, tokens)
     assert maps.shape == (3, 32, 24)
     for one in maps:
         assert torch.equal(one.unique(), torch.arange(tokens))
@@ -29,14 +30,14 @@ def test_every_region_is_present(tokens, kind):
 
 def test_an_image_alone_gets_the_map_it_gets_in_a_batch():
     images = torch.rand(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    together = slic(images, 16)
-    assert torch.equal(slic(images[9:], 16), together[9:])
+    together = torch_slic(images, 16)
+    assert torch.equal(torch_slic(images[9:], 16), together[9:])
 
 
 def test_regions_follow_a_border_that_cells_would_cut():
     image = torch.zeros(1, 3, 64, 64)
     image[..., 26:] = 1.0  # column 13 of 32: cells of 16 regions end at 8, 16 and 24
-    maps = slic(image, 16)[0]
+    maps = torch_slic(image, 16)[0]
     left, right = set(maps[:, :13].flatten().tolist()), set(maps[:, 13:].flatten().tolist())
     shared = sum(int((maps == k).sum()) for k in left & right)
     assert shared < 0.05 * maps.numel()
@@ -45,15 +46,15 @@ def test_regions_follow_a_border_that_cells_would_cut():
 def test_nothing_is_read_back_to_the_host():
     images = torch.rand(2, 3, 32, 32)
     exported = torch.export.export(_Slic(), (images,)).module()  # a value read back breaks the graph
-    assert torch.equal(exported(images), slic(images, 9))
+    assert torch.equal(exported(images), torch_slic(images, 9))
 
 
 def test_after_the_first_call_nothing_is_sent_from_the_host():
     """On a device without data, with which reading back fails too: every tensor of every operation must lie there."""
     images = torch.rand(3, 3, 32, 32, device="meta")
-    slic(to_unit_range(images), 9)
+    torch_slic(to_unit_range(images), 9)
     with _OnlyOn("meta") as seen:
-        assert slic(to_unit_range(images), 9).shape == (3, 16, 16)
+        assert torch_slic(to_unit_range(images), 9).shape == (3, 16, 16)
     assert seen.count > 50
 
 
@@ -72,7 +73,7 @@ class _OnlyOn(TorchDispatchMode):
 
 class _Slic(torch.nn.Module):
     def forward(self, images):
-        return slic(images, 9)
+        return torch_slic(images, 9)
 
 
 def test_normalisation_is_undone():
@@ -84,7 +85,7 @@ def test_normalisation_is_undone():
 @pytest.mark.parametrize("change", [{"tokens": 0}, {"tokens": 300}, {"reduce": 5}, {"iterations": 0}])
 def test_wrong_settings_are_named(change):
     with pytest.raises(ValueError, match=r"slic takes|tokens is"):
-        slic(torch.rand(1, 3, 32, 32), **{"tokens": 4, **change})
+        torch_slic(torch.rand(1, 3, 32, 32), **{"tokens": 4, **change})
 
 
 @pytest.mark.soak
@@ -106,7 +107,7 @@ def test_more_iterations_and_any_shape_keep_every_region():
     for height, width, tokens in ((30, 62, 13), (64, 20, 50), (8, 8, 16)):
         images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
         for iterations in (1, 4):
-            for one in slic(images, tokens, iterations=iterations):
+            for one in torch_slic(images, tokens, iterations=iterations):
                 assert torch.equal(one.unique(), torch.arange(tokens))
 
 
@@ -114,7 +115,7 @@ def test_a_pixel_takes_the_nearest_centre_of_its_cell_and_the_cells_around():
     """One round from the cells' means, written out pixel by pixel."""
     generator = torch.Generator().manual_seed(3)
     features, tokens, height, width = torch.rand(1, 5, 12 * 10, generator=generator), 6, 12, 10
-    found = _assign(features, _layout_on(features.device, tokens, height, width), 1)[0].view(height, width)
+    found = _assign(features, layout_on(features.device, tokens, height, width), 1)[0].view(height, width)
     cells = grid_cells(tokens, height, width)
     points = features[0].T.view(height, width, 5)
     means = torch.stack([points[torch.from_numpy(cells == k)].mean(0) for k in range(tokens)])

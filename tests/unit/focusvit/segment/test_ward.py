@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from focusvit.segment.ward import slic_levels, touching, ward
 from pipeline.superpixels.merge_order import ids_after, merge_order
 
