@@ -21,7 +21,7 @@ from focusvit.model.pooling import SuperpixelPooling
 from focusvit.precision import as_trained, computing, settled, tf32
 from focusvit.predict import evaluate
 from focusvit.predict.predictor import Predictor, model_tensors
-from focusvit.segment.torch_slic import slic
+from focusvit.segment.slic import slic
 from focusvit.train.loop import train
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
