@@ -138,7 +138,7 @@ def pretrain_options(argv: list[str]) -> PretrainConfig:
         found = _with_recipe(argv, name)
     except SystemExit as left:
         if left.code and name is None:
-            sys.stderr.write(f"\n{listed()}\n")
+            sys.stderr.write(f"\n{listed(short=True)}\n")
         raise
     if found.recipe != name:  # that word was the value of an option, or there is no such recipe
         recipe(found.recipe)

@@ -189,15 +189,15 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 }
 
 
-def listed() -> str:
-    """The recipes with what each needs and reaches, for people."""
-    return text_of(rows_of(RECIPES))
+def listed(short: bool = False) -> str:
+    """The recipes for people; `short` without what each needs and reaches."""
+    return text_of(rows_of(RECIPES), short)
 
 
 def recipe(name: str) -> TrainConfig:
     """The recipe called `name`. Raises `UsageError` that lists those there are."""
     if name not in RECIPES:
-        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed()}")
+        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed(short=True)}")
     return RECIPES[name]()
 
 
@@ -207,7 +207,7 @@ def cost_options(argv: list[str]) -> CostConfig:
     if config.model not in RECIPES and not storage.exists(checkpoint_place(config.model)):
         raise UsageError(
             f"'{config.model}' is neither a recipe, nor a model that `focusvit models` lists, nor the folder of "
-            f"a run or checkpoint.{did_you_mean(config.model, RECIPES)}\n\n{listed()}"
+            f"a run or checkpoint.{did_you_mean(config.model, RECIPES)}\n\n{listed(short=True)}"
         )
     return config
 

@@ -37,16 +37,20 @@ def rows_of(recipes: Mapping[str, Callable[[], Any]]) -> list[Row]:
     return [row_of(name, recipe) for name, recipe in recipes.items()]
 
 
-def text_of(rows: list[Row]) -> str:
-    """Two lines a recipe; one line each for the rows of the original repository, apart from the rest."""
+def text_of(rows: list[Row], short: bool = False) -> str:
+    """Two lines a recipe, then one line each for the rows of the original repository; `short`: one line a recipe."""
+    own = [row for row in rows if not row.name.startswith(ORIGINAL)]
+    others = [row for row in rows if row.name.startswith(ORIGINAL)]
     lines = ["recipes:"]
-    for row in rows:
-        if not row.name.startswith(ORIGINAL):
-            lines.append(f"  {row.name:<22} {row.about}")
-            lines.append(f"  {'':<22} {row.hardware}; {row.time}; {row.score}")
+    for row in own:
+        lines.append(f"  {row.name:<22} {row.about}")
+        lines += [] if short else [f"  {'':<22} {row.hardware}; {row.time}; {row.score}"]
+    if short:
+        lines.append(f"and {len(others)} rows of the original repository, {ORIGINAL}...: `focusvit recipes` lists them")
+        return "\n".join(lines)
     lines += [
         "",
         "rows of the original repository (ViT-B, one GPU, not measured; `focusvit cost NAME` says what one costs):",
     ]
-    lines += [f"  {row.name:<47} {row.about}" for row in rows if row.name.startswith(ORIGINAL)]
+    lines += [f"  {row.name:<47} {row.about}" for row in others]
     return "\n".join(lines)

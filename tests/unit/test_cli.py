@@ -63,7 +63,7 @@ MISTAKES = {  # what is typed -> what the answer must name
     "pretrain --data d --run-dir r": "tiny_imagenet_cpu",
     "pretrain": "tiny_imagenet_cpu",
     "pretrain dmo --data d --run-dir r": "Did you mean 'demo'?",
-    "cost tiny_imagenet_cpuu": "measured 36.1 %",
+    "cost tiny_imagenet_cpuu": "Did you mean 'tiny_imagenet_cpu'?",
     "finetune --checkpoint no-such-run --data d --run-dir r": "no-such-run",
     "finetune --checkpoint c --data d": "--run-dir STR",
     "evaluate --checkpoint c": "--data STR",

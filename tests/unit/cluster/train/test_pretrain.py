@@ -43,7 +43,7 @@ def test_workers_are_a_number_or_a_range() -> None:
 
 def test_an_unknown_recipe(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, "pretrain", "nothing", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    assert code == 2 and "There is no recipe 'nothing'" in text and all(name in text for name in RECIPES)
+    assert code == 2 and "There is no recipe 'nothing'" in text and "tiny_imagenet_cpu" in text
 
 
 def test_an_unknown_key(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

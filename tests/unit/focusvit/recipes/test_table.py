@@ -59,4 +59,6 @@ def test_the_list_holds_every_recipe_and_the_original_rows_come_last() -> None:
 def test_a_mistyped_recipe_shows_the_list() -> None:
     with pytest.raises(UsageError, match="no recipe 'cifar_10'") as refused:
         recipe("cifar_10")
-    assert listed() in str(refused.value)
+    said = str(refused.value)
+    assert said.endswith(listed(short=True)) and "and 19 rows of the original repository" in said
+    assert all(f"  {name} " in said for name in RECIPES if not name.startswith("original_"))
