@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from pipeline.errors import last_line
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset

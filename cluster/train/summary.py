@@ -3,16 +3,16 @@
 from typing import Any
 
 from focusvit.runs.checkpoint import load_checkpoint
-from focusvit.runs.run_dir import RunDir, parse_metrics
-from pipeline.io import storage
+from focusvit.runs.metrics_log import read_points
+from focusvit.runs.run_dir import RunDir
 
 
 def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
     """The summary of `--json`: `scores` are those of `checkpoint`, `last_scores` those at the end of the run."""
     record = load_checkpoint(run.uri)
-    place, known = run.path("metrics.jsonl"), run.info()
+    known = run.info()
     last: dict[str, float] = {}
-    for point in parse_metrics(storage.read_bytes(place), place):
+    for point in read_points(run):
         last.update(point["values"])
     return {
         "run_dir": run.uri,

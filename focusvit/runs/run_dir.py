@@ -2,7 +2,7 @@
 
     config.json             the resolved config, the data set identity; written once, compared on every later start
     run.json                tracking URI, experiment and MLflow run id; written before step 0
-    metrics.jsonl           one line per point: {"samples", "time_ms", "values": {name: number}, "crc32" of the rest}
+    metrics.jsonl           the points of the curves (`metrics_log`)
     checkpoints/<samples>/  complete if and only if checkpoint.json is there (it is written last)
     stop                    while it is there, a training saves and ends at its next point
 
@@ -14,17 +14,14 @@ import contextlib
 import logging
 import math
 import shutil
-import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
-from pipeline.io.json_text import json_text
 
 from .config_json import difference, flatten
-from .sealed_json import parse_object, put_sealed, read_sealed
+from .sealed_json import put_sealed, read_sealed
 
 log = logging.getLogger(__name__)
 
@@ -202,81 +199,6 @@ class RunDir:
                 storage.remove_temporary(uri, "")
                 if storage.is_local(uri):
                     Path(uri).rmdir()
-
-
-def parse_metrics(data: bytes, place: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """The points of a metrics.jsonl. A torn last line (a kill while writing) is left out; so is a damaged line, and
-    that is said. `place` names the file in what is said.
-    """
-    points = []
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        if line.strip():
-            try:
-                points.append(_point(line))
-            except (DataError, ValueError, TypeError, KeyError, AttributeError):
-                log.warning("%s: line %d is damaged and left out: %s", place, number, line[:60])
-    return points
-
-
-_CRC = b', "crc32": '
-
-
-def _line(point: dict[str, Any]) -> bytes:
-    body = json_text(point).encode()[:-1]
-    return body + _CRC + b"%d}\n" % zlib.crc32(body)
-
-
-def _point(line: bytes) -> dict[str, Any]:
-    """{"samples", "time_ms", "values"} of one line; an error of Python's for another."""
-    point = parse_object(line, "a point")
-    crc = point.pop("crc32", None)  # lines of earlier versions have none
-    if crc is not None and crc != zlib.crc32(line.rpartition(_CRC)[0]):
-        raise ValueError("not what was written")
-    samples, time_ms, values = point.pop("samples"), point.pop("time_ms"), point.pop("values")
-    if point:
-        raise ValueError("unknown keys")
-    numbers = {str(name): math.nan if value is None else float(value) for name, value in values.items()}
-    return {"samples": int(samples), "time_ms": int(time_ms), "values": numbers}
-
-
-class MetricsLog:
-    """The writer of metrics.jsonl. A (name, samples) pair is written once, also when a kill makes steps run twice."""
-
-    def __init__(self, run: RunDir, flush_s: float = 10.0, name: str = "metrics.jsonl") -> None:
-        self.uri = run.path(name)
-        self._local = storage.is_local(self.uri)
-        data = storage.read_bytes(self.uri) if storage.exists(self.uri) else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        self.points = parse_metrics(whole, self.uri)
-        self._written = {(name, point["samples"]) for point in self.points for name in point["values"]}
-        if whole != data:
-            storage.put(self.uri, whole)
-        self._bytes, self._flush_s, self._flushed_at, self._dirty = whole, flush_s, time.monotonic(), False
-
-    def append(self, samples_seen: int, values: dict[str, float]) -> dict[str, float]:
-        """Add one point; return the values that were new."""
-        fresh = {k: float(v) for k, v in values.items() if (k, samples_seen) not in self._written}
-        if not fresh:
-            return {}
-        self._written.update((name, samples_seen) for name in fresh)
-        point = {"samples": samples_seen, "time_ms": int(time.time() * 1000), "values": fresh}
-        self.points.append(point)
-        line = _line(point)
-        if self._local:
-            Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
-            with Path(self.uri).open("ab") as file:
-                file.write(line)
-        else:  # a store has no append: rewrite the small file now and then
-            self._bytes, self._dirty = self._bytes + line, True
-            if time.monotonic() - self._flushed_at > self._flush_s:
-                self.flush()
-        return fresh
-
-    def flush(self) -> None:
-        """Make every point visible to readers (needed only for object stores)."""
-        if self._dirty:
-            storage.put(self.uri, self._bytes)
-            self._dirty, self._flushed_at = False, time.monotonic()
 
 
 def flat_params(config: dict[str, Any]) -> dict[str, str]:

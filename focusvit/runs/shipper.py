@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.io import storage
 
-from .run_dir import RunDir, parse_metrics
+from .metrics_log import POINTS, chunk, parse_metrics
+from .run_dir import RunDir
 from .tracker import Point, Tracker
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,14 @@ class Shipper:
         tracker: Tracker | None,
         *,
         on_point: Callable[[dict[str, Any]], None] | None = None,
-        every_s: float = 1.0,
-        name: str = "metrics.jsonl",
+        every_s: float | None = None,
+        name: str = POINTS,
     ) -> None:
-        self._uri = RunDir(run_dir).path(name)
-        self._tracker, self._on_point, self._every_s = tracker, on_point, every_s
-        self._offset = 0
+        """`every_s`: how often it looks for points; by default each second on a disk, each fifth in a store."""
+        self._run_dir, self._name, self._tracker, self._on_point = RunDir(run_dir), name, tracker, on_point
+        self._local = storage.is_local(run_dir)
+        self._every_s = every_s or (1.0 if self._local else 5.0)
+        self._number = self._offset = 0
         self._unsent: list[Point] = []
         self._server_has: set[tuple[str, int]] | None = None
         self._retry_at, self._delay_s = 0.0, 1.0
@@ -70,16 +73,21 @@ class Shipper:
 
     def _read(self) -> None:
         """Take over the whole lines that are new. Never raises: a missing or torn file is read again later."""
+        place, points = chunk(self._run_dir, self._name, self._number), list[dict[str, Any]]()
         try:
-            if not storage.exists(self._uri):
-                return
-            data = storage.read_bytes(self._uri, self._offset)
-            whole = data[: data.rfind(b"\n") + 1]
-            points = parse_metrics(whole)
+            more = storage.exists(place)
+            while more:
+                # Asked before the rest is read: of a chunk with a successor nothing can be missing then.
+                more = not self._local and storage.exists(chunk(self._run_dir, self._name, self._number + 1))
+                data = storage.read_bytes(place, self._offset)
+                whole = data[: data.rfind(b"\n") + 1]
+                points += parse_metrics(whole)
+                self._offset += len(whole)
+                if more:
+                    self._number, self._offset = self._number + 1, 0
+                    place = chunk(self._run_dir, self._name, self._number)
         except (OSError, ValueError) as error:
-            log.warning("cannot read %s: %s", self._uri, error)
-            return
-        self._offset += len(whole)
+            log.warning("cannot read %s: %s", place, error)
         for point in points:
             self._unsent += [(_shown(n), point["samples"], v, point["time_ms"]) for n, v in point["values"].items()]
             if self._on_point:

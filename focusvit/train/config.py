@@ -93,8 +93,8 @@ class TrainConfig:
     """score the eval split this often, and at the end"""
     checkpoint_every_epochs: float = 1.0
     """also checkpoint this often; every scoring and the end checkpoint as well"""
-    log_every_steps: int = 10
-    """one point of the curves for each so many steps"""
+    log_every_steps: int | None = None
+    """one point of the curves for each so many steps; None = every 10 seconds, and at least a hundred in a run"""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """learn from a teacher as well"""
     init_from: str | None = None
@@ -108,7 +108,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.eval_every_epochs <= 0 or self.checkpoint_every_epochs <= 0:
             raise ValueError("epochs, eval_every_epochs and checkpoint_every_epochs must be positive")
-        if self.global_batch < 1 or self.log_every_steps < 1:
+        if self.global_batch < 1 or (self.log_every_steps is not None and self.log_every_steps < 1):
             raise ValueError("global_batch and log_every_steps must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, not {self.micro_batch}")

@@ -163,8 +163,9 @@ class Learner:
         writer: CheckpointWriter,
         metrics: dict[str, float],
         counters: dict[str, int] | None = None,
+        first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy this moment and let `writer` make a checkpoint of it (rank 0 only)."""
+        """Copy this moment and let `writer` make a checkpoint of it (rank 0 only), after it has done `first`."""
         weights: dict[str, Tensor] = self.ema.weights if self.ema else self.model.state_dict()
         state = {**optimizer_tensors(self.optimizer, self._names), **self.guard.tensors()}
         if self.ema:
@@ -192,6 +193,7 @@ class Learner:
         weights, state = _copied(weights, self._staged[0]), _copied(state, self._staged[1])
 
         def write() -> None:
+            first()
             save_checkpoint(uri, record, weights, state)
             run.prune()
 

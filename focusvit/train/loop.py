@@ -28,6 +28,8 @@ from .watch import check_scores, check_weights
 __all__ = ["Loaders", "TrainConfig", "facts_of", "for_dataset", "train"]
 
 OnCheckpoint = Callable[[int, dict[str, float]], None]
+POINT_EVERY_S = 10.0
+POINTS_OF_A_RUN = 100
 _POLL_STEPS = 50  # asking Ray about preemption is a barrier of some milliseconds
 
 
@@ -58,6 +60,7 @@ def train(
     score_at = config.milestones(num_samples, config.eval_every_epochs)
     save_at = config.milestones(num_samples, config.checkpoint_every_epochs) | score_at
 
+    next_point = step_of_next_point(config, learner.samples_seen // batch_size, session.num_steps)
     try:
         if learner.samples_seen // batch_size in score_at and not learner.metrics:
             _score(session)  # saved, and ended before its scores were known
@@ -70,12 +73,14 @@ def train(
             meters.add(_step(session, batch, check=step <= 2), batch)
             learner.stepped(seen)
 
-            stopping = (step % config.log_every_steps == 0 or step in save_at) and session.agree_to_stop()
+            due = step == 1 or step >= next_point or step in save_at  # a resume begins with empty sums
+            stopping = due and session.agree_to_stop()
             saving = step in save_at or stopping
             if poll_preemption is not None and step % _POLL_STEPS == 0 and poll_preemption():
                 saving, poll_preemption = True, None
-            if step == 1 or step % config.log_every_steps == 0 or saving:  # a resume begins with empty sums
+            if due or saving:
                 values = meters.point(lr, seen / num_samples, learner.guard, learner.ema)
+                next_point = step_of_next_point(config, step, session.num_steps, values["perf/step_ms"])
                 session.check_damage()
                 if points:
                     points.append(seen, values)
@@ -92,10 +97,21 @@ def train(
             if stopping:
                 break
     finally:
-        session.writer.wait()
-    if points:
-        points.flush()
+        try:
+            session.writer.wait()
+        finally:
+            if points:
+                points.close()
     return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
+
+
+def step_of_next_point(config: TrainConfig, step: int, num_steps: int, step_ms: float | None = None) -> int:
+    """The step at whose end the next point of the curves is taken, after one at `step`. By time, as the last steps
+    took it (all ranks have the same measurement); before the first measurement, the next step."""
+    if config.log_every_steps is not None:
+        return (step // config.log_every_steps + 1) * config.log_every_steps
+    by_time = 1 if step_ms is None else round(1000 * POINT_EVERY_S / max(step_ms, 1e-3))
+    return step + max(1, min(by_time, num_steps // POINTS_OF_A_RUN))
 
 
 def _step(session: Session, batch: Batch, check: bool) -> StepSums:
@@ -165,12 +181,12 @@ def _keep_scores(session: Session, confusion: np.ndarray | None, num_classes: in
     learner = session.learner
     if session.points:
         session.points.append(learner.samples_seen, learner.metrics)
-        session.points.flush()  # before the checkpoint says that it is scored, or a kill would lose the point for good
     check_scores(learner.metrics, num_classes, learner.samples_seen)
     if session.points:
-        uri, metrics = session.run.checkpoint_uri(learner.samples_seen), dict(learner.metrics)
+        uri, metrics, points = session.run.checkpoint_uri(learner.samples_seen), dict(learner.metrics), session.points
 
         def write() -> None:
+            points.flush()  # before the checkpoint says that it is scored, or a kill would lose the point for good
             add_scores(uri, metrics, confusion)
             session.run.prune()
 
@@ -190,6 +206,6 @@ def _save(session: Session) -> None:
     check_weights(sum_of_weights, learner.samples_seen)
     learner.metrics = {}
     if session.points:
-        session.points.flush()
         counters = {"replaced_samples": session.meters.num_replaced}
-        learner.save(session.run, session.data, session.writer, {}, counters)
+        # Points are in the store before the checkpoint that follows them: a run that goes on from it makes none again.
+        learner.save(session.run, session.data, session.writer, {}, counters, first=session.points.flush)

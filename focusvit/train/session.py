@@ -19,7 +19,8 @@ from focusvit.distill.teacher import teacher_width
 from focusvit.precision import settled
 from focusvit.runs.checkpoint import newest_sound
 from focusvit.runs.config_json import to_json
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.writer import CheckpointWriter
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage

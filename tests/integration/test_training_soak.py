@@ -13,7 +13,8 @@ import pytest
 
 from cluster.train.launch import LaunchConfig
 from cluster.train.pretrain import launch_training, resolved
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.shipper import _shown
 from focusvit.train.optim import OptimConfig
 from testkit.mlflow_server import MlflowServer

@@ -10,7 +10,8 @@ from cluster.ray_session import ray_session
 from cluster.train.checkpoint_scores import POINTS, scored_checkpoints
 from cluster.train.transfers import TransferLaunch, _side_by_side
 from focusvit.cli import main
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from testkit import failing_task
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset

@@ -8,7 +8,8 @@ import torch
 
 from focusvit.recipes.small import debug
 from focusvit.runs.checkpoint import load_weights
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.loop import train
 

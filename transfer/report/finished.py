@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from focusvit.runs.run_dir import RunDir, parse_metrics
+from focusvit.runs.metrics_log import read_points
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.sealed_json import parse_object
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
@@ -88,11 +89,7 @@ def _training(uri: str, name: str) -> TrainingRun:
     if said is None:
         raise DataError(f"{run.path('config.json')} is damaged, and no checkpoint tells what the run was asked to do.")
     curves: dict[str, list[tuple[int, float]]] = {}
-    points = parse_metrics(storage.read_bytes(run.path("metrics.jsonl")), run.path("metrics.jsonl"))
-    scored = storage.join(uri, "transfer.jsonl")  # what `--score-on` measured meanwhile
-    if storage.exists(scored):  # parsed by itself: either file may end in a torn line
-        points += parse_metrics(storage.read_bytes(scored), scored)
-    for point in points:
+    for point in read_points(run) + read_points(run, "transfer.jsonl"):  # the second: what `--score-on` measured
         for key, value in point["values"].items():
             curves.setdefault(key, []).append((point["samples"], value))
     run_id = str(run.info().get("run_id", ""))

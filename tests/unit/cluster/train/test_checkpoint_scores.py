@@ -8,7 +8,8 @@ import pytest
 import ray
 
 from cluster.train.checkpoint_scores import POINTS, _Scorer
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from testkit.tiny_checkpoint import make_checkpoint
 from transfer.tasks.task import Task
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cluster.train.summary import description, summarise, summary_line
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 
 

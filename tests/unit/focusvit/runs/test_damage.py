@@ -14,7 +14,8 @@ import torch
 from focusvit.predict.record import read_record
 from focusvit.runs import checkpoint_record
 from focusvit.runs.checkpoint import add_scores, load_checkpoint, load_model, newest_sound, read_confusion, record_at
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.sealed_json import SEAL
 from focusvit.train.loop import train
 from pipeline.errors import DataError, UsageError

@@ -6,40 +6,8 @@ import pytest
 
 from focusvit.recipes.small import debug
 from focusvit.runs.config_json import to_json
-from focusvit.runs.run_dir import MetricsLog, RunDir, parse_metrics
+from focusvit.runs.run_dir import RunDir
 from pipeline.errors import UsageError
-
-
-def test_points_are_written_once_also_after_a_restart(tmp_path: Path) -> None:
-    run = RunDir(str(tmp_path))
-    log = MetricsLog(run)
-    log.append(10, {"loss": 2.0, "top1": 0.1})
-    log.append(20, {"loss": 1.5})
-    again = MetricsLog(run)
-    assert again.append(20, {"loss": 9.9}) == {}
-    assert again.append(20, {"val": 0.5, "loss": 9.9}) == {"val": 0.5}
-    points = parse_metrics((tmp_path / "metrics.jsonl").read_bytes())
-    keys = [(name, p["samples"]) for p in points for name in p["values"]]
-    assert len(keys) == len(set(keys)) == 4
-    assert points[1]["values"] == {"loss": 1.5}
-
-
-def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
-    MetricsLog(RunDir(str(tmp_path))).append(10, {"loss": 2.0})
-    place = tmp_path / "metrics.jsonl"
-    place.write_bytes(place.read_bytes() + b'{"samples": 20, "val')
-    log = MetricsLog(RunDir(str(tmp_path)))
-    log.append(20, {"loss": 1.0})
-    assert [p["samples"] for p in parse_metrics(place.read_bytes())] == [10, 20]
-
-
-def test_an_object_store_gets_every_point_by_flush() -> None:
-    run = RunDir("memory://runs/points")
-    log = MetricsLog(run, flush_s=1e9)
-    log.append(10, {"loss": 2.0})
-    log.append(20, {"loss": 1.0})
-    log.flush()
-    assert [p["samples"] for p in MetricsLog(run).points] == [10, 20]
 
 
 def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from focusvit.runs.run_dir import MetricsLog, RunDir
+from focusvit.runs.metrics_log import MetricsLog
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.shipper import Shipper
 from focusvit.runs.store import check_reachable, default_tracking_uri
 from focusvit.runs.tracker import Point, Tracker

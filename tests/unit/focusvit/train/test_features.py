@@ -19,11 +19,12 @@ from focusvit.data.config import DataConfig
 from focusvit.distill.logits import DistillConfig, teacher_losses
 from focusvit.runs.checkpoint import load_checkpoint, load_weights
 from focusvit.runs.config_json import from_json
-from focusvit.runs.run_dir import RunDir, parse_metrics
+from focusvit.runs.metrics_log import parse_metrics
+from focusvit.runs.run_dir import RunDir
 from focusvit.train import ranks
 from focusvit.train.config import TrainConfig
 from focusvit.train.loaders import in_stretches
-from focusvit.train.loop import train
+from focusvit.train.loop import step_of_next_point, train
 from focusvit.train.optim import OptimConfig, build_optimizer
 from focusvit.train.step import StepOptions, sample_losses, train_step
 from focusvit.train.system_metrics import SystemMetrics
@@ -133,6 +134,16 @@ def test_a_setting_of_a_teacher_that_nobody_would_read_is_refused(distill: dict[
     with pytest.raises(ValueError, match=said):
         small(distill=DistillConfig(**distill))
     assert small(distill=DistillConfig(weight=0.3, teacher="t")).distill.weight == 0.3
+
+
+def test_points_go_by_time_and_are_a_hundred_at_least() -> None:
+    config = small(log_every_steps=None)
+    assert step_of_next_point(config, 0, 10_000) == 1  # nothing is measured yet
+    assert step_of_next_point(config, 500, 112_590, step_ms=50.0) == 700  # 10 s of 50 ms
+    assert step_of_next_point(config, 500, 112_590, step_ms=60_000.0) == 501  # a step that compiled
+    assert step_of_next_point(config, 500, 1_000, step_ms=50.0) == 510
+    assert step_of_next_point(config, 5, 9, step_ms=1e-9) == 6
+    assert [step_of_next_point(small(log_every_steps=4), step, 9, 1.0) for step in (0, 1, 4, 6)] == [4, 4, 8, 8]
 
 
 class Counted:
