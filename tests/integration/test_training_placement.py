@@ -44,6 +44,7 @@ def test_ctrl_c_on_ray_saves_says_where_it_stopped_and_ends_with_130(uri: str, t
     assert "starting  1 worker on cpu, " in err and "training  1 worker on cpu" in err
 
 
+@pytest.mark.soak  # `cluster/train/test_placement.py` has the law; here Ray itself counts
 @pytest.mark.timeout(400)
 def test_more_gpus_than_ray_counts_are_refused_by_number(uri: str, tmp_path: Path, capsys) -> None:
     import ray

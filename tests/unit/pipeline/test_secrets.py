@@ -110,7 +110,7 @@ def test_a_bug_shows_its_trace_without_secrets(monkeypatch, capsys):
     monkeypatch.setattr("pipeline.care.contact_sheet.main", fail)
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     with pytest.raises(RuntimeError) as found:
-        main(["show"])
+        main(["show", "data", "--out", "sheet.png"])
     sys.excepthook(found.type, found.value, found.tb)
     said = capsys.readouterr().err
     assert SECRET not in said and "Traceback" in said and "ftp://me:***@host" in said

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,37 +18,34 @@ from focusvit.runs.tracker import Tracker
 from pipeline.errors import UsageError
 from testkit.checkout import ROOT
 
-FIRST_RUN = """
-import pathlib, sys, time
+FIRST_RUNS = """
+import multiprocessing, sys
 import mlflow
 from focusvit.runs.tracker import Tracker
 
-store, name = sys.argv[1:]
-pathlib.Path(f"{name}.ready").touch()
-while not pathlib.Path("go").exists():
-    time.sleep(0.005)
-with Tracker.open(store, "focusvit", name) as tracker:
-    tracker.metrics([("val/top1", 1, 0.5, 1000)])
+def run(name):
+    ready.wait()
+    with Tracker.open(store, "focusvit", name) as tracker:
+        tracker.metrics([("val/top1", 1, 0.5, 1000)])
+
+store, *names = sys.argv[1:]
+context = multiprocessing.get_context("fork")  # MLflow is loaded once
+ready = context.Barrier(len(names))
+children = [context.Process(target=run, args=(name,)) for name in names]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+sys.exit(any(child.exitcode for child in children))
 """
 
 
 def test_first_runs_at_once_make_one_whole_database(tmp_path: Path) -> None:
     names, database = ["a", "b"], tmp_path / "mlflow.db"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", FIRST_RUN, f"sqlite:///{database}", name],
-            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for name in names
-    ]  # fmt: skip
-    until = time.monotonic() + 120
-    while not all((tmp_path / f"{name}.ready").exists() for name in names) and time.monotonic() < until:
-        time.sleep(0.05)
-    (tmp_path / "go").touch()
-    said = [child.communicate(timeout=120)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
-    assert not any("Traceback" in text for text in said)
+    command = [sys.executable, "-c", FIRST_RUNS, f"sqlite:///{database}", *names]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     with sqlite3.connect(database) as found:
         assert sorted(found.execute("select name, status from runs")) == [(name, "FINISHED") for name in names]
         assert found.execute("select count(*) from experiments where name = 'focusvit'").fetchone() == (1,)
