@@ -13,7 +13,6 @@ from cluster.train.pretrain import launch_training, resolved
 from focusvit.runs.metrics_log import MetricsLog
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.shipper import _shown
-from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from testkit.ray_workers import Killer
 from testkit.tiny_shards import make_dataset
@@ -92,13 +91,3 @@ def test_five_random_kills_on_ray_end_in_the_same_loss(uri: str, tmp_path: Path)
     assert len(killer.killed) == 5
     check_store(tmp_path)
     check_values(tmp_path, tmp_path / "alone")
-
-
-def test_every_key_of_the_config_is_a_param(uri: str, tmp_path: Path) -> None:
-    config: TrainConfig = dataclasses.replace(CONFIG, epochs=0.3)
-    launch_training(config, launch(uri, tmp_path, local=True, workers="1"))
-    tags = dict(rows(tmp_path, "select key, value from tags"))
-    assert "best checkpoint: `" in tags["mlflow.note.content"] and tags["mlflow.source.name"] == "focusvit pretrain"
-    params = dict(rows(tmp_path, "select key, value from params"))
-    assert params["optim.lr"] == "0.0001" and params["model.tokens"] == "8"
-    assert rows(tmp_path, "select count(*) from datasets")[0][0] == 2  # what it learned from, what scored it

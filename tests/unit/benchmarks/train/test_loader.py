@@ -13,6 +13,7 @@ from tests.benchmarks.train.loader import FLOOR, OURS, BenchConfig, contestants,
 from tests.benchmarks.train.loader_sizes import grown, imagenet_sized
 
 
+@pytest.mark.soak  # a process for each pass; `make bench` runs them too
 def test_floor_and_loader_take_turns_over_every_sample(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", splits={"train": 70})
     passes = measure(BenchConfig(rounds=1), data, str(tmp_path))
