@@ -35,6 +35,7 @@ def _cli(config: Any, argv: list[str], prog: str, default: Any, **options: Any) 
     if default is not None:
         options["default"] = default
     try:
-        return tyro.cli(config, args=argv, prog=prog, **options)
+        # A choice between two configs is made by the default: its fields are options like all others.
+        return tyro.cli(config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from focusvit.data.config import DataConfig
+from focusvit.model.config import FocusViTConfig
 from focusvit.precision import computing
 from focusvit.runs.checkpoint import load_model, read_confusion
 from focusvit.runs.checkpoint_record import record_at
@@ -75,7 +76,9 @@ class FineTune:
             crop_scale=self.crop_scale, flip=self.flip, loader_workers=base.loader_workers, train_split=split,
             eval_split=CHOOSE,
         )  # fmt: skip
-        model = dataclasses.replace(run.model.config, drop_path=self.drop_path, tokens=run.budget)
+        model = dataclasses.replace(run.model.config, tokens=run.budget)
+        if isinstance(model, FocusViTConfig):  # a host's blocks are its library's
+            model = dataclasses.replace(model, drop_path=self.drop_path)
         return TrainConfig(
             model=model, data=data, epochs=epochs, global_batch=self.batch, seed=seed, eval_every_epochs=epochs,
             checkpoint_every_epochs=epochs, init_from=run.record.uri, log_every_steps=50, precision=run.precision,

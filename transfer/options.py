@@ -17,7 +17,14 @@ class TransferConfig:
 
     checkpoint: str
     """A checkpoint folder, a run directory (its best checkpoint, else the latest), a name of `focusvit models`, or a
-    plain ViT as Hugging Face and timm save it (a folder with config.json and model.safetensors)."""
+    vision transformer as Hugging Face and timm save it (a folder with config.json and model.safetensors)."""
+    patch: tuple[str, ...] = ()
+    """Superpixels inside a vision transformer of another library, such as --patch tokens=196 depth=6: tokens (a number,
+    a share of the patches, or levels such as 2:196,5:100), depth (the block before which patches are pooled), merge
+    (colour: the superpixels of the shards; keys, grid, tome, readout), latents, image_px (side of its input)."""
+    controls: bool = False
+    """Also measure the same host without and with other ways to spend as few tokens: all patches, a uniform grid, token
+    merging, fewer pixels."""
     task: Repeatable[tuple[str, ...]] = ()
     """A task as name=DIR (repeat the option for more). DIR was written by `focusvit preprocess`, or holds images in
     train/ and val/ or test/: then its shards are made first, in --out."""
@@ -70,6 +77,8 @@ class TransferConfig:
             raise ValueError(f"--max-samples is {self.max_samples}: use 2 or more.")
         if self.finetune_steps < 0 or (self.finetune_steps and not self.finetune):
             raise ValueError(f"--finetune-steps is {self.finetune_steps}: give 1 or more, together with --finetune.")
+        if self.controls and not self.patch:
+            raise ValueError("--controls compares with what --patch does: give --patch, such as --patch tokens=0.5.")
         if len(token_budgets(self.tokens, None)) != 1:
             raise ValueError(f"--tokens is '{self.tokens}': give one budget; run again for another.")
 

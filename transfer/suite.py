@@ -24,8 +24,8 @@ from pipeline.secrets import masked
 from transfer.options import TransferConfig
 from transfer.report.logbook import Logbook
 from transfer.report.table import csv_table, markdown_table, text_table
-from transfer.tasks.known_tasks import parse_task
-from transfer.tasks.plain_vit import as_checkpoint
+from transfer.tasks.controls import controls
+from transfer.tasks.known_tasks import parse_task, with_labels
 from transfer.tasks.prepare import prepared
 from transfer.tasks.spec import MapTasks, Outcome, WorkSpec, in_turn
 from transfer.tasks.task import Task
@@ -62,7 +62,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     tasks, missing = _tasks(config)
     check_device(config.device)
     specs = _specs(config, tasks, pick_device(config.device) if map_tasks is in_turn else config.device)
-    record = load_checkpoint(specs[0].checkpoint)
+    record = load_checkpoint(specs[0].checkpoint, config.patch)
     check_tokens(record, specs[0].tokens)
     tracking_uri = default_tracking_uri(config.tracking_uri or None)
     say = sys.stderr.write if config.json else sys.stdout.write
@@ -75,13 +75,15 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     for line in missing:
         say(f"left out: {line}\n")
     started = time.perf_counter()
+    if config.controls:
+        specs = [one for spec in specs for one in (spec, *controls(spec, record))]
     specs, outcomes = _prepared(specs, record, storage.resolve(config.out), say)
     with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
         for outcome in outcomes:
             logbook.add(outcome)
         for outcome in tqdm(
             _outcomes(config, specs, map_tasks, train),
-            total=len(specs) * (1 + config.finetune),
+            total=len(specs) + config.finetune * sum(not spec.control for spec in specs),
             desc="tasks",
             unit="task",
         ):
@@ -121,7 +123,7 @@ def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks
         settings = published(config.suite, config.finetune_steps)
         measured = {outcome.task.name for outcome in outcomes if outcome.rows and outcome.task.metric != "miou"}
         for spec in specs:
-            if spec.task.name in measured:
+            if spec.task.name in measured and not spec.control:
                 # Where trainings run elsewhere, this process only scores what came out, with what it has.
                 here = spec if train is train_here else dataclasses.replace(spec, device="auto")
                 yield run_finetune(here, settings, train)
@@ -129,7 +131,10 @@ def _outcomes(config: TransferConfig, specs: list[WorkSpec], map_tasks: MapTasks
 
 def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     """The tasks that are named or found, and lines for those of the suite that are not prepared. UsageError."""
-    named = [for_suite(_with_labels(parse_task(text), config), config.suite) for text in config.task]
+    named = [
+        for_suite(with_labels(parse_task(text), config.ignore_labels, config.map_labels), config.suite)
+        for text in config.task
+    ]
     found, missing = tasks_of(config.suite, storage.resolve(config.tasks_root)) if config.tasks_root else ([], [])
     tasks = named + [task for task in found if task.name not in {one.name for one in named}]
     if not tasks:
@@ -144,28 +149,16 @@ def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
     return tasks, missing
 
 
-def _with_labels(task: Task, config: TransferConfig) -> Task:
-    """The task with the label values that the command line says to leave out, or to read as others."""
-    ignored, mapped = config.ignore_labels, config.map_labels
-    if ignored and not all(part.strip().isdecimal() for part in ignored.split(",")):
-        raise UsageError(f"--ignore-labels is '{ignored}': write label values with commas, such as 0,255.")
-    pairs = [[side.strip() for side in part.split(":")] for part in mapped.split(",")] if mapped else []
-    if not all(len(pair) == 2 and all(side.isdecimal() and int(side) < 256 for side in pair) for pair in pairs):
-        raise UsageError(f"--map-labels is '{mapped}': write values of 0 to 255 as FROM:TO with commas, such as 255:1.")
-    ignore = tuple(int(part) for part in ignored.split(",")) if ignored else task.ignore
-    return dataclasses.replace(task, ignore=ignore, map_labels=tuple((int(a), int(b)) for a, b in pairs))
-
-
 def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkSpec]:
     out = storage.resolve(config.out)
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
-    checkpoint = as_checkpoint(checkpoint_place(config.checkpoint), out)
     return [
         WorkSpec(
             task=task,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_place(config.checkpoint),
+            patch=config.patch,
             suite=config.suite,
             out=storage.join(out, "results"),
             features_folder=storage.resolve(features),
@@ -183,7 +176,7 @@ def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkS
 
 
 def _params(config: TransferConfig) -> dict[str, str]:
-    names = ("suite", "checkpoint", "tokens", "baselines", "seed", "task", "finetune")
+    names = ("suite", "checkpoint", "patch", "tokens", "baselines", "seed", "task", "finetune")
     return {name: str(getattr(config, name)) for name in names}
 
 

@@ -42,7 +42,8 @@ from .suites import protocols_of
 
 def run_task(spec: WorkSpec) -> Outcome:
     """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
-    return attempted(spec.task, spec.task.name, lambda: _kind(spec)(spec).run())
+    name = f"{spec.task.name}, {spec.control}" if spec.control else spec.task.name
+    return attempted(spec.task, name, lambda: _kind(spec)(spec).run())
 
 
 def _kind(spec: WorkSpec) -> type["TaskRun"] | type[DenseTaskRun]:
@@ -64,7 +65,7 @@ class TaskRun(Measuring):
 
     def run(self) -> Outcome:
         """Every source of features through every protocol that suits it."""
-        for features in ("checkpoint", "random", "pixels") if self.spec.baselines else ("checkpoint",):
+        for features in (self.own, "random", "pixels") if self.spec.baselines else (self.own,):
             keys = {name: self._key(features, split) for name, split in self.splits.items()}
             for protocol in self._protocols(features):
                 key = self._result_key(features, keys, protocol)

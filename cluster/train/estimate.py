@@ -11,7 +11,7 @@ from pipeline.shards.overlap import shared_images
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from focusvit.model.model import FocusViT
+    from focusvit.drop_in.host_model import Model
 
 
 def describe(
@@ -55,10 +55,10 @@ def describe(
 
 
 def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | None) -> list[str]:
-    from focusvit.model.model import FocusViT
+    from focusvit.drop_in.host_model import build_model
     from focusvit.train.flops import step_flops
 
-    model = FocusViT(config.model)
+    model = build_model(config.model)
     parameters = sum(p.numel() for p in model.parameters())
     state, an_image = memory_of(config, model)
     at_a_time = config.micro_batch or -(-config.global_batch // workers)
@@ -80,18 +80,18 @@ def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | No
     ]
 
 
-def memory_of(config: TrainConfig, model: "FocusViT | None" = None) -> tuple[float, float]:
+def memory_of(config: TrainConfig, model: "Model | None" = None) -> tuple[float, float]:
     """Bytes of weights, gradients and optimizer on a worker, and bytes that one image keeps for its backward (fp32)."""
+    from focusvit.drop_in.host_model import build_model
     from focusvit.model.cost import example_inputs
-    from focusvit.model.model import FocusViT
 
-    model = model or FocusViT(config.model)
+    model = model or build_model(config.model)
     copies = (4 if config.optim.name == "adamw" else 3) + (1 if config.ema_decay else 0)
     state = 4 * copies * sum(p.numel() for p in model.parameters())
     return state, _kept_for_backward(model, example_inputs(config.model, 2)) / 2
 
 
-def _kept_for_backward(model: "FocusViT", inputs: "tuple[Tensor, Tensor | None]") -> int:
+def _kept_for_backward(model: "Model", inputs: "tuple[Tensor, Tensor | None]") -> int:
     """Bytes that one forward keeps for its backward, each storage counted once, weights left out."""
     import torch
 

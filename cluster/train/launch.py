@@ -10,8 +10,9 @@ from typing import Annotated
 
 from focusvit.box.names import checkpoint_place
 from focusvit.recipes.small import RECIPES, debug, finetune, listed, recipe
-from focusvit.runs.checkpoint_record import Checkpoint, find_record
+from focusvit.runs.checkpoint_record import Checkpoint
 from focusvit.runs.config_json import to_json
+from focusvit.runs.model_record import quick_record
 from focusvit.train.config import TrainConfig
 from pipeline.commandline import REQUIRED, Flat, Positional, parse, parse_known, shown_as
 from transfer.options import TransferConfig
@@ -115,7 +116,11 @@ class StartConfig(LaunchConfig):
     """Where a fine-tuning starts and runs."""
 
     checkpoint: str
-    """checkpoint folder, run directory or model of `focusvit models` to start from"""
+    """checkpoint folder, run directory or model of `focusvit models` to start from, or a vision transformer as Hugging
+    Face and timm save it"""
+    patch: tuple[str, ...] = ()
+    """superpixels inside a vision transformer of another library, such as --patch tokens=196 depth=6 (`focusvit
+    transfer --help` says all of it)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +172,7 @@ def finetune_options(argv: list[str], record: Checkpoint | None = None) -> Finet
     example = Checkpoint(uri="CHECKPOINT", config=to_json(debug()), model=to_json(debug().model))
     if record is None and not {"-h", "--help"} & set(argv):
         start, _ = parse_known(StartConfig, argv, prog="focusvit finetune")
-        record = find_record(checkpoint_place(start.checkpoint))
+        record = quick_record(checkpoint_place(start.checkpoint), start.patch)
     default = FinetuneConfig(checkpoint=REQUIRED, data=REQUIRED, run_dir=REQUIRED, training=finetune(record or example))
     about = (
         "Go on from a checkpoint with a new head on another data set. The options from --epochs on are the keys of the "

@@ -40,7 +40,8 @@ def pretrain_main(argv: list[str]) -> int:
 
 
 def finetune_main(argv: list[str]) -> int:
-    record = load_checkpoint(checkpoint_place(finetune_options(argv).checkpoint))
+    start = finetune_options(argv)
+    record = load_checkpoint(checkpoint_place(start.checkpoint), start.patch)
     launch = finetune_options(argv, record)
     return _run(launch.training, launch)
 

@@ -155,10 +155,14 @@ def _named(data: Dataset, split: str) -> str:
 
 def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int = 4) -> None:
     """What the model sees of a few scored samples at other token budgets, and where each block looks: two sliders."""
+    from focusvit.model.model import FocusViT
     from focusvit.predict.look import Eye, slider_frames
     from focusvit.runs.checkpoint import load_model
 
-    eye = Eye(*load_model(checkpoint_uri, "cpu"))
+    model, record = load_model(checkpoint_uri, "cpu")
+    if not isinstance(model, FocusViT):  # a host of another library keeps its attention to itself
+        return
+    eye = Eye(model, record)
     split = data.split(eye.record.config["data"]["eval_split"])
     places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
     for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):

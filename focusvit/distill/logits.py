@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from .config import DistillConfig
 
 if TYPE_CHECKING:
-    from focusvit.model.model import FocusViT
+    from focusvit.drop_in.host_model import Model
 
 
 class Teacher:
@@ -25,7 +25,7 @@ class Teacher:
         from focusvit.runs.checkpoint import load_model
 
         assert config.teacher is not None
-        self._model: FocusViT
+        self._model: Model
         self._model, record = load_model(config.teacher, device)
         if classes is not None and record.classes != classes:
             raise UsageError(f"the teacher {record.uri} knows other classes than the data set. Take one trained on it.")

@@ -41,7 +41,8 @@ class Told:
                 f"attention implementation '{self.kind}' cannot weigh keys by the size of a superpixel: load the "
                 f"model with attn_implementation='sdpa' or 'eager'"
             )
-        if rest.get(self.mask) is not None:
+        # While a graph is traced transformers makes a mask that masks nothing, since it may not look whether it does.
+        if rest.get(self.mask) is not None and not torch.compiler.is_compiling():
             raise ValueError(
                 f"{type(module).__name__} got {self.mask}, which counts patches, and a patched model pools them. Call "
                 f"the model without it, or unpatch the model"

@@ -1,10 +1,7 @@
-"""What a caller asks of a patched model: token budgets by depth, and the maps of one call; everything checked here."""
+"""Token budgets by depth: what a caller asks of a patched model. Light: a config checks itself here."""
 
 from collections.abc import Mapping
 from itertools import pairwise
-
-import torch
-from torch import Tensor
 
 Budget = int | float
 """a number of tokens, or a share of the patches"""
@@ -30,19 +27,3 @@ def levels_of(tokens: Budget | Mapping[int, Budget], depth: int | None, blocks: 
             f"tokens of the levels are {counts}: they must fall from level to level, all numbers or all shares"
         )
     return found
-
-
-def check_maps(maps: list[Tensor], budgets: tuple[int, ...], batch: int) -> None:
-    """Raises ValueError for maps of another batch, of too few levels, or (on a CPU) with ids beyond the budget."""
-    if len(maps) != len(budgets) or any(len(labels) != batch for labels in maps):
-        raise ValueError(
-            f"{len(maps)} maps for {[len(labels) for labels in maps]} images; {batch} images at {len(budgets)} levels "
-            f"need one map (B, Hm, Wm) for each level"
-        )
-    for labels, tokens in zip(maps, budgets):
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
-            most = int(labels.max())  # on a GPU this would make the host wait
-            if most >= tokens:
-                raise ValueError(
-                    f"a map holds region {most}, and the model is patched for {tokens} tokens (ids from 0)"
-                )

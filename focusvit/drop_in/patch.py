@@ -19,8 +19,8 @@ from focusvit.segment.ward import slic_levels
 
 from .attention import Told, keys_of, restore, use_latents
 from .hosts import Host, arguments, find_host, first_norm, implementation, mask_of, pixel_statistics
-from .levels import Budget, check_maps, levels_of
-from .pooling import Level, from_features, from_maps, grid_cells
+from .levels import Budget, levels_of
+from .pooling import Level, check_maps, from_features, from_maps, grid_cells
 
 Segmenter = Callable[[Tensor, tuple[int, ...]], Sequence[Tensor]]
 """(pixels, budgets) -> one map (B, Hm, Wm) for each of the falling budgets, ids 0..budget-1"""
@@ -132,6 +132,8 @@ class Patch:
     segmenter: Segmenter
     maps: Any = None
     """maps of the coming call, when the caller gave them"""
+    keep_tokens: bool = False
+    """the last block returns tokens as they are, not features of patches"""
     call: Call | None = None
     handles: list[RemovableHandle] = field(default_factory=list)
 
@@ -251,6 +253,8 @@ class Stage:
 
     def leave(self, block: nn.Module, args: tuple[Any, ...], out: Any) -> Any:
         """Features of patches for whoever reads this block's output; the next block goes on with the tokens."""
+        if self.patch.keep_tokens:
+            return out
         tokens = out[0] if isinstance(out, tuple) else out
         level, _ = self.now()
         whole = level.unpool(tokens)

@@ -66,6 +66,22 @@ class Level:
         return self.overlap @ at / self.area.clamp(min=1e-6)[..., None]
 
 
+def check_maps(maps: list[Tensor], budgets: tuple[int, ...], batch: int) -> None:
+    """Raises ValueError for maps of another batch, of too few levels, or (on a CPU) with ids beyond the budget."""
+    if len(maps) != len(budgets) or any(len(labels) != batch for labels in maps):
+        raise ValueError(
+            f"{len(maps)} maps for {[len(labels) for labels in maps]} images; {batch} images at {len(budgets)} levels "
+            f"need one map (B, Hm, Wm) for each level"
+        )
+    for labels, tokens in zip(maps, budgets):
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
+            most = int(labels.max())  # on a GPU this would make the host wait
+            if most >= tokens:
+                raise ValueError(
+                    f"a map holds region {most}, and the model is patched for {tokens} tokens (ids from 0)"
+                )
+
+
 def from_maps(maps: Sequence[Tensor], budgets: Sequence[int], grid: tuple[int, int]) -> list[Level]:
     """A level for each map, (B, Hm, Wm) integers whose sides are multiples of the patch grid.
 

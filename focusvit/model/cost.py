@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .groups import freeze
+from .inputs import TakesImages
 from .model import FocusViT, FocusViTConfig
 from .partitions import random_cells
 from .slices import CPU_IMAGES, in_slices
@@ -42,7 +43,7 @@ class ModelProfile:
     """the same for forward, backward and AdamW; the whole batch at a time"""
 
 
-def example_inputs(config: FocusViTConfig, batch: int, *, device: str = "cpu", seed: int = 0) -> Inputs:
+def example_inputs(config: TakesImages, batch: int, *, device: str = "cpu", seed: int = 0) -> Inputs:
     """Random images, and random maps (2 x 2 pixels a patch or finer) where the model takes them."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (batch, 3, *config.image_size), generator=generator, dtype=torch.uint8).to(device)

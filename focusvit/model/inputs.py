@@ -1,12 +1,31 @@
 """What may enter the model. `check_shapes` runs in every forward, `check_values` at the boundary only."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .config import FocusViTConfig
+
+class TakesImages(Protocol):
+    """What a model's config says of its input: `FocusViTConfig`, or that of a host of another library."""
+
+    @property
+    def tokens(self) -> int | None: ...
+    @property
+    def partition(self) -> str: ...
+    @property
+    def allow_empty(self) -> bool: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def num_patches(self) -> int: ...
+    @property
+    def needs_maps(self) -> bool: ...
 
 
-def check_shapes(config: FocusViTConfig, images: Tensor, maps: Tensor | None, num_tokens: int | None) -> int | None:
+def check_shapes(config: TakesImages, images: Tensor, maps: Tensor | None, num_tokens: int | None) -> int | None:
     """The number of tokens of this call, None for a plain ViT. Costs next to nothing, and no wait on a GPU.
 
     Raises:
@@ -73,7 +92,7 @@ def _check_budget(maps: Tensor, num_tokens: int, allow_empty: bool) -> None:
 
 
 def check_values(
-    config: FocusViTConfig, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
+    config: TakesImages, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
 ) -> None:
     """Boundary check of a batch (loader, predict): shapes, finite pixels, ids in range and each present. Reads values.
 

@@ -120,3 +120,9 @@ class LatentRead(nn.Module):
         k = k + self.key_position(features)
         read = attend(self._split(q), self._split(k), self._split(v), key_bias, trace)
         return latents + self.proj(join_heads(read))
+
+
+def read_back(weights: Tensor, latents: Tensor) -> Tensor:
+    """(B, K, D): token k gets the latents (B, M, D) in the shares in which it fed them, by their weights (B, M, K)."""
+    weights = weights.to(latents.dtype)
+    return (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).transpose(1, 2) @ latents

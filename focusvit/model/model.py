@@ -15,7 +15,7 @@ from .attention import AttentionContext, window_bias, with_class_token
 from .blocks import Block
 from .config import FocusViTConfig
 from .inputs import check_shapes
-from .latents import LatentRead, LatentStart, pooled_regions
+from .latents import LatentRead, LatentStart, pooled_regions, read_back
 from .merging import merging_trunk
 from .partitions import drawn_by_pixels, patch_regions, static_partition
 from .pooling import SuperpixelPooling
@@ -113,6 +113,13 @@ class FocusViT(nn.Module):
         seen: dict[str, Any] = {"attention": None, "reads": None}
         features = self._path(images, maps, num_tokens, seen)
         return features, seen["rows"][:, self.num_class_tokens :]
+
+    def dense_features(self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None) -> Tensor:
+        """(B, K, 2 D): each token before the trunk and after it. Latents are read back by their pooling weights."""
+        seen = self.forward_intermediates(images, maps, num_tokens)
+        tokens, end = seen["tokens"], seen["rows"]
+        end = end if end.shape[1] == tokens.shape[1] else read_back(seen["latent_weights"], end)
+        return torch.cat([tokens, end], 2)
 
     def forward_intermediates(
         self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None

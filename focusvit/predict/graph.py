@@ -7,6 +7,7 @@ integer maps like the model itself, and any runtime can run it in any order.
 import contextlib
 import copy
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from pipeline.errors import UsageError
 TOLERANCE = 1e-4
 """Largest difference of a logit between a graph and eager torch, in units of the largest logit where that exceeds 1."""
 
+_BLOCKS = re.compile(r"\.(blocks|reads|layers?)\.")
+"""what rows of blocks are called, here and in other libraries"""
 _NEEDS = "needs onnx and onnxscript, which are not installed: pip install 'focusvit[export]', or export to a .pt2 file."
 
 
@@ -83,7 +86,7 @@ def _is_block_linear(node: Any) -> bool:
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scope = notes.get("pkg.torch.onnx.name_scopes", "")
     linear = "torch.nn.modules.linear.Linear" in notes.get("pkg.torch.onnx.class_hierarchy", "")
-    return node.op_type in ("MatMul", "Gemm") and linear and (".blocks." in scope or ".reads." in scope)
+    return node.op_type in ("MatMul", "Gemm") and linear and bool(_BLOCKS.search(scope))
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from focusvit.box.names import checkpoint_place
 from focusvit.options import InfoConfig
+from focusvit.runs.checkpoint_record import is_host_folder
 from pipeline.care.holdings import describe_dataset
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{uri} does not exist or is empty. Name a data set folder, a run directory or a checkpoint.")
     if DATASET_FILE in names or any(name.endswith(".tar") for name in names):
         facts, lines = describe_dataset(uri)
-    elif "checkpoint.json" in names or "checkpoints" in names:
+    elif "checkpoint.json" in names or "checkpoints" in names or is_host_folder(uri):
         facts, lines = describe_checkpoint(uri)
     else:
         raise UsageError(
@@ -35,11 +36,10 @@ def main(argv: list[str]) -> int:
 
 def describe_checkpoint(uri: str) -> tuple[dict[str, Any], list[str]]:
     """As `describe_dataset`, for a checkpoint folder or run directory (its best checkpoint)."""
-    from focusvit.runs.checkpoint import load_checkpoint, load_weights
+    from focusvit.runs.checkpoint import read_checkpoint
     from focusvit.runs.run_dir import RunDir
 
-    record = load_checkpoint(uri)
-    weights = load_weights(record.uri)
+    record, weights = read_checkpoint(uri)
     num_parameters = sum(tensor.numel() for tensor in weights.values())
     run = RunDir(uri)
     others = run.checkpoints()
@@ -51,13 +51,15 @@ def describe_checkpoint(uri: str) -> tuple[dict[str, Any], list[str]]:
         "run": run.info(),
     }
     model = record.model
-    tokens = f"{model['tokens']} tokens of {model.get('partition')}" if model.get("tokens") else "plain ViT, no pooling"
+    pooled = model.get("partition") or f"{model.get('merge')} before block {model.get('pool_before')}"
+    tokens = f"{model['tokens']} tokens of {pooled}" if model.get("tokens") else "plain ViT, no pooling"
+    host = f"{model['architecture']} of {model['library']}, " if "library" in model else ""
     lines = [f"checkpoint {record.uri}"]
     if others:
         lines.append(f"run {uri}: checkpoints at {', '.join(f'{count:,}' for count in others)} samples seen")
     lines += [
-        f"model: {num_parameters / 1e6:.2f} M parameters, width {model.get('width')}, depth {model.get('depth')}, "
-        f"{model.get('image_px')} px, {tokens}",
+        f"model: {host}{num_parameters / 1e6:.2f} M parameters, width {model.get('width')}, "
+        f"depth {model.get('depth')}, {model.get('image_px')} px, {tokens}",
         f"classes: {len(record.classes)} ({_shortened(record.classes)})",
         f"trained on {record.samples_seen:,} samples of {record.data_uri} (identity {record.data_identity[:16]})",
         f"superpixels: {_settings(record.superpixels)}",

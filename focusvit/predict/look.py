@@ -16,6 +16,7 @@ from focusvit.model.model import FocusViT
 from focusvit.options import BUDGETS, LookConfig
 from focusvit.runs.checkpoint import Checkpoint, load_model
 from pipeline.commandline import parse
+from pipeline.errors import UsageError
 from pipeline.image.image import BadImage
 from pipeline.io import storage
 
@@ -33,7 +34,10 @@ _NOTE = "colour: attention per pixel, as a multiple of an even look over the ima
 def main(argv: list[str]) -> int:
     config = parse(LookConfig, argv, prog="focusvit look")
     places = image_places(config.images)
-    eye = Eye(*load_model(checkpoint_place(config.checkpoint), pick_device(config.device)))
+    model, record = load_model(checkpoint_place(config.checkpoint), pick_device(config.device))
+    if not isinstance(model, FocusViT):
+        raise UsageError(f"{record.uri} is a host of another library; `focusvit look` shows what FocusViT looks at.")
+    eye = Eye(model, record)
     out, bad = storage.resolve(config.out), 0
     tokens = token_budgets(config.tokens, eye.model.config.tokens)[0]
     if eye.model.config.needs_maps:

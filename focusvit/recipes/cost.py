@@ -21,6 +21,8 @@ from focusvit.model.presets import plain_vit_of
 from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
+from focusvit.runs.model_record import model_config
+from pipeline.errors import UsageError
 from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
 from pipeline.superpixels.hierarchy import fit
@@ -46,11 +48,15 @@ def find_model(name: str) -> Measured:
     """The model that a recipe or a checkpoint names. Raises `UsageError` when `name` is neither."""
     if name in RECIPES:
         config = recipe(name)
+        assert isinstance(config.model, FocusViTConfig)  # no recipe makes a host of another library
         return Measured(name=name, model=config.model, data=config.data, superpixels=SuperpixelConfig())
     record = load_checkpoint(checkpoint_place(name))
+    model = model_config(record)
+    if not isinstance(model, FocusViTConfig):
+        raise UsageError(f"{record.uri} is a {model.architecture} of {model.library}; `focusvit cost` knows FocusViT.")
     return Measured(
         name=record.uri,
-        model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),
+        model=model,
         data=from_json(DataConfig, record.config.get("data", {}), f"{record.uri}: data"),
         superpixels=from_json(SuperpixelConfig, record.superpixels, f"{record.uri}: superpixels"),
     )

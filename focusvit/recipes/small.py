@@ -17,6 +17,7 @@ from focusvit.model.presets import focusvit_64px
 from focusvit.options import CostConfig
 from focusvit.runs.checkpoint_record import Checkpoint
 from focusvit.runs.config_json import from_json
+from focusvit.runs.model_record import model_config
 from focusvit.train.config import OptimConfig, TrainConfig
 from pipeline.commandline import parse
 from pipeline.errors import UsageError, did_you_mean
@@ -158,14 +159,15 @@ def distill_features() -> TrainConfig:
 
 
 def finetune(record: Checkpoint) -> TrainConfig:
-    """Go on from a checkpoint with a new head: the same model and image size, a low rate, layer-wise decay.
+    """Go on from a checkpoint (or a host of Hugging Face or timm) with a new head: the same model and image size, a low
+    rate, layer-wise decay.
 
     focusvit finetune --checkpoint RUN --data DIR --run-dir DIR --workers 2
     Hardware: 2 CPU cores for a small model.
     """
     trained = from_json(TrainConfig, record.config, f"{record.uri}: config")
     return TrainConfig(
-        model=from_json(FocusViTConfig, record.model, f"{record.uri}: model"),
+        model=model_config(record),
         data=dataclasses.replace(trained.data, crop_scale=(0.5, 1.0), views=0, train_split="train", eval_split="val"),
         optim=OptimConfig(lr=5e-4, warmup_epochs=0.5, weight_decay=0.05, layer_decay=0.8),
         epochs=5,

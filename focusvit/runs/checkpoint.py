@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +24,22 @@ from torch import Tensor, nn
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
-from .checkpoint_record import CONFUSION, MODEL, RECORD, STATE, Checkpoint, first_sound, put_record, record_at
-from .config_json import from_json
+from .checkpoint_record import (
+    CONFUSION,
+    MODEL,
+    RECORD,
+    STATE,
+    Checkpoint,
+    first_sound,
+    is_host_folder,
+    put_record,
+    record_at,
+)
+from .model_record import host_checkpoint, model_config, patched_record
 from .run_dir import RunDir
 
 if TYPE_CHECKING:
+    from focusvit.drop_in.host_model import Model
     from focusvit.model.model import FocusViT
 
 log = logging.getLogger(__name__)
@@ -132,22 +144,29 @@ def starting_weights(uri: str) -> str:
     return uri
 
 
-def read_checkpoint(uri: str) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """Record and weights of a checkpoint folder, or of a run's best one, both checked against their hashes.
+def read_checkpoint(uri: str, patch: Sequence[str] = ()) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Record and weights of a checkpoint folder, or of a run's best one, both checked against their hashes; or of a
+    host, a folder as Hugging Face and timm save a vision transformer, which has no head and no classes here.
 
-    Raises `UsageError` when there is none, `DataError` when it is damaged.
+    `patch`: what `--patch` says of a host. Raises `UsageError` when there is none, or no host to patch; `DataError`
+    when it is damaged.
     """
+    return first_sound(uri, lambda place: _read(place, patch))
 
-    def load(place: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+
+def _read(place: str, patch: Sequence[str]) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Of one folder."""
+    if is_host_folder(place):
+        record, weights = host_checkpoint(place)
+    else:
         record = record_at(place)
-        return record, read_tensors(record)
+        weights = read_tensors(record)
+    return patched_record(record, patch), weights
 
-    return first_sound(uri, load)
 
-
-def load_checkpoint(uri: str) -> Checkpoint:
+def load_checkpoint(uri: str, patch: Sequence[str] = ()) -> Checkpoint:
     """The record of the checkpoint that `load_model` would take. See `read_checkpoint` for what it raises."""
-    return read_checkpoint(uri)[0]
+    return read_checkpoint(uri, patch)[0]
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[str, ...] = ()) -> None:
@@ -174,31 +193,36 @@ def fill(model: nn.Module, weights: dict[str, Tensor], place: str, skip: tuple[s
 
 
 def load_model(
-    uri: str, device: torch.device | str = "cpu", kind: "type[FocusViT] | None" = None
-) -> tuple["FocusViT", Checkpoint]:
-    """The model of a checkpoint (or of a run's best checkpoint), in eval mode on `device`, and its record.
+    uri: str, device: torch.device | str = "cpu", patch: Sequence[str] = (), kind: "type[FocusViT] | None" = None
+) -> tuple["Model", Checkpoint]:
+    """The model of a checkpoint (or of a run's best checkpoint, or a host), in eval mode on `device`, and its record.
 
-    `kind`: the class to make, by default `focusvit.model.model.FocusViT`.
+    `patch` as for `read_checkpoint`. `kind`: the class to make of a FocusViT, by default that class itself.
 
-    Raises `UsageError` when there is none, `DataError` when it is damaged, of another shape than it says, or holds
-    weights that are no numbers.
+    Raises `UsageError` when there is none, or its library is missing; `DataError` when it is damaged, of another shape
+    than it says, or holds weights that are no numbers.
     """
-    model, record = first_sound(uri, lambda place: _built(place, kind))
+    model, record = first_sound(uri, lambda place: _built(place, patch, kind))
     return model.to(device).eval(), record
 
 
-def _built(uri: str, kind: "type[FocusViT] | None") -> tuple["FocusViT", Checkpoint]:
-    from focusvit.model.config import FocusViTConfig
-    from focusvit.model.model import FocusViT
+def _built(place: str, patch: Sequence[str], kind: "type[FocusViT] | None") -> tuple["Model", Checkpoint]:
+    from focusvit.drop_in.host_config import HostConfig
+    from focusvit.drop_in.host_model import build_model
+    from focusvit.drop_in.libraries import library
 
-    record = record_at(uri)
-    weights = read_tensors(record)
+    record, weights = _read(place, patch)
+    if "library" in record.model:
+        library(record.model["library"])
     try:
-        model = (kind or FocusViT)(from_json(FocusViTConfig, record.model, f"{uri}: model"))
-        fill(model, weights, uri)
+        config = model_config(record)
+        if kind is not None and isinstance(config, HostConfig):
+            raise UsageError(f"{place} is a {config.architecture} of {config.library}, not a FocusViT.")
+        model = build_model(config) if kind is None or isinstance(config, HostConfig) else kind(config)
+        fill(model, weights, place)
     except (UsageError, TypeError, ValueError) as error:  # the request is fine, what lies in the folder is not
         raise DataError(str(error)) from None
-    check_finite(weights, uri)
+    check_finite(weights, place)
     return model, record
 
 

@@ -30,7 +30,7 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     """the whole TrainConfig, as JSON values"""
     model: dict[str, Any] = field(default_factory=dict)
-    """the FocusViTConfig, as JSON values"""
+    """the FocusViTConfig or HostConfig, as JSON values"""
     classes: tuple[str, ...] = ()
     samples_seen: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -108,6 +108,14 @@ def _say_unproven(uri: str) -> None:
     _said_unproven = True
 
 
+def is_host_folder(uri: str) -> bool:
+    """Whether a place holds the config.json of another library, and no checkpoint of ours."""
+    if storage.exists(storage.join(uri, RECORD)) or not storage.exists(storage.join(uri, "config.json")):
+        return False
+    said = storage.read_json(storage.join(uri, "config.json"))
+    return isinstance(said, dict) and bool({"model_type", "architecture"} & set(said))  # else of a run directory
+
+
 def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
     """What `load` makes of the checkpoint that `uri` means: itself, or the best (else the latest) of a run directory.
     A run's next best is taken where one is damaged, and that is said.
@@ -116,7 +124,7 @@ def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
     """
     uri = checkpoint_place(uri)
     places = [uri]
-    if not storage.exists(storage.join(uri, RECORD)):
+    if not storage.exists(storage.join(uri, RECORD)) and not is_host_folder(uri):
         run = RunDir(uri)
         places = [run.checkpoint_uri(samples) for samples in run.best_first()]
     problems: list[str] = []
@@ -134,7 +142,8 @@ def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
     near = did_you_mean(storage.name_of(uri), names())
     raise UsageError(
         f"No checkpoint at {uri}: it is neither a checkpoint folder (with checkpoint.json) nor a run directory "
-        f"with a finished checkpoint under checkpoints/.{near} Pass the --run-dir of a `focusvit pretrain`, or a name "
+        "with a finished checkpoint under checkpoints/, nor a folder of Hugging Face or timm (with config.json)."
+        f"{near} Pass the --run-dir of a `focusvit pretrain`, or a name "
         "that `focusvit models` lists."
     )
 

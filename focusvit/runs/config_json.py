@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
@@ -40,11 +41,17 @@ def from_json(cls: type[Config], values: dict[str, Any], place: str = "the confi
         raise UsageError(f"{place} is no {cls.__name__}: {error}.") from None
 
 
+def one_of(options: Sequence[Any], values: dict[str, Any]) -> Any:
+    """The config that `values` are of: the first of the options that knows all keys, else the first."""
+    known = ({field.name for field in dataclasses.fields(one)} | set(getattr(one, "RETIRED", ())) for one in options)
+    return next((one for one, names in zip(options, known) if set(values) <= names), options[0])
+
+
 def _typed(hint: Any, value: Any, place: str) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return from_json(option, value, place)  # type: ignore[arg-type]
+    configs = tuple(option for option in options if dataclasses.is_dataclass(option))
+    if configs and isinstance(value, dict):
+        return from_json(one_of(configs, value), value, place)
     return tuple(value) if isinstance(value, list) else value
 
 

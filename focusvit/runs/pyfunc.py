@@ -15,6 +15,7 @@ import focusvit
 import pipeline
 from pipeline.io import storage
 
+from .checkpoint import load_checkpoint
 from .tracker import Point, Tracker
 
 BEST = "best"
@@ -91,13 +92,19 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
                 input_example=_EXAMPLE,
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
                 code_paths=[*focusvit.__path__, *pipeline.__path__],
-                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _PACKAGES],
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _packages(checkpoint_uri)],
                 model_config={"images_folder": images_folder},
             )
         tracker.running()
     for one in scored:
         tracker.model_scores(logged.model_id, one.points, one.dataset, one.identity)
     return logged
+
+
+def _packages(checkpoint_uri: str) -> tuple[str, ...]:
+    """What a reader of the model needs; a host also its library."""
+    library = load_checkpoint(checkpoint_uri).model.get("library")
+    return (*_PACKAGES, *((library,) if library else ()))
 
 
 def register(

@@ -71,7 +71,9 @@ class RunDir:
             if write:
                 put_sealed(self.path("config.json"), {"config": config, "facts": facts})
             return
-        asked_then = {**flatten(defaults or {}), **flatten(found["config"])}
+        now = flatten(config)
+        before_it_existed = {key: value for key, value in flatten(defaults or {}).items() if key in now}
+        asked_then = {**before_it_existed, **flatten(found["config"])}
         changed = difference(asked_then, config, SPEED_ONLY)
         changed += difference({**found["facts"], "draws": None}, {**facts, "draws": None})
         if not changed and found["facts"].get("draws") != facts.get("draws"):

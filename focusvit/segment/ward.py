@@ -96,8 +96,14 @@ def slic_levels(images: Tensor, budgets: Sequence[int]) -> list[Tensor]:
     and place. `images` as for `slic`.
     """
     finest = slic(images, budgets[0])
+    return [finest, *merged_levels(images, finest, budgets)]
+
+
+@torch.no_grad()
+def merged_levels(images: Tensor, finest: Tensor, budgets: Sequence[int]) -> list[Tensor]:
+    """The maps of `budgets[1:]`: regions of `finest` (B, h, w), which has budgets[0], merge by colour and place."""
     if len(budgets) == 1:
-        return [finest]
+        return []
     lab = lab_of(images, (finest.shape[1], finest.shape[2]))
     batch, (height, width) = len(finest), finest.shape[1:]
     weight = _SPATIAL_WEIGHT / spacing(budgets[0], height, width)
@@ -109,4 +115,4 @@ def slic_levels(images: Tensor, budgets: Sequence[int]) -> list[Tensor]:
     sums = torch.zeros(batch, budgets[0], values.shape[2], device=lab.device)
     sums.scatter_add_(1, ids[..., None].expand_as(values), values)
     labels = ward(sums / area.clamp(min=1)[..., None], area, touching(finest, budgets[0]), budgets[1:])
-    return [finest, *(label.gather(1, ids).view_as(finest).to(finest.dtype) for label in labels)]
+    return [label.gather(1, ids).view_as(finest).to(finest.dtype) for label in labels]

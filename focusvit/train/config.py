@@ -6,6 +6,7 @@ from typing import Literal
 
 from focusvit.data.config import DataConfig
 from focusvit.distill.config import DistillConfig
+from focusvit.drop_in.host_config import HostConfig, ModelConfig
 from focusvit.model.config import FocusViTConfig
 from focusvit.precision import Precision
 
@@ -65,7 +66,7 @@ class TrainConfig:
     """One training. The same config on the same data gives the same run, on any number of workers (with drop path or
     dropout in distribution: their draws belong to a rank and its micro-batches)."""
 
-    model: FocusViTConfig
+    model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: float = 90.0
@@ -120,6 +121,8 @@ class TrainConfig:
             raise ValueError(
                 f"model.image_px is {self.model.image_px} and data.image_px is {self.data.image_px}; they must agree"
             )
+        if self.data.views and self.data.mix.on:
+            raise ValueError("data.views repeats views and data.mix mixes each with another neighbour; turn one off")
         if self.token_budgets and (not self.model.needs_maps or min(self.token_budgets) < 1):
             raise ValueError(
                 f"token_budgets {self.token_budgets} needs a model with superpixels and budgets of at least 1"
@@ -140,10 +143,6 @@ class TrainConfig:
 
         if self.head_start == "probe" and (not self.init_from or self.label_free):
             raise ValueError("head_start probe fits a head of classes on the features of init_from; name a checkpoint")
-        ends_in_latents = self.model.trunk_depths[1] > 0 or self.model.merges
-        pools_cells = self.model.pools and not self.model.needs_maps
-        if self.label_free and self.distill.regions and (ends_in_latents or pools_cells):
-            raise ValueError("this model has no token of each superpixel at its end; set distill.regions to 0")
         ignored = self._ignored_of_distill()
         if ignored:
             raise ValueError(
@@ -154,8 +153,14 @@ class TrainConfig:
                     else f"distill.target is {self.distill.target}"
                 )
             )
-        if self.data.views and self.data.mix.on:
-            raise ValueError("data.views repeats views and data.mix mixes each with another neighbour; turn one off")
+        if isinstance(self.model, HostConfig):
+            if self.label_free:
+                raise ValueError("the student of a label-free training is a FocusViT; a host is trained on labels")
+            return
+        ends_in_latents = self.model.trunk_depths[1] > 0 or self.model.merges
+        pools_cells = self.model.pools and not self.model.needs_maps
+        if self.label_free and self.distill.regions and (ends_in_latents or pools_cells):
+            raise ValueError("this model has no token of each superpixel at its end; set distill.regions to 0")
 
     @property
     def label_free(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from focusvit.model.model import FocusViT
+    from focusvit.drop_in.host_model import Model
 
 # Dense bf16 rates of data sheets, in 1e12 operations a second; of two that fit, the first counts.
 _DATA_SHEETS = {
@@ -18,7 +18,7 @@ _DATA_SHEETS = {
 }  # fmt: skip
 
 
-def step_flops(model: "FocusViT", token_counts: Iterable[int | None]) -> dict[int | None, float]:
+def step_flops(model: "Model", token_counts: Iterable[int | None]) -> dict[int | None, float]:
     """Operations of one image in a training step, for each number of tokens: forward, and twice that for backward.
 
     Only matrix products and convolutions count; a teacher and recomputed blocks do not (they are no progress). The

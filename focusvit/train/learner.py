@@ -11,6 +11,7 @@ from torch import Tensor
 from focusvit.data.batch import Batch
 from focusvit.data.draws import draws_facts
 from focusvit.data.order import key_of
+from focusvit.drop_in.host_model import build_model
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import (
@@ -50,7 +51,7 @@ class Learner:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
         torch.manual_seed(key_of("weights", config.seed))
-        self.model = FocusViT(config.model).to(device).train()
+        self.model = build_model(config.model).to(device).train()
         try:
             freeze(self.model, config.freeze)
             self.optimizer = build_optimizer(self.model, config.optim)
@@ -102,18 +103,21 @@ class Learner:
             self.ema = MovingAverage(self.model, self.ema.decay)
 
     def _begin_from(self, uri: str) -> None:
-        """Weights of one of our checkpoints, or of a plain ViT of another library, with a new head."""
-        if not is_weights_file(uri):
+        """Weights of one of our checkpoints, of another library's host, or of a plain ViT's file; with a new head."""
+        model, is_file = self.model, is_weights_file(uri)
+        if is_file and not isinstance(model, FocusViT):
+            raise UsageError(f"init_from {uri} is a file of weights; a host takes the folder that its library saved.")
+        if not is_file:
             record, weights = read_checkpoint(uri)
         try:
-            if is_weights_file(uri):
-                load_pretrained(self.model, uri)
+            if is_file and isinstance(model, FocusViT):
+                load_pretrained(model, uri)
                 return
-            if "pos_embed" in weights and self.model.pos_embed is not None:  # of another image size, as of others' ViTs
-                weights["pos_embed"] = resize_positions(weights["pos_embed"], self.model)
+            if isinstance(model, FocusViT) and "pos_embed" in weights and model.pos_embed is not None:
+                weights["pos_embed"] = resize_positions(weights["pos_embed"], model)  # maybe of another image size
         except ValueError as error:
             raise UsageError(f"init_from {uri}: {error}.") from None
-        fill(self.model, weights, record.uri, skip=("head.",))
+        fill(model, weights, record.uri, skip=("head.",))
 
     def _resume(self, uri: str) -> None:
         record = record_at(uri)

@@ -12,6 +12,7 @@ import torch
 
 from focusvit.data.batch import Batch
 from focusvit.distill.features import FeatureTargets, Student, feature_scores
+from focusvit.model.model import FocusViT
 from focusvit.precision import settled, tf32
 from focusvit.runs.checkpoint import add_scores
 from focusvit.score.scoring import is_out_of_memory, tally
@@ -161,6 +162,7 @@ def _score(session: Session) -> None:
 def _score_features(session: Session, features: FeatureTargets) -> None:
     """The same for a training without labels: the cosine of the student's outputs with the teacher's features."""
     batches, learner, config = session.eval_batches, session.learner, session.config
+    assert isinstance(learner.model, FocusViT)  # as the config has checked
     with learner.scored_weights():
         scores = feature_scores(
             Student(learner.model, config.distill.regions > 0),

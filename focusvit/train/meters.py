@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from focusvit.data.batch import Batch
-from focusvit.model.model import FocusViT
+from focusvit.drop_in.host_model import Model
 from focusvit.precision import settled
 from pipeline.io.peak_memory import peak_bytes
 
@@ -23,7 +23,7 @@ from .system_metrics import SystemMetrics
 class Meters:
     """Sums stay on the device until a point is taken; scoring and saving do not count as training time."""
 
-    def __init__(self, config: TrainConfig, model: FocusViT, device: torch.device, num_replaced: int = 0) -> None:
+    def __init__(self, config: TrainConfig, model: Model, device: torch.device, num_replaced: int = 0) -> None:
         """`num_replaced`: samples that were replaced before this start of the run."""
         self._config, self._device = config, device
         self.num_replaced = num_replaced

@@ -1,6 +1,7 @@
 """The optimizer and its schedule. The learning rate is a pure function of the samples seen, so nothing needs saving."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -18,15 +19,16 @@ def lr_share(samples_seen: int, warmup_samples: float, total_samples: int, final
     return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-_BELOW_BLOCKS = ("patch_embed", "pos_embed", "cls_token", "position", "pool")
-
-
-def _depth_of(name: str, num_blocks: int) -> int:
-    """0 for what touches pixels, 1..num_blocks for the blocks, num_blocks + 1 for everything after them."""
-    first, *rest = name.split(".")
-    if "block" in first and rest and rest[0].isdigit():
-        return int(rest[0]) + 1
-    return 0 if first in _BELOW_BLOCKS else num_blocks + 1
+def _depths(model: nn.Module) -> tuple[dict[int, int], int]:
+    """({id of a weight: its layer}, the layer of the head): 0 for what stands before the blocks in the order of
+    registration, which is that of use; 1.. for the blocks; the head's for everything after them."""
+    blocks: Iterable[nn.Module] = getattr(model, "blocks", ())
+    depths = {id(p): number for number, block in enumerate(blocks, 1) for p in block.parameters()}
+    top, passed = max(depths.values(), default=0) + 1, not depths
+    for parameter in model.parameters():
+        passed = passed or id(parameter) in depths
+        depths.setdefault(id(parameter), top if passed else 0)
+    return depths, top
 
 
 def decayed(model: nn.Module) -> set[str]:
@@ -51,12 +53,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict]:
     scales = config.scales()
     check_patterns(model, scales)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    num_blocks = max((_depth_of(name, 0) for name, _ in named), default=0)
+    depths, top = _depths(model)
     groups: dict[tuple[float, float], dict] = {}
     decays = decayed(model)
     for name, parameter in named:
         decay = config.weight_decay if name in decays else 0.0
-        scale = config.layer_decay ** (num_blocks + 1 - min(_depth_of(name, num_blocks), num_blocks + 1))
+        scale = config.layer_decay ** (top - depths[id(parameter)])
         scale *= lr_scale(name, scales)
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)

@@ -11,7 +11,7 @@ from focusvit.choices import pick_device
 from focusvit.data.batch import Batch
 from focusvit.data.order import key_of
 from focusvit.distill.logits import Teacher
-from focusvit.model.model import FocusViT
+from focusvit.drop_in.host_model import build_model
 from focusvit.options import ReplayConfig
 from focusvit.runs.checkpoint import fill, load_weights
 from focusvit.runs.config_json import from_json
@@ -58,7 +58,7 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
             f"{uri} has no batch of rank {rank}; --rank takes one of the ranks {', '.join(map(str, ranks))}."
         )
     config = from_json(TrainConfig, facts["config"], f"{uri}: config")
-    model = FocusViT(config.model).to(device).train()
+    model = build_model(config.model).to(device).train()
     fill(model, load_weights(uri), uri)
     tensors: dict[str, Any] = dict(load_weights(uri, f"batch-{rank}.safetensors"))
     batch = Batch(**tensors, num_tokens=facts["num_tokens"]).to(device)

@@ -54,7 +54,9 @@ def check_focusvit(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(commandline, "_cli", parse_and_stop)
         # finetune reads its checkpoint before the rest of its options.
         start = to_json(debug())
-        patch.setattr("cluster.train.launch.find_record", lambda uri: Checkpoint(config=start, model=start["model"]))
+        patch.setattr(
+            "cluster.train.launch.quick_record", lambda uri, patch: Checkpoint(config=start, model=start["model"])
+        )
         module, function = VERBS[words[1]][0].split(":")
         with pytest.raises(ParsedSignal):
             getattr(importlib.import_module(module), function)(words[2:])

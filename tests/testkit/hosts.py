@@ -1,13 +1,17 @@
 """Small vision transformers of Hugging Face, timm and torchvision with random weights: name -> maker. 32 px, patches of
 8."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 SIDE, PATCH, GRID = 32, 8, 4
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 _SIZES |= {"image_size": SIDE, "patch_size": PATCH}
 
@@ -99,6 +103,25 @@ def make(name: str) -> nn.Module:
     model = HOSTS[name]().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def save_host(folder: Path, name: str) -> nn.Module:
+    """The host of `make`, saved as its library downloads it; returns it."""
+    model = make(name)
+    if name in TIMM:
+        said = model.pretrained_cfg
+        folder.mkdir(parents=True)
+        save_file(model.state_dict(), folder / "model.safetensors")
+        config: dict = {"architecture": said["architecture"], "num_classes": 5, "global_pool": model.global_pool}
+        config["pretrained_cfg"] = {"mean": said["mean"], "std": said["std"], "crop_pct": 0.9}
+        config["pretrained_cfg"]["input_size"] = [3, SIDE, SIDE]
+        config["model_args"] = {key: value for key, value in model._model_args.items() if key != "num_classes"}
+        (folder / "config.json").write_text(json.dumps(config))
+        return model
+    model.save_pretrained(folder)
+    look = {"image_mean": MEAN, "image_std": STD, "size": {"height": SIDE, "width": SIDE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(look))
     return model
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from focusvit.model.partitions import grid_partition
 from pipeline.errors import DataError
@@ -108,25 +107,6 @@ def model_inputs(
     size = tuple(int(-(-side // patches) * patches) for side, patches in zip(largest, patch_grid))
     maps = np.stack([nearest(sample.small_map, size) for sample in samples])  # type: ignore[arg-type]
     return stacked, torch.from_numpy(maps.astype(np.int16))
-
-
-@torch.inference_mode()
-def token_features(
-    model: nn.Module, images: torch.Tensor, maps: torch.Tensor | None, num_tokens: int | None
-) -> torch.Tensor:
-    """float32 (B, K, 2 D): each token before the trunk and after it. Latents are read back by their pooling weights."""
-    ends: list[torch.Tensor] = []
-    handle = model.norm.register_forward_hook(lambda module, inputs, output: ends.append(output))  # type: ignore[union-attr]
-    try:
-        seen = model.forward_intermediates(images, maps, num_tokens)  # type: ignore[operator]
-    finally:
-        handle.remove()
-    first: int = model.num_class_tokens  # type: ignore[assignment]
-    tokens, end = seen["tokens"], ends[-1][:, first:]
-    if end.shape[1] != tokens.shape[1]:  # latents: token k gets the latents in the shares in which it fed them
-        weights = seen["latent_weights"].to(end.dtype)
-        end = (weights / weights.sum(1, keepdim=True).clamp_min(1e-12)).transpose(1, 2) @ end
-    return torch.cat([tokens, end], 2).float()
 
 
 def colour_features(sample: DenseSample, num_regions: int) -> np.ndarray:

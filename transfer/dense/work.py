@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
-from focusvit.model.model import FocusViT
+from focusvit.drop_in.host_model import Model
 from focusvit.precision import computing
 from focusvit.runs.config_json import to_json
 from focusvit.score.intervals import bootstrap, over_draws
@@ -24,7 +25,7 @@ from transfer.tasks.spec import Outcome, WorkSpec
 
 from . import segmentation
 from .boundary import boundary_f1
-from .data import DenseConfig, batches_of, colour_features, model_inputs, token_features, uniform_map
+from .data import DenseConfig, batches_of, colour_features, model_inputs, uniform_map
 from .labels import check_scored, label_counts, numbered_classes
 from .painting import paint_examples
 from .protocols import DenseKMeans, DenseLinear
@@ -66,21 +67,22 @@ class DenseTaskRun(Measuring):
     def run(self) -> Outcome:
         """Protocols on the checkpoint's tokens and on baselines, and the bounds of the regions."""
         protocols = (DenseLinear(device=self.spec.device, seed=self.spec.seed), DenseKMeans(seed=self.spec.seed))
-        for features in ("checkpoint", "random", "colour") if self.spec.baselines else ("checkpoint",):
+        for features in (self.own, "random", "colour") if self.spec.baselines else (self.own,):
             for protocol in protocols:
                 key = self._result_key(features, protocol.name, dataclasses.asdict(protocol) | {"device": ""})
                 name = f"{features} {protocol.name}"
                 self.add(name, key, partial(self._measure, features, protocol))
-        self.add("oracles", self._result_key("oracle", "bounds", {}), self._bounds)
+        if not self.spec.control:
+            self.add("oracles", self._result_key("oracle", "bounds", {}), self._bounds)
         return self.outcome
 
-    def _dense_config(self, model: FocusViT) -> DenseConfig:
+    def _dense_config(self, model: Model) -> DenseConfig:
         config = model.config
-        if config.tokens is not None and config.partition not in ("superpixel", "grid"):
+        if config.tokens is not None and config.partition not in ("superpixel", "grid", "patch"):
             raise UsageError(
                 f"the checkpoint pools by '{config.partition}'; dense tasks need superpixels, a grid or a plain ViT."
             )
-        plain = config.tokens is None
+        plain = config.tokens is None or config.partition == "patch"
         budget = config.num_patches if plain else (self.spec.tokens or config.tokens)
         assert budget is not None
         return DenseConfig(
@@ -222,11 +224,11 @@ class DenseTaskRun(Measuring):
                 size, with_maps = network.config.image_size, network.config.needs_maps
                 images, maps = model_inputs(samples, size, network.config.grid, with_maps)
                 device = self.spec.device
-                with computing(self.precision, device):
-                    tokens = token_features(
-                        network, images.to(device), None if maps is None else maps.to(device), K if with_maps else None
+                with computing(self.precision, device), torch.inference_mode():
+                    tokens = network.dense_features(
+                        images.to(device), None if maps is None else maps.to(device), K if with_maps else None
                     )
-                values = tokens.flatten(0, 1).cpu().numpy()
+                values = tokens.float().flatten(0, 1).cpu().numpy()
             yield rows, np.concatenate([values, np.concatenate(found)], 1, dtype=np.float32)
 
     def _transform(self, features: str) -> dict[str, Any]:

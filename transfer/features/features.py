@@ -22,7 +22,7 @@ from torch import nn
 from focusvit.data.batch import Batch
 from focusvit.data.config import DataConfig
 from focusvit.data.loader import EvalLoader
-from focusvit.model.model import FocusViT
+from focusvit.drop_in.host_model import Model
 from focusvit.precision import Precision, computing
 from pipeline.errors import DataError
 from pipeline.io import storage
@@ -130,13 +130,13 @@ class FeatureStore:
 
 @torch.inference_mode()
 def model_features(
-    model: nn.Module, batches: Iterable[Batch], device: str, precision: Precision = "fp32"
+    model: Model, batches: Iterable[Batch], device: str, precision: Precision = "fp32"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(sample ids, features float32 (b, D)) of every batch: what the model's head reads. Padding is left out."""
     for batch in batches:
         here = batch.to(device, non_blocking=True)
         with computing(precision, device):
-            rows = model.features(here.images, here.maps, here.num_tokens)[here.valid]  # type: ignore[operator]
+            rows = model.features(here.images, here.maps, here.num_tokens)[here.valid]
         yield here.sample_ids[here.valid].cpu().numpy(), rows.float().cpu().numpy()
 
 
@@ -150,7 +150,7 @@ def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tupl
 
 
 def model_batches(
-    model: FocusViT, split: Split, data: DataConfig, *, batch_size: int, tokens: int | None, device: str = "cpu"
+    model: Model, split: Split, data: DataConfig, *, batch_size: int, tokens: int | None, device: str = "cpu"
 ) -> Iterable[Batch]:
     """Batches of the fixed view as `model` takes them: models that pool without maps (grid, merging) need a budget.
     They come in the main memory, pinned when they go on to a GPU."""

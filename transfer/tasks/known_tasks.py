@@ -4,6 +4,7 @@
 metric are from the protocols' papers and code, and the source must be checked when it is first used.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +106,17 @@ def parse_task(text: str) -> Task:
         return task_of(name if given else storage.name_of(uri), uri)
     except ValueError as error:
         raise UsageError(f"--task {text}: {error}. Write --task name=DIR.") from None
+
+
+def with_labels(task: Task, ignored: str, mapped: str) -> Task:
+    """The task with the label values that --ignore-labels leaves out and --map-labels reads as others. UsageError."""
+    if ignored and not all(part.strip().isdecimal() for part in ignored.split(",")):
+        raise UsageError(f"--ignore-labels is '{ignored}': write label values with commas, such as 0,255.")
+    pairs = [[side.strip() for side in part.split(":")] for part in mapped.split(",")] if mapped else []
+    if not all(len(pair) == 2 and all(side.isdecimal() and int(side) < 256 for side in pair) for pair in pairs):
+        raise UsageError(f"--map-labels is '{mapped}': write values of 0 to 255 as FROM:TO with commas, such as 255:1.")
+    ignore = tuple(int(part) for part in ignored.split(",")) if ignored else task.ignore
+    return dataclasses.replace(task, ignore=ignore, map_labels=tuple((int(a), int(b)) for a, b in pairs))
 
 
 def task_of(name: str, uri: str) -> Task:

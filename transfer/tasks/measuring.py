@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from focusvit.choices import pick_device
-from focusvit.model.model import FocusViT
+from focusvit.drop_in.host_model import Model, build_model
 from focusvit.precision import as_trained, settled
 from focusvit.predict.compatible import check_superpixels
 from focusvit.runs.checkpoint import load_model
@@ -37,12 +37,14 @@ class Measuring:
         self.task = task = spec.task.with_splits(self.dataset)
         names = [name for name in (task.train, task.held_out, task.test) if name]
         self.splits = {name: limited(self.dataset.split(name), spec.max_samples, spec.seed) for name in names}
-        self.model, self.record = load_model(spec.checkpoint, spec.device)
+        self.model, self.record = load_model(spec.checkpoint, spec.device, spec.patch)
         self.precision = as_trained(spec.precision, self.record.config)
         if self.model.config.needs_maps:
             check_superpixels(self.record, self.dataset)
         self.store, self.results = FeatureStore(Path(spec.features_folder)), ResultStore(spec.out)
         self.opened: set[str] = set()
+        self.own = spec.control or "checkpoint"
+        """what rows of the model itself are called"""
         identity = self.splits[task.test].identity
         self.outcome = Outcome(task=task, notes=limit_note(spec, task.name), data_identity=identity)
 
@@ -73,15 +75,15 @@ class Measuring:
         found = settled(self.precision, self.spec.device)
         return {} if found == "fp32" else {"precision": found}
 
-    def network(self, features: str) -> FocusViT:
+    def network(self, features: str) -> Model:
         """The checkpoint's model; for 'random' one of the same shape that has learned nothing."""
         return self._untrained if features == "random" else self.model
 
     @cached_property
-    def _untrained(self) -> FocusViT:
+    def _untrained(self) -> Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.spec.seed)
-            return FocusViT(self.model.config).to(self.spec.device).eval()
+            return build_model(self.model.config).to(self.spec.device).eval()
 
 
 def attempted(task: Task, name: str, work: Callable[[], Outcome]) -> Outcome:

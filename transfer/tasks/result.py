@@ -17,7 +17,7 @@ class Result:
 
     task: str
     features: str
-    """checkpoint, random (same network, untrained) or pixels."""
+    """checkpoint, random (same network, untrained), pixels, colour, or the name of a control."""
     protocol: str
     variant: str = ""
     metric: str = "top1"

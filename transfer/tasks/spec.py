@@ -22,6 +22,10 @@ class WorkSpec:
     """Place of finished results (local or a store)."""
     features_folder: str
     """Local folder of feature files."""
+    patch: tuple[str, ...] = ()
+    """What `--patch` says of a host."""
+    control: str = ""
+    """The name of the control that this is; its rows say so in the place of 'checkpoint'."""
     tokens: int | None = None
     baselines: bool = True
     max_samples: int | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import focusvit
-from focusvit.drop_in.pooling import Level
+from focusvit.drop_in.controls import bipartite
 from focusvit.model.partitions import grid_cells
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
@@ -79,29 +79,3 @@ def run(model: nn.Module, way: Way, images: Sequence[np.ndarray], pixels: Tensor
     grid = (pixels.shape[2] // 14, pixels.shape[3] // 14)
     maps = maps_of(way, images, grid)
     return model(pixels, maps=maps) if maps is not None else model(pixels)
-
-
-@torch.no_grad()
-def bipartite(keys: Tensor, before: Level | None, grid: tuple[int, int], tokens: int) -> Level:
-    """Token merging (Bolya et al. 2023): every other token may join the most similar of the rest; the most similar do.
-
-    Written from the paper: cosine of keys, alternating sets, the r best edges merge, means weighted by size. Merging
-    happens at the entry of a block instead of behind its attention.
-    """
-    batch, count = keys.shape[:2]
-    overlap = torch.eye(count).expand(batch, -1, -1) if before is None else before.overlap
-    area, unit = overlap.sum(2), torch.nn.functional.normalize(keys.float(), dim=2)
-    give, take = unit[:, ::2], unit[:, 1::2]
-    best, into = (give @ take.transpose(1, 2)).max(2)
-    order = best.argsort(1, descending=True)
-    gone = order[:, : count - tokens]
-    member = torch.zeros(batch, count, count)
-    member[:, torch.arange(count), torch.arange(count)] = 1.0
-    rows = torch.arange(batch)[:, None]
-    source, target = gone * 2, into.gather(1, gone) * 2 + 1
-    member[rows, source, source] = 0.0
-    member[rows, target, source] = 1.0
-    kept = member.sum(2) > 0
-    member = member[kept].view(batch, tokens, count)
-    shares = member * area[:, None]
-    return Level(shares / shares.sum(2, keepdim=True), member @ overlap)

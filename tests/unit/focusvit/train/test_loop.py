@@ -18,7 +18,7 @@ from focusvit.runs.checkpoint import load_checkpoint, load_weights, read_checkpo
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.loaders import Loaders, of_shards
 from focusvit.train.loop import TrainConfig, for_dataset, train
-from focusvit.train.optim import _BELOW_BLOCKS, OptimConfig, build_optimizer, decayed, lr_share, parameter_groups
+from focusvit.train.optim import OptimConfig, build_optimizer, decayed, lr_share, parameter_groups
 from focusvit.train.step import MovingAverage, StepOptions, sample_losses, train_step
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import Dataset, open_dataset
@@ -225,11 +225,30 @@ def test_learned_tokens_do_not_decay_and_every_matrix_does() -> None:
     assert kinds == {kind: {False} for kind in ("bias", "cls_token", "pos_embed", "query", "log_sharpness")}
 
 
-def test_every_name_that_the_optimizer_singles_out_is_a_part_of_some_variant() -> None:
+def test_layers_decay_towards_the_pixels_in_every_variant() -> None:
+    """What stands before the blocks moves least, what follows them most, wherever its name puts it."""
+    below = {"patch_embed", "pos_embed", "cls_token", "position", "pool"}
+    seen = set()
+    for values in {**reference.VARIANTS, **reference.CONTROL_VARIANTS}.values():
+        model = FocusViT(reference.tiny_config(**values))
+        scale = {
+            id(p): group["lr_scale"]
+            for group in parameter_groups(model, OptimConfig(layer_decay=0.5))
+            for p in group["params"]
+        }
+        top = model.config.depth + 1
+        for name, parameter in model.named_parameters():
+            first, *rest = name.split(".")
+            seen.add(first)
+            layer = int(rest[0]) + 1 if first == "blocks" else 0 if first in below else top
+            assert scale[id(parameter)] == 0.5 ** (top - layer), name
+    assert below < seen
+
+
+def test_every_matrix_that_decays_is_called_weight() -> None:
     variants = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}.values()
     models = [FocusViT(reference.tiny_config(**values)) for values in variants]
     names = {key for model in models for key, _ in model.named_parameters()}
-    assert set(_BELOW_BLOCKS) <= {name.split(".")[0] for name in names}
     decays = set().union(*(decayed(model) for model in models))
     assert decays <= names and {name.rpartition(".")[2] for name in decays} == {"weight"}
 

@@ -25,7 +25,6 @@ from transfer.dense.data import (
     load_dense,
     model_inputs,
     nearest,
-    token_features,
 )
 from transfer.dense.labels import read_labels
 from transfer.dense.protocols import DenseKMeans, DenseLinear, thinned
@@ -108,11 +107,11 @@ def test_no_region_is_lost_between_the_cut_the_model_and_the_labels(road):
         assert set(np.unique(model_map)) == set(np.unique(sample.region_map)) == set(range(9))
         assert (nearest(sample.small_map, sample.label_map.shape) == sample.region_map).all()
     model, _ = load_model(checkpoint)
-    tokens = token_features(model, images, maps, 9)
+    tokens = model.dense_features(images, maps, 9)
     assert tokens.shape == (4, 9, 64)
     # Renaming the regions renames the tokens and changes nothing else.
     order = torch.randperm(9)
-    renamed = token_features(model, images, order[maps.long()].to(torch.int16), 9)
+    renamed = model.dense_features(images, order[maps.long()].to(torch.int16), 9)
     torch.testing.assert_close(renamed[:, order], tokens, atol=1e-4, rtol=1e-4)
 
 
@@ -121,7 +120,7 @@ def test_latent_trunks_give_one_feature_per_region(road, tmp_path, trunk):
     model, _ = load_model(make_checkpoint(tmp_path / "ckpt", trunk=trunk, num_latents=4, depth=3))
     split = open_dataset(road[1]).split("val")
     images, maps = model_inputs([load_dense(split, 0, CONFIG)], (32, 32), (4, 4), True)
-    assert token_features(model, images, maps, 9).shape == (1, 9, 64)
+    assert model.dense_features(images, maps, 9).shape == (1, 9, 64)
 
 
 def test_a_plain_vit_is_scored_on_its_patches(road, tmp_path):
