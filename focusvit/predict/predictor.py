@@ -50,8 +50,8 @@ class Predictor:
         self.model, self.record = load_model(checkpoint, device)
         if not self.record.classes:
             raise UsageError(
-                f"{self.record.uri} knows no classes: it was pretrained without labels, or by another library. Fine-tune it "
-                "(`focusvit finetune`), or measure its features (`focusvit transfer`)."
+                f"{self.record.uri} knows no classes: it was pretrained without labels, or by another library. "
+                "Fine-tune it (`focusvit finetune`), or measure its features (`focusvit transfer`)."
             )
         self.name, self.classes, self.device = self.record.uri, self.record.classes, device
         self.batch_size = batch_size

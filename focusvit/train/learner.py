@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from focusvit.data.batch import Batch
 from focusvit.data.draws import draws_facts
@@ -97,8 +97,10 @@ class Learner:
         whole[first : first + len(mine)] = mine
         table = torch.from_numpy(add_up(whole.ravel()).reshape(whole.shape))
         weight, bias = probe_head(table[:, 1:], table[:, 0].long(), self.config.model.num_classes)
-        self.model.head.weight.copy_(weight)
-        self.model.head.bias.copy_(bias)
+        head = self.model.head
+        assert isinstance(head, nn.Linear)  # for_dataset has given it its outputs
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
         if self.ema:
             self.ema = MovingAverage(self.model, self.ema.decay)
 
