@@ -82,6 +82,7 @@ class FineTune:
         return TrainConfig(
             model=model, data=data, epochs=epochs, global_batch=self.batch, seed=seed, eval_every_epochs=epochs,
             checkpoint_every_epochs=epochs, init_from=run.record.uri, log_every_steps=50, precision=run.precision,
+            compile=False,  # many short trainings
             optim=OptimConfig(
                 lr=lr, layer_decay=decay, weight_decay=self.weight_decay, warmup_epochs=self.warmup_share * epochs
             ),

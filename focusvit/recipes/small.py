@@ -43,6 +43,7 @@ def debug() -> TrainConfig:
         epochs=2,
         global_batch=32,
         log_every_steps=2,
+        compile=False,  # it takes longer than the run
     )
 
 
@@ -60,6 +61,7 @@ def demo() -> TrainConfig:
         global_batch=32,
         eval_every_epochs=5,
         checkpoint_every_epochs=5,
+        compile=False,
     )
 
 

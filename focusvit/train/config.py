@@ -80,8 +80,8 @@ class TrainConfig:
     precision: Precision = "auto"
     """fp32, tf32 (a GPU rounds products of float32) or bf16; auto = bf16 on a GPU that has it (from compute capability
     8.0 on), else fp32. Scoring and prediction follow it"""
-    compile: bool = False
-    """torch.compile the model"""
+    compile: bool | None = None
+    """torch.compile the model; None = on a GPU"""
     loss: Literal["softmax", "bce"] = "softmax"
     """cross-entropy, or binary cross-entropy for each class"""
     label_smoothing: float = 0.1

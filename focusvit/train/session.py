@@ -26,6 +26,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 
 from . import ranks
+from .compiling import compiled, compiles
 from .config import DEFAULTS, TrainConfig
 from .learner import Learner
 from .loaders import EvalBatches, Loaders, TrainBatches, of_shards, scored_batches
@@ -146,8 +147,8 @@ def open_session(
     model: Any = learner.model
     if config.label_free:
         model = Student(model, config.distill.regions > 0)
-    if config.compile:
-        model = torch.compile(model)
+    if compiles(config, device):
+        model = compiled(model, config)
     if world_size > 1:
         model = distributed(model, device)
 

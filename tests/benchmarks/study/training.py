@@ -58,6 +58,7 @@ def train_on_arrays(
     epochs = total / len(learned)
     config = replace(
         config, epochs=epochs, eval_every_epochs=epochs, checkpoint_every_epochs=epochs, log_every_steps=100,
+        compile=False,
         optim=replace(config.optim, warmup_epochs=WARMUP_SHARE * epochs),
     )  # fmt: skip
     arrays = {config.data.train_split: learned.to(device), config.data.eval_split: scored.to(device)}

@@ -178,7 +178,8 @@ def test_the_loader_of_the_training_rests_while_a_scoring_reads(ends: set[int], 
 def test_compiled_training_takes_the_same_steps(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or whole(model, backend="aot_eager"))
+    compile = lambda model, **how: asked.append(model) or whole(model, backend="aot_eager", **how)  # noqa: E731
+    monkeypatch.setattr(torch, "compile", compile)
     config = small(epochs=1, optim=OptimConfig(lr=1e-4, warmup_epochs=1))
     train(config, data_uri=uri, run_dir=str(tmp_path / "eager"))
     train(dataclasses.replace(config, compile=True), data_uri=uri, run_dir=str(tmp_path / "compiled"))
