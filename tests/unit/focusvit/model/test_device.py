@@ -52,6 +52,15 @@ def test_what_comes_from_the_host_is_caught() -> None:
             from_host()
 
 
+@pytest.mark.parametrize(
+    "read", [lambda x: x.sum().item(), lambda x: x.cpu(), lambda x: x.nonzero(), lambda x: x[x > 0]]
+)
+def test_what_the_host_reads_or_whose_shape_depends_on_values_is_caught(read: Any) -> None:
+    """Neither fits in a CUDA graph."""
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), _OnlyThere(), _NoneFromNumbers():
+        read(torch.ones(3, device="meta"))
+
+
 def test_the_latents_of_a_patched_model_are_made_where_its_tokens_are() -> None:
     for num, height, width in ((1, 3, 5), (9, 14, 14), (7, 4, 6), (24, 4, 6), (5, 1, 9), (10, 3, 7), (13, 16, 2)):
         assert np.array_equal(
