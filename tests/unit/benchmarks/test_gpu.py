@@ -26,6 +26,20 @@ def test_a_stage_brings_rows(stage):
         assert not failed or "timm" in str(row[0]), row  # which is no dependency of ours
 
 
+def test_laws_of_every_model_stand_before_anything_is_compiled(monkeypatch):
+    def compiled(model):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = list(importlib.import_module("tests.benchmarks.gpu.laws").tables(Plan("cpu", True, time.monotonic() + 60)))
+    before, last = found[len(found) // 2 - 1].rows, found[-1].rows
+    assert len(before) == len(last) == len(found) // 2 >= 6
+    for row in before:
+        assert max(map(float, row[1:3])) < 5e-2 and row[3] == "not yet"
+    assert [row[3] for row in last] == ["failed: MemoryError -", *["not rehearsed"] * (len(last) - 1)]
+    assert [row[:3] for row in last] == [row[:3] for row in before]
+
+
 def test_a_stage_whose_time_is_over_begins_nothing():
     plan = Plan("cpu", toy=True, ends=time.monotonic() - 1)
     assert list(importlib.import_module("tests.benchmarks.gpu.step").tables(plan)) == []
