@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from focusvit.drop_in.host_model import Model
 
 
+_GPU, _SHARE = "H100", 0.3  # of a rate that nobody has measured: an assumption, and said to be one
+
+
 def describe(
-    config: TrainConfig, data: Dataset, run_dir: str, workers: str, full: bool = False, rate: float | None = None
+    config: TrainConfig,
+    data: Dataset,
+    run_dir: str,
+    workers: str,
+    full: bool = False,
+    rate: float | None = None,
+    loader_s: float | None = None,
 ) -> str:
     """The plan as text; `full` adds the resolved config, the parameters, tokens, FLOPs, memory and the time.
 
-    `rate`: images a second of all workers together; None shows three of them.
+    `rate`: images a second of all workers together; None shows three of them. `loader_s`: CPU seconds that loading a
+    sample takes, for the cores that feed a GPU.
     """
     split = data.split(config.data.train_split)
     steps = config.num_steps(split.num_samples)
@@ -49,12 +59,14 @@ def describe(
     both = {config.data.train_split, config.data.eval_split}
     lines += [f"warning   {sentence}" for sentence in shared_images(data.uri, sorted(both))]
     if full:
-        lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate)
+        lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate, loader_s)
         lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]
     return "\n".join(lines) + "\n"
 
 
-def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | None) -> list[str]:
+def _costs(
+    config: TrainConfig, num_samples: int, workers: int, rate: float | None, loader_s: float | None
+) -> list[str]:
     from focusvit.drop_in.host_model import build_model
     from focusvit.train.flops import step_flops
 
@@ -77,7 +89,24 @@ def _costs(config: TrainConfig, num_samples: int, workers: int, rate: float | No
         f"memory    about {an_image / 1e6:.0f} MB kept for backward for each image of a micro-batch (fp32); "
         f"{(state + an_image * at_a_time) / 1e9:.1f} GB on each worker with {at_a_time} images at a time",
         f"time      {total} samples; {hours}",
+        *([] if loader_s is None else [feeding(loader_s, a_sample, rate and rate / workers)]),
     ]
+
+
+def feeding(loader_s: float, flops: float, rate: float | None) -> str:
+    """How many cores feed one GPU: `loader_s` CPU seconds a sample here, `flops` of a sample's training step, `rate`
+    images a second of one GPU; None = what a share of a data sheet gives.
+    """
+    from focusvit.train.flops import data_sheet
+
+    said = "as --images-per-s says"
+    if rate is None:
+        rate = _SHARE * (data_sheet(_GPU) or 0) * 1e12 / flops
+        said = f"its FLOPs at {100 * _SHARE:.0f} % of an {_GPU}'s data sheet, measured on none"
+    return (
+        f"loader    {1e3 * loader_s:.2f} ms of a core of this machine for a sample; a GPU that takes {rate:.0f} img/s "
+        f"({said}) needs {rate * loader_s:.1f} such cores for its data.loader_workers"
+    )
 
 
 def memory_of(config: TrainConfig, model: "Model | None" = None) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from focusvit.train.loop import facts_of, for_dataset
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
-from pipeline.shards.dataset import open_dataset
+from pipeline.shards.dataset import Dataset, open_dataset
 
 from .checkpoint_scores import check_task
 from .estimate import describe
@@ -56,11 +56,20 @@ def _here(config: TrainConfig, launch: LaunchConfig) -> str:
         return f"not on this machine: {error}"
 
 
+def _loader_s(config: TrainConfig, data: Dataset) -> float:
+    from focusvit.data.loader_cost import loader_cpu_s
+
+    tokens = config.model.tokens if config.model.needs_maps else None
+    return loader_cpu_s(data.split(config.data.train_split), config.data, tokens, config.token_budgets)
+
+
 def _run(config: TrainConfig, launch: LaunchConfig) -> int:
     launch = resolved(launch)
     data = open_dataset(launch.data)
     resolved_config = for_dataset(config, data)
-    plan = describe(resolved_config, data, launch.run_dir, launch.workers, launch.dry_run, launch.images_per_s)
+    loader_s = _loader_s(resolved_config, data) if launch.dry_run else None
+    place = (launch.run_dir, launch.workers, launch.dry_run, launch.images_per_s)
+    plan = describe(resolved_config, data, *place, loader_s)
     if launch.dry_run:
         sys.stdout.write(f"{plan}here      {_here(config, launch)}\n")
         return 0

@@ -1,4 +1,5 @@
-"""FocusViT's own loader (`loader`), and the bare work in a loop (`floor`). Arguments: MODE DATA FOLDER."""
+"""FocusViT's own loader (`loader`; `recipe`: as focusvit_small_in1k has it; `finished`: with the device's part on this
+CPU), and the bare work in a loop (`floor`). Arguments: MODE DATA FOLDER."""
 
 import random
 import sys
@@ -6,7 +7,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from loader_parts import BATCH, IMAGE_PX, MAP_PX, TOKENS, samples, serve
+from loader_parts import BATCH, BUDGETS, IMAGE_PX, MAP_PX, RECIPE, TOKENS, samples, serve
 
 from focusvit.data.batch import Batch
 from focusvit.data.config import DataConfig
@@ -44,15 +45,19 @@ if mode == "floor":
     kept = list(samples(data))
     serve(lambda: bare(kept), int)
 else:
-    position = 0
+    position, split = 0, open_dataset(data).split("train")
+    plain = mode == "loader"
+    config = DataConfig(image_px=IMAGE_PX, map_px=MAP_PX) if plain else RECIPE
 
     def one_epoch() -> Iterator[Batch]:
         global position
-        split = open_dataset(data).split("train")
-        config = DataConfig(image_px=IMAGE_PX, map_px=MAP_PX)
         total = -(-split.num_samples // BATCH) * BATCH
         options = {"rank": 0, "world_size": 1, "tokens": TOKENS, "start_samples": position}
-        yield from TrainLoader(split, config, seed=0, global_batch=BATCH, total_samples=position + total, **options)
+        if not plain:
+            options["token_budgets"] = BUDGETS
+        loader = TrainLoader(split, config, seed=0, global_batch=BATCH, total_samples=position + total, **options)
+        for batch in loader:
+            yield batch.finished() if mode == "finished" else batch
         position += total
 
     serve(one_epoch, len)

@@ -5,8 +5,10 @@ pass over all of them: samples, cpu_s, wall_s, first_cpu_s, first_wall_s (to the
 CPU time is that of the whole process with all its threads; no contestant uses worker processes, so a rate is per core.
 """
 
+import dataclasses
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +19,10 @@ import numpy as np
 import psutil
 import torch
 
-from focusvit.data.augment import TrainViews
+from focusvit.data.augment import FineView, TrainViews
 from focusvit.data.config import DataConfig
+from focusvit.data.mixing import mix
+from focusvit.recipes.imagenet import focusvit_small_in1k
 from pipeline.image.png import decode_gray8
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.segment import Superpixels
@@ -57,6 +61,50 @@ class SameWork:
         superpixels = Superpixels(decode_gray8(bytes(regions)), pairs)
         view = self._views(rgb, superpixels, TOKENS, (0, 0, self._count))
         return torch.from_numpy(view.image).permute(2, 0, 1), torch.from_numpy(view.map), int(class_id)
+
+
+RECIPE = dataclasses.replace(focusvit_small_in1k().data, loader_workers=0)
+BUDGETS = focusvit_small_in1k().token_budgets
+
+
+class RecipeWork:
+    """The whole recipe of focusvit_small_in1k inside another loader: 3-augment and jitter by albumentations for each
+    sample, then CutMix by superpixels for each batch, maps by our compiled paste and pixels by numpy.
+    """
+
+    def __init__(self) -> None:
+        import albumentations as A
+
+        one = A.OneOf([A.ToGray(p=1.0), A.Solarize(p=1.0), A.GaussianBlur(sigma_limit=(0.1, 2.0), p=1.0)], p=1.0)
+        strength = (1 - RECIPE.colour_jitter, 1 + RECIPE.colour_jitter)
+        jitter = A.ColorJitter(brightness=strength, contrast=strength, saturation=strength, hue=0, p=1.0)
+        self._colour = A.Compose([one, jitter])
+        self._views = TrainViews(DataConfig(image_px=IMAGE_PX, map_px=MAP_PX))
+        self._count = 0
+        at = (np.arange(IMAGE_PX) * 2 + 1) * MAP_PX // (2 * IMAGE_PX)
+        self._enlarged = np.ix_(at, at)
+
+    def sample(self, jpg: Any, regions: Any, merges: Any, class_id: Any) -> tuple[FineView, int]:
+        self._count += 1
+        rgb = cv2.imdecode(np.frombuffer(jpg, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        pairs = np.frombuffer(merges, np.uint8).reshape(-1, 2).copy()
+        view = self._views.fine(rgb, Superpixels(decode_gray8(bytes(regions)), pairs), (0, 0, self._count))
+        return dataclasses.replace(view, image=self._colour(image=view.image)["image"]), int(class_id)
+
+    def batch(self, samples: list[tuple[FineView, int]]) -> tuple[torch.Tensor, ...]:
+        """Images, maps, classes, classes of the partners, shares."""
+        tokens, images, maps, shares = random.choice(BUDGETS), [], [], []
+        partners = samples[1:] + samples[:1]
+        for (host, _), (guest, _) in zip(samples, partners):
+            mixed = mix(host, guest, tokens, RECIPE.mix, random.Random(self._count + len(maps)))
+            image = host.image
+            if mixed.mask is not None:
+                image = np.where(mixed.mask[self._enlarged][..., None], guest.image, host.image)
+            images.append(torch.from_numpy(image).permute(2, 0, 1))
+            maps.append(torch.from_numpy(mixed.map))
+            shares.append(mixed.share)
+        first, second = ([class_id for _, class_id in part] for part in (samples, partners))
+        return torch.stack(images), torch.stack(maps), *map(torch.tensor, (first, second, shares))
 
 
 def load_torchvision() -> Any:

@@ -1,4 +1,4 @@
-"""Plain webdataset over FocusViT's own shards. Arguments: MODE DATA FOLDER; MODE is `same` or `default`."""
+"""Plain webdataset over FocusViT's own shards. Arguments: MODE DATA FOLDER; MODE is `same`, `recipe` or `default`."""
 
 import sys
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import webdataset as wds
-from loader_parts import BATCH, SameWork, default_transform, serve
+from loader_parts import BATCH, RecipeWork, SameWork, default_transform, serve
 
 mode, data = sys.argv[1:3]
 shards = sorted(map(str, Path(data).glob("train-*.tar")))
@@ -18,10 +18,18 @@ if mode == "same":
     def done(sample: dict[str, Any]) -> tuple[Any, ...]:
         return work(sample["jpg"], sample["spx.png"], sample["merges.npy"][128:], sample["cls"])
 
-    pipeline = source.map(done)
+    batches = source.map(done).batched(BATCH)
+elif mode == "recipe":
+    recipe = RecipeWork()
+
+    def drawn(sample: dict[str, Any]) -> tuple[Any, ...]:
+        return recipe.sample(sample["jpg"], sample["spx.png"], sample["merges.npy"][128:], sample["cls"])
+
+    batches = source.map(drawn).batched(BATCH, collation_fn=recipe.batch)
 else:
     pipeline = source.decode("pil").to_tuple("jpg", "cls").map_tuple(default_transform(), lambda class_id: class_id)
-loader = wds.WebLoader(pipeline.batched(BATCH), batch_size=None, num_workers=0)
+    batches = pipeline.batched(BATCH)
+loader = wds.WebLoader(batches, batch_size=None, num_workers=0)
 
 
 def one_pass() -> Iterator[Any]:

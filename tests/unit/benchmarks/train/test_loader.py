@@ -17,13 +17,15 @@ from tests.benchmarks.train.loader_sizes import grown, imagenet_sized
 def test_floor_and_loader_take_turns_over_every_sample(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", splits={"train": 70})
     passes = measure(BenchConfig(rounds=1), data, str(tmp_path))
-    assert [one.name for one in passes] == [FLOOR, OURS] and all(len(found) == 2 for found in passes.values())
-    floor, ours = passes.values()
+    assert [one.name for one in passes] == [FLOOR, OURS, OURS, OURS]
+    assert all(len(found) == 2 for found in passes.values())
+    floor, ours, *recipe = passes.values()
+    assert {found["samples"] for own in recipe for found in own} == {128}
     assert {found["samples"] for found in floor} == {70}
     assert {found["samples"] for found in ours} == {128}  # whole batches of 64, counted as what they are
     assert all(found["cpu_s"] >= found["first_cpu_s"] > 0 for found in ours)
     table = speed_table(passes, "cpu")
-    assert table.rows[0][4] == "1.00" and table.rows[1][5] == "1.00"
+    assert table.rows[0][4] == table.rows[1][5] == table.rows[2][5] == "1.00"
 
 
 def test_absent_peers_and_wrong_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +33,7 @@ def test_absent_peers_and_wrong_options_are_named(tmp_path: Path, capsys: pytest
     place.parent.mkdir(parents=True)
     place.symlink_to(sys.executable)
     found = contestants(BenchConfig(peers=str(tmp_path)))
-    assert [one.kind for one in found] == ["floor", "ours", "same", "default"]
+    assert [one.kind for one in found] == ["floor", "ours", "recipe", "finished", "same", "default", "recipe"]
     assert "litdata is left out" in capsys.readouterr().err
     with pytest.raises(UsageError, match="holds no environment"):
         contestants(BenchConfig(peers=str(tmp_path / "nothing")))

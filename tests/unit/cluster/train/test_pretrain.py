@@ -106,6 +106,19 @@ def test_a_dry_run_starts_nothing(uri: str, tmp_path: Path, capsys: pytest.Captu
     assert code == 2 and "--images-per-s must be positive" in text
 
 
+def test_a_dry_run_says_how_many_cores_feed_a_gpu(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seconds of a core for a sample, measured, times images a second of one GPU: asked for, or by FLOPs, and said."""
+    from cluster.train.estimate import feeding
+
+    assert "takes 2500 img/s (as --images-per-s says) needs 3.0 such cores" in feeding(1.2e-3, 1e9, 2500.0)
+    by_flops = feeding(2e-3, 989e12 * 0.3 / 1000, None)
+    assert "1000 img/s" in by_flops and "30 % of an H100's data sheet" in by_flops and "needs 2.0 such" in by_flops
+    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"), "--dry-run")
+    code, text = said(capsys, *base, "--workers", "2", "--images-per-s", "5000")
+    found = re.search(r"loader +([\d.]+) ms of a core .* takes 2500 img/s .* needs ([\d.]+) such cores", text)
+    assert code == 0 and found and float(found[2]) == pytest.approx(2.5 * float(found[1]), abs=0.1)
+
+
 def test_the_memory_estimate_is_near_what_training_takes() -> None:
     """Within a third, for a model whose activations and weights both count."""
     from types import SimpleNamespace
