@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.image.image import BadImage, ImageConfig
+from pipeline.io import tar
 from pipeline.shards.build import build_shard, make_sample
 from pipeline.shards.isolate import IsolatedMaker
 from pipeline.shards.sample import decode
@@ -36,6 +37,24 @@ def _make(row: dict[str, Any]) -> dict[str, bytes]:
 
 def test_the_same_rows_give_the_same_bytes() -> None:
     assert build_shard(ROWS, _make).data == build_shard(ROWS, _make).data
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_a_tar_is_what_webdatasets_writer_writes(count: int) -> None:
+    """Bit for bit: sizes about a block, a short and a long key, and a file that ends near the end of a record."""
+    webdataset = pytest.importorskip("webdataset")
+    samples = [("k" * (1 + 7 * i % 90), {"cls": b"3", "jpg": bytes([i]) * (511 + i % 3)}) for i in range(count)]
+    buffer = io.BytesIO()
+    options = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "compress": False, "encoder": False}
+    with webdataset.TarWriter(buffer, **options) as writer:
+        writer.tarstream.format = tarfile.USTAR_FORMAT
+        for key, members in samples:
+            writer.write({"__key__": key, **members})
+    files = [(f"{key}.{suffix}", data) for key, members in samples for suffix, data in members.items()]
+    assert b"".join(tar.written(files)) == buffer.getvalue()
+    long = [("d" * 80 + "/" + "n" * 60, b"x")]  # over 100 bytes: tarfile splits it at a slash
+    found = tarfile.open(fileobj=io.BytesIO(b"".join(tar.written(long)))).getmembers()
+    assert [info.name for info in found] == [long[0][0]]
 
 
 def test_members_are_plain_sorted_ustar_with_nothing_of_this_moment() -> None:
