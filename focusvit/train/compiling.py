@@ -1,5 +1,6 @@
 """torch.compile as a training needs it: on a GPU unless told otherwise, a graph for each shape, never a silent stop."""
 
+import atexit
 import logging
 import os
 import shutil
@@ -56,5 +57,6 @@ def _lead_around_spaces() -> None:
     if " " not in str(folder):
         return
     link = Path(tempfile.mkdtemp(prefix="focusvit-torch-"), "torch")
+    atexit.register(shutil.rmtree, link.parent, ignore_errors=True)  # the link, not what it leads to
     link.symlink_to(folder, target_is_directory=True)
     cpp_extension._TORCH_PATH, cpp_extension.TORCH_LIB_PATH = str(link), str(link / "lib")
