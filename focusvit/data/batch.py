@@ -19,7 +19,6 @@ class Batch:
     num_tokens  regions per image in this batch, a Python int; None without maps
     class_ids   int64 (B,), -1 = the sample has no class
     sample_ids  int64 (B,), the index in the split
-    valid       bool (B,), False = padding, never scored
     view_ids    int64 (B,) or None: which random view of the sample this is (its epoch, or epoch % data.views), -1 = the
                 fixed one of evaluation
     mix_ids     int64 (B,) or None: the second class of a mixed image (mixup, CutMix)
@@ -33,7 +32,6 @@ class Batch:
     num_tokens: int | None = None
     class_ids: Tensor
     sample_ids: Tensor
-    valid: Tensor
     view_ids: Tensor | None = None
     mix_ids: Tensor | None = None
     mix_share: Tensor | None = None
@@ -79,7 +77,7 @@ class Batch:
         size = len(self)
         if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 (B, 3, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
-        for name in ("class_ids", "sample_ids", "valid", "view_ids", "mix_ids", "mix_share"):
+        for name in ("class_ids", "sample_ids", "view_ids", "mix_ids", "mix_share"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != (size,):
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, but the batch holds {size} images")

@@ -20,25 +20,21 @@ def collate(
     classes: list[int],
     ids: tuple[np.ndarray, np.ndarray],
     num_tokens: int | None,
-    pad_to: int = 0,
     images: np.ndarray | None = None,
 ) -> Batch:
-    """The batch of `views`, filled up with copies of the last one to `pad_to`. `ids`: of samples and of views.
+    """The batch of `views`. `ids`: of samples and of views.
 
     `images`, uint8 (n, H, W, 3): where the views' images lie already, one after another.
     """
-    size, pad = len(views), max(0, pad_to - len(views))
-    padded = [*views, *[views[-1]] * pad]
     draws = [view.draw for view in views]
-    maps = _maps([view.map for view in padded])
+    maps = _maps([view.map for view in views])
     return Batch(
-        images=_planes([view.image for view in padded]) if images is None else _in_place(images),
+        images=_planes([view.image for view in views]) if images is None else _in_place(images),
         maps=maps,
         num_tokens=num_tokens if maps is not None else None,
-        class_ids=torch.tensor(classes + [-1] * pad, dtype=torch.int64),
-        sample_ids=_padded(ids[0][:size], pad),
-        valid=torch.arange(size + pad) < size,
-        view_ids=_padded(ids[1][:size], pad),
+        class_ids=torch.tensor(classes, dtype=torch.int64),
+        sample_ids=torch.tensor(ids[0], dtype=torch.int64),
+        view_ids=torch.tensor(ids[1], dtype=torch.int64),
         work=None if all(draw is PLAIN or draw == PLAIN for draw in draws) else _work(None, draws, []),
     )
 
@@ -59,9 +55,8 @@ def collate_mixed(
         maps=maps,
         num_tokens=num_tokens if maps is not None else None,
         class_ids=torch.tensor(classes[:size], dtype=torch.int64),
-        sample_ids=_padded(ids[0][:size], 0),
-        valid=torch.ones(size, dtype=torch.bool),
-        view_ids=_padded(ids[1][:size], 0),
+        sample_ids=torch.tensor(ids[0][:size], dtype=torch.int64),
+        view_ids=torch.tensor(ids[1][:size], dtype=torch.int64),
         mix_ids=torch.tensor(classes[1:], dtype=torch.int64),
         mix_share=torch.tensor([mix.share for mix in mixes], dtype=torch.float32),
         work=_work(placed[size:], [view.draw for view in views], mixes),
@@ -80,10 +75,6 @@ def _planes(images: Sequence[np.ndarray]) -> Tensor:
     for image, place in zip(images, out.numpy()):
         cv2.split(image, tuple(place))  # straight to its place: stack and permute take seven times as long
     return out
-
-
-def _padded(ids: np.ndarray, pad: int) -> Tensor:
-    return torch.from_numpy(np.concatenate([ids, np.full(pad, -1)])).long()
 
 
 def _maps(maps: list[Any]) -> Tensor | None:

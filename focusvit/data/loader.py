@@ -130,7 +130,6 @@ class EvalLoader:
         world_size: int = 1,
         tokens: int | None = None,
         with_maps: bool = True,
-        pad: bool = False,
         pin_memory: bool = False,
     ) -> None:
         self.num_samples, self.num_classes, self._split = split.num_samples, split.num_classes, split
@@ -138,10 +137,7 @@ class EvalLoader:
         shown = tokens if with_maps else None
         self._specs = [
             BatchSpec(
-                np.arange(first, min(first + batch_size, stop)),
-                np.full(min(batch_size, stop - first), -1),
-                shown,
-                batch_size if pad else 0,
+                np.arange(first, min(first + batch_size, stop)), np.full(min(batch_size, stop - first), -1), shown
             )
             for first in range(start, stop, batch_size)
         ]
@@ -158,7 +154,7 @@ class EvalLoader:
 def _proven(split: Split, batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches, each after the shards of its samples were proven: here, once, and not again in every worker."""
     for batch in batches:
-        ids = batch.sample_ids[batch.valid].numpy()
+        ids = batch.sample_ids.numpy()
         for shard in np.unique(split.index["shard"][ids]).tolist():
             prove_shard(split, shard)
         yield batch

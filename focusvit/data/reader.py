@@ -38,7 +38,6 @@ class BatchSpec:
     sample_ids: np.ndarray
     epochs: np.ndarray
     num_tokens: int | None
-    pad_to: int = 0
     positions: np.ndarray = field(default_factory=lambda: _NONE)
     ahead: tuple[int, ...] = ()
     soon: np.ndarray = field(default_factory=lambda: _NONE)
@@ -78,7 +77,7 @@ class SampleReader:
             for (sample, rgb, _), pair, place in zip(found, pairs, places)
         ]
         classes = [_class_of(sample) for sample, _, _ in found]
-        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, spec.pad_to, images)
+        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, images)
         return replace(batch, num_replaced=sum(replaced for _, _, replaced in found))
 
     def _mixed(self, spec: BatchSpec, pairs: list[tuple[int, int]]) -> Batch:

@@ -81,7 +81,7 @@ class FeatureTargets:
         class token has its own, mean of patches and patches share theirs."""
         sums: np.ndarray | None = None
         for batch in batches:
-            wanted = batch.valid & (batch.sample_ids < NUM_STANDARDISED)
+            wanted = batch.sample_ids < NUM_STANDARDISED
             if not bool(wanted.any()):
                 break  # ids rise
             rows = self._seen(batch.images)[wanted.to(batch.images.device)].double()
@@ -160,10 +160,10 @@ def feature_scores(
             here = batch.to(device, non_blocking=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 image, regions = student(here.images, here.maps, here.num_tokens)
-            wanted, keep = targets(here), here.valid
+            wanted = targets(here)
             cosine = functional.cosine_similarity(image.float(), wanted.image, dim=2).mean(1)
             losses = feature_losses(image, regions, wanted, share)
-            sums += [float(keep.sum()), float(cosine[keep].sum()), float(losses[keep].sum())]
+            sums += [len(here), float(cosine.sum()), float(losses.sum())]
     finally:
         student.train(was_training)
     count, cosine_sum, loss_sum = add_up(sums)

@@ -100,7 +100,6 @@ def file_batches(split: Split, view: ViewConfig, batch_size: int) -> Iterator[Ba
             num_tokens=view.tokens,
             class_ids=torch.tensor([int(sample.class_id or 0) for sample in samples]),
             sample_ids=torch.from_numpy(ids),
-            valid=torch.ones(len(ids), dtype=torch.bool),
         )
 
 

@@ -23,7 +23,7 @@ def tally(
     precision: Precision = "fp32",
     keep_logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Tally:
-    """Run `model` over `batches` in evaluation mode (its mode is put back) and count. Padding is never counted.
+    """Run `model` over `batches` in evaluation mode (its mode is put back) and count.
 
     `keep_logits` maps logits (B, model classes) to (B, num_classes) when the split has fewer classes than the model.
     When memory runs out, this batch and the following are worked on in halves.
@@ -39,8 +39,7 @@ def tally(
                 logits, at_once = _logits(model, here, at_once)
             if keep_logits is not None:
                 logits = keep_logits(logits)
-            keep = here.valid
-            result.add(logits[keep], here.class_ids[keep], here.sample_ids[keep])
+            result.add(logits, here.class_ids, here.sample_ids)
     finally:
         model.train(was_training)
     return result

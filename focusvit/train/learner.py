@@ -84,7 +84,7 @@ class Learner:
         for batch in batches:
             here = batch.to(next(self.model.parameters()).device)
             found = self.model.features(here.images, here.maps, here.num_tokens).double()
-            parts.append(torch.cat([here.class_ids[:, None].double(), found], 1)[here.valid].cpu())
+            parts.append(torch.cat([here.class_ids[:, None].double(), found], 1).cpu())
             if sum(map(len, parts)) >= HEAD_SAMPLES:
                 break
         self.model.train(was_training)

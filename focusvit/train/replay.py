@@ -61,6 +61,7 @@ def replay(uri: str, rank: int = 0, device: str = "cpu") -> dict[str, Any]:
     model = build_model(config.model).to(device).train()
     fill(model, load_weights(uri), uri)
     tensors: dict[str, Any] = dict(load_weights(uri, f"batch-{rank}.safetensors"))
+    tensors.pop("valid", None)  # of a dump of before: no sample is filled in any more
     batch = Batch(**tensors, num_tokens=facts["num_tokens"]).to(device)
     first: list[str] = []
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from focusvit.data.loader import DataConfig, TrainLoader
 from focusvit.data.shard_cache import CachedSplit
@@ -120,4 +119,4 @@ def test_a_store_is_asked_for_many_samples_at_a_time(
     monkeypatch.setattr(storage, "read_bytes", slow)
     loader = TrainLoader(store, DataConfig(image_px=32), seed=0, global_batch=8, rank=0, world_size=1, total_samples=8)
     batch = next(iter(loader))
-    assert most[0] >= 4 and torch.equal(batch.valid, torch.ones(8, dtype=torch.bool))
+    assert most[0] >= 4 and len(batch) == 8

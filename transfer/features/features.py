@@ -132,12 +132,12 @@ class FeatureStore:
 def model_features(
     model: Model, batches: Iterable[Batch], device: str, precision: Precision = "fp32"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(sample ids, features float32 (b, D)) of every batch: what the model's head reads. Padding is left out."""
+    """(sample ids, features float32 (b, D)) of every batch: what the model's head reads."""
     for batch in batches:
         here = batch.to(device, non_blocking=True)
         with computing(precision, device):
-            rows = model.features(here.images, here.maps, here.num_tokens)[here.valid]
-        yield here.sample_ids[here.valid].cpu().numpy(), rows.float().cpu().numpy()
+            rows = model.features(here.images, here.maps, here.num_tokens)
+        yield here.sample_ids.cpu().numpy(), rows.float().cpu().numpy()
 
 
 def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -146,7 +146,7 @@ def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tupl
         small = torch.nn.functional.interpolate(batch.images.float(), size=(side_px, side_px), mode="area")
         rows = small.flatten(1) / 255
         rows = rows - rows.mean(1, keepdim=True)
-        yield batch.sample_ids[batch.valid].numpy(), rows[batch.valid].numpy()
+        yield batch.sample_ids.numpy(), rows.numpy()
 
 
 def model_batches(

@@ -42,14 +42,13 @@ class ArrayData:
 def collect(batches: Iterable[Batch], identity: str) -> ArrayData:
     """The samples of an evaluation loader, in the order of the split. Raises ValueError for a map that does not fit."""
     parts = [batch.check() for batch in batches]
-    keep = torch.cat([part.valid for part in parts])
-    order = torch.argsort(torch.cat([part.sample_ids for part in parts])[keep])
+    order = torch.argsort(torch.cat([part.sample_ids for part in parts]))
     maps = [part.maps for part in parts if part.maps is not None]
     return ArrayData(
-        images=torch.cat([part.images for part in parts])[keep][order],
-        maps=torch.cat(maps)[keep][order] if maps else None,
+        images=torch.cat([part.images for part in parts])[order],
+        maps=torch.cat(maps)[order] if maps else None,
         num_tokens=parts[0].num_tokens,
-        class_ids=torch.cat([part.class_ids for part in parts])[keep][order],
+        class_ids=torch.cat([part.class_ids for part in parts])[order],
         identity=identity,
     )
 
@@ -130,5 +129,4 @@ def _take(data: ArrayData, ids: np.ndarray, mirrored: np.ndarray) -> Batch:
         num_tokens=data.num_tokens,
         class_ids=data.class_ids[at],
         sample_ids=at,
-        valid=torch.ones(len(ids), dtype=torch.bool, device=device),
     )

@@ -48,7 +48,7 @@ def stepper_of(
     ids = torch.arange(batch, device=device)
     data = Batch(
         images=images, maps=maps, num_tokens=model.config.tokens if maps is not None else None, class_ids=ids % 10,
-        sample_ids=ids, valid=torch.ones(batch, dtype=torch.bool, device=device),
+        sample_ids=ids,
     )  # fmt: skip
     optimizer = build_optimizer(model, OptimConfig())
     options = StepOptions(

@@ -17,7 +17,7 @@ from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader, ArrayTrain
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> ArrayData:
     folder: Path = tmp_path_factory.mktemp("data")
     split = open_dataset(make_dataset(folder)).split("train")
-    batches = EvalLoader(split, DataConfig(image_px=32, map_px=16), batch_size=7, tokens=6, pad=True)
+    batches = EvalLoader(split, DataConfig(image_px=32, map_px=16), batch_size=7, tokens=6)
     return collect(batches, split.identity)
 
 

@@ -24,7 +24,7 @@ def test_the_share_of_waiting_is_measured_and_shown(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     meters._clear()
     zeros = torch.zeros(2, dtype=torch.int64)
-    batch = Batch(images=torch.zeros(2, 3, 8, 8), class_ids=zeros, sample_ids=zeros, valid=zeros == 0)
+    batch = Batch(images=torch.zeros(2, 3, 8, 8), class_ids=zeros, sample_ids=zeros)
 
     def slow() -> Iterator[Batch]:
         for _ in range(4):

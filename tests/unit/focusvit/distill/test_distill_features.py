@@ -52,7 +52,7 @@ def batch(count: int = 3, seed: int = 0, views: int | None = None) -> Batch:
     return Batch(
         images=torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=draw),
         maps=maps.to(torch.uint8).contiguous(), num_tokens=4, class_ids=torch.full((count,), -1),
-        sample_ids=torch.arange(count), valid=torch.ones(count, dtype=torch.bool),
+        sample_ids=torch.arange(count),
         view_ids=None if views is None else torch.arange(count) % views,
     )  # fmt: skip
 

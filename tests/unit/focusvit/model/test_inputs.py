@@ -27,9 +27,7 @@ def good() -> tuple[Tensor, Tensor]:
 
 def as_batch(images: Tensor, maps: Tensor) -> Batch:
     ids = torch.arange(3)
-    return Batch(
-        images=images, maps=maps, num_tokens=7, class_ids=ids, sample_ids=ids, valid=torch.ones(3, dtype=torch.bool)
-    )
+    return Batch(images=images, maps=maps, num_tokens=7, class_ids=ids, sample_ids=ids)
 
 
 def changed(maps: Tensor, row: int, old: int, new: int) -> Tensor:

@@ -45,15 +45,11 @@ def problem():
     return Fixed(logits), logits, class_ids
 
 
-def batches(class_ids, rows, size=8, padding=0):
+def batches(class_ids, rows, size=8):
     for start in range(0, len(rows), size):
         ids = torch.tensor(rows[start : start + size])
-        valid = torch.ones(len(ids), dtype=torch.bool)
-        if padding and start + size >= len(rows):
-            ids = torch.cat([ids, ids[:1].repeat(padding)])
-            valid = torch.cat([valid, torch.zeros(padding, dtype=torch.bool)])
         images = ids.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
-        yield Batch(images=images, class_ids=class_ids[ids], sample_ids=ids, valid=valid)
+        yield Batch(images=images, class_ids=class_ids[ids], sample_ids=ids)
 
 
 def test_numbers_equal_scikit_learn(problem):
@@ -71,12 +67,12 @@ def test_numbers_equal_scikit_learn(problem):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_ranks_add_up_whatever_their_number_and_padding(problem, world_size):
+def test_ranks_add_up_whatever_their_number(problem, world_size):
     model, _, class_ids = problem
     whole = tally(model, batches(class_ids, range(NUM)), num_samples=NUM, num_classes=CLASSES).metrics()
     cuts = np.linspace(0, NUM, world_size + 1).astype(int)
     parts = [
-        tally(model, batches(class_ids, range(a, b), padding=2), num_samples=NUM, num_classes=CLASSES)
+        tally(model, batches(class_ids, range(a, b)), num_samples=NUM, num_classes=CLASSES)
         for a, b in itertools.pairwise(cuts)
     ]
     vectors: list[np.ndarray] = []

@@ -46,7 +46,6 @@ def batch_of(config: TrainConfig) -> Batch:
         num_tokens=6 if config.model.needs_maps else None,
         class_ids=torch.arange(8) % 5,
         sample_ids=torch.arange(8),
-        valid=torch.ones(8, dtype=torch.bool),
     ).check(5)
 
 

@@ -44,7 +44,6 @@ def labelled(count: int, classes: int) -> Batch:
     ids = torch.arange(count)
     return Batch(
         images=torch.zeros(count, 3, 8, 8, dtype=torch.uint8), class_ids=ids % classes, sample_ids=ids,
-        valid=torch.ones(count, dtype=torch.bool),
     )  # fmt: skip
 
 

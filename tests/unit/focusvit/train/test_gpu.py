@@ -172,7 +172,7 @@ def test_the_verdict_of_a_step_waits_for_that_step_alone(tmp_path: Any, monkeypa
     monkeypatch.setattr(torch, "isfinite", lambda norm: Finite())
     batch = Batch(
         images=torch.zeros(1, 3, 4, 4, dtype=torch.uint8), class_ids=torch.zeros(1, dtype=torch.long),
-        sample_ids=torch.zeros(1, dtype=torch.long), valid=torch.ones(1, dtype=torch.bool),
+        sample_ids=torch.zeros(1, dtype=torch.long),
     )  # fmt: skip
     watch = Watch(RunDir(str(tmp_path)), 0, {}, lambda: {})
     watch.remember(batch, SimpleNamespace(device=torch.device("cuda")), 8)  # type: ignore[arg-type]

@@ -152,7 +152,6 @@ def a_batch(size: int = 7, seed: int = 0) -> Batch:
         num_tokens=8,
         class_ids=torch.from_numpy(rng.integers(0, 4, size)),
         sample_ids=torch.arange(size),
-        valid=torch.ones(size, dtype=torch.bool),
     )
 
 

@@ -131,12 +131,12 @@ def test_weights_hash_sees_every_value():
     assert weights_hash(model) != before
 
 
-def test_features_leave_padding_out():
+def test_features_are_those_of_the_image_and_of_the_model():
     images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     ids = torch.arange(4)
-    batch = Batch(images=images, class_ids=ids, sample_ids=ids, valid=torch.tensor([True, True, True, False]))
+    batch = Batch(images=images, class_ids=ids, sample_ids=ids)
     ((pixel_ids, pixels),) = pixel_features([batch])
-    assert pixel_ids.tolist() == [0, 1, 2] and pixels.shape == (3, 768)
+    assert pixel_ids.tolist() == [0, 1, 2, 3] and pixels.shape == (4, 768)
     np.testing.assert_allclose(pixels.mean(1), 0, atol=1e-6)
 
     class Model(torch.nn.Module):
@@ -144,7 +144,7 @@ def test_features_leave_padding_out():
             return images.float().mean((2, 3))
 
     ((model_ids, rows),) = model_features(Model(), [batch], "cpu")
-    assert model_ids.tolist() == [0, 1, 2] and rows.shape == (3, 3)
+    assert model_ids.tolist() == [0, 1, 2, 3] and rows.shape == (4, 3)
 
 
 def test_the_test_set_opens_once_per_protocol():
