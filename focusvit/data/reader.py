@@ -64,7 +64,7 @@ class SampleReader:
     def __getitem__(self, spec: BatchSpec) -> Batch:
         if spec.ahead and isinstance(self._split, CachedSplit):
             self._split.prefetch(spec.ahead)
-        if len(spec.soon) and self._is_local:
+        if len(spec.soon) and self._is_local and not isinstance(self._split, CachedSplit):
             self._open_shards().read_ahead(self._spans(spec.soon))
         pairs = list(zip(spec.sample_ids.tolist(), spec.epochs.tolist()))
         if len(spec.positions):

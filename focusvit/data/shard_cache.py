@@ -56,21 +56,24 @@ class CachedSplit:
         return {**self.__dict__, "_downloads": None}  # each process has a thread of its own
 
     def read(self, sample: int, read: ReadSpan = storage.read_bytes) -> Sample:
-        """As `Split.read`: from the local shard, or by its range from the store while the shard is on its way."""
+        """As `Split.read`: from the local shard, or by its range from the store while the shard is on its way.
+
+        `read` is for the store; local shards are not kept open, or a deleted one would keep its room on the disk.
+        """
         shard = int(self._split.index[sample]["shard"])
         if shard in self._damaged:
             raise DataError(self._damaged[shard])
         place = self._folder / shard_name(self._split.name, shard)
         if place.exists():
             try:
-                found = self._local.read(sample, read)
+                found = self._local.read(sample)
                 with contextlib.suppress(FileNotFoundError):
                     os.utime(place)  # used now: the last to be deleted
                 return found
             except DataError:  # deleted since, or damaged; if it is so in the store too, the read below says it
                 place.unlink(missing_ok=True)
         self.prefetch([shard])
-        return self._split.read(sample)
+        return self._split.read(sample, read)
 
     def prefetch(self, shards: Iterable[int]) -> None:
         """Download these shards in the background, in this order, those that are not here yet."""

@@ -103,7 +103,7 @@ def _ways_table(plan: Plan, source: Reader, rounds: int) -> Table:
         title="CPU time per image, ms (one thread)",
         columns=["way", "median of rounds", "range", "over the floor", "over this pipeline"],
         rows=table,
-        note="Ratios are medians over rounds. Goals: this pipeline at most 1.20 of the floor; straightforward at least "
+        note="Ratios are medians over rounds. Goals: this pipeline at most 1.15 of the floor; straightforward at least "
         "1.6 of this pipeline. Floor: read, OpenCV's JPEG decode and area resize to 256, reduce, one fast-slic call at "
         "the resolution in use, JPEG and PNG encode, bare in a loop. This pipeline: everything up to the tar on disk, "
         "with merge order, second decode, checksums, metadata and checks. Straightforward: OpenCV decode and area "

@@ -14,6 +14,7 @@ from focusvit.data.config import DataConfig
 from focusvit.data.loader import TrainLoader, _with_the_next
 from focusvit.data.open_shards import OpenShards
 from focusvit.data.reader import BatchSpec
+from focusvit.data.shard_cache import CachedSplit
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
 from testkit.tiny_shards import make_dataset
@@ -67,6 +68,20 @@ def test_a_replaced_file_is_read_and_few_stay_open(tmp_path: Path, monkeypatch: 
     for descriptor in descriptors:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+def test_a_cache_keeps_the_mounted_shards_open_and_not_its_own(tmp_path: Path) -> None:
+    """A shard that is deleted to make room must not stay on the disk because somebody has it open."""
+    split = open_dataset(make_dataset(tmp_path / "mounted")).split("train")
+    kept, asked = CachedSplit(split, str(tmp_path / "cache"), 1e9), list[str]()
+
+    def read(place: str, start: int, length: int) -> bytes:
+        asked.append(place)
+        return storage.read_bytes(place, start, length)
+
+    first = kept.read(0, read)
+    kept.wait()
+    assert asked == [split.shard_uri(0)] and kept.read(0, read).image == first.image and len(asked) == 1
 
 
 def test_views_are_made_where_the_batch_lies(tmp_path: Path) -> None:
