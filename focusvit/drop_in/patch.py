@@ -21,6 +21,7 @@ from .attention import Told, keys_of, restore, use_latents
 from .hosts import Host, arguments, find_host, first_norm, implementation, mask_of, pixel_statistics
 from .levels import Budget, levels_of
 from .pooling import Level, check_maps, from_features, from_maps, grid_cells
+from .slicing import Sliced
 
 Segmenter = Callable[[Tensor, tuple[int, ...]], Sequence[Tensor]]
 """(pixels, budgets) -> one map (B, Hm, Wm) for each of the falling budgets, ids 0..budget-1"""
@@ -146,6 +147,9 @@ class Patch:
             host.patches.register_forward_pre_hook(self.segment),
         ]
         first, last = self.levels[0][0], len(host.blocks) - 1
+        for block, attention in zip(host.blocks[:first], host.attentions):
+            if implementation(attention) != "eager":  # that one shows its weights, one call a block
+                block.forward = Sliced(block, self.first_budget)  # type: ignore[assignment]
         for number in range(first, len(host.blocks)):
             block, attention = host.blocks[number], host.attentions[number]
             stage = Stage(self, number, self.level_at(number), attention)
@@ -165,8 +169,13 @@ class Patch:
     def detach(self, host: Host) -> None:
         for handle in self.handles:
             handle.remove()
-        for attention in host.attentions:
-            restore(attention)
+        for changed in (*host.attentions, *host.blocks):
+            restore(changed)
+
+    def first_budget(self) -> int:
+        """Tokens of an image behind the first pooling of the present call."""
+        assert self.call is not None
+        return self.call.budgets[0]
 
     def level_at(self, number: int) -> int:
         """Which level the tokens of block `number` belong to."""

@@ -1,5 +1,6 @@
 """`bench drop-in`: Hugging Face's ViT, patched and not: speed, and training by its library's own Trainer."""
 
+import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from focusvit.drop_in.patch import Segmenter, patch
 from focusvit.model.cost import inference_peak, time_calls, training_loss
 from pipeline.errors import UsageError
+from tests.benchmarks.hosts.shapes import SHAPES, shape_table
 from tests.benchmarks.model.drop_in_trainer import PX, labelled_images, normalised, train_with_trainer
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
 from tests.benchmarks.model.variants import hugging_face_vit
@@ -33,6 +35,15 @@ class BenchDropInConfig(TimedConfig):
     grid_depth: int = 2
     latents: int = 16
     batch_size: int = 32
+    shapes: tuple[str, ...] = ("ViT-S/14", "ViT-B/16")
+    """hosts of the speed tables; () = none"""
+    image_px: tuple[int, ...] = (224, 518)
+    batches: tuple[int, ...] = (1, 32)
+    share: float = 0.25
+    """of the patches that is left in these hosts"""
+    depth: float = 0.5
+    """of their blocks that run before"""
+    device: str = "cpu"
     rounds: int = 5
     steps: int = 30
     """steps of each Trainer"""
@@ -44,6 +55,9 @@ class BenchDropInConfig(TimedConfig):
         numbers = (self.tokens, self.latents, self.batch_size, self.rounds, self.steps, self.classes, self.per_class)
         if min(numbers) < 1:
             raise ValueError("every number of python -m tests.benchmarks drop-in must be at least 1")
+        if set(self.shapes) - set(SHAPES):
+            raise ValueError(f"--shapes is {', '.join(self.shapes)}; known are {', '.join(SHAPES)}")
+        self.check_clock(self.device)
 
 
 def main(argv: list[str]) -> int:
@@ -58,6 +72,20 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{error}. Install the peers: pip install -e '.[soak]'.") from None
     record.say(f"ViT {config.size} at {PX} px, {config.tokens} tokens, batch {config.batch_size}")
     record.facts |= {"threads": torch.get_num_threads(), "clock": config.clock}
+    for shape, px, batch in itertools.product(config.shapes, config.image_px, config.batches):
+        photos = [photo for _, photo in zip(range(batch), itertools.cycle(photos_or_drawn("", batch)[0]))]
+        record.add(
+            shape_table(
+                shape,
+                px,
+                photos,
+                share=config.share,
+                depth=config.depth,
+                rounds=config.rounds,
+                device=config.device,
+                clock=config.timer,
+            )  # fmt: skip
+        )
     for make in (speed_table, trainer_table):
         record.add(make(config))
     return record.end()

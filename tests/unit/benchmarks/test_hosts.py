@@ -1,12 +1,15 @@
 """The parts of `bench hosts` that need no pretrained weights: probes on features, token merging, maps of every kind."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from pipeline.sources.embedded import draw_shape
 from tests.benchmarks.hosts.frozen import probes
 from tests.benchmarks.hosts.images import Sample
+from tests.benchmarks.hosts.shapes import shape_table
 from tests.benchmarks.hosts.ways import bipartite, maps_of, nested, pooled
 
 
@@ -32,3 +35,11 @@ def test_maps_have_exactly_the_regions_asked_for():
         found = maps_of(way, [image], (4, 4))
         assert [len(maps.unique()) for maps in found] == [tokens for _, tokens in way.levels]
     assert maps_of(pooled("keys", 6, 1), [image], (4, 4)) is None
+
+
+def test_the_speed_table_of_a_shape_has_every_source_of_superpixels():
+    photos = [draw_shape(np.random.default_rng(i), i, 64)[0] for i in range(2)]
+    table = shape_table("ViT-Ti/16", 70, photos, share=0.25, depth=0.5, rounds=1, device="cpu", clock=time.perf_counter)
+    assert table.title == "ViT-Ti/16, 64 px, batch 2, cpu" and "4 of 16 patches left before block 6" in table.note
+    assert [row[0].rpartition(" ")[2] for row in table.rows] == ["is", "shards", "fast-slic", "device"]
+    assert table.rows[0][2] == "1.00x" and all(float(row[1]) > 0 and float(row[3]) > 0 for row in table.rows)

@@ -9,6 +9,9 @@ import transformers
 from torch import nn
 
 import focusvit
+from focusvit.drop_in import slicing
+from focusvit.drop_in.hosts import find_host
+from focusvit.model.cost import peak_bytes
 
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 OTHERS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -132,3 +135,25 @@ def test_what_a_trainer_passes_along_is_no_mask(latents):
     model = _patched(_vit(), latents)
     out = model(pixel_values=PIXELS, labels=torch.tensor([0, 1]), num_items_in_batch=torch.tensor(2))
     assert out.loss.isfinite()
+
+
+@torch.no_grad()
+def test_blocks_before_pooling_run_in_slices_and_memory_falls(monkeypatch):
+    images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    maps = (torch.arange(8)[:, None] // 4 * 2 + torch.arange(8) // 4).expand(32, -1, -1)
+    model = focusvit.patch(_vit(), tokens=4, depth=2)
+    whole = model(images, maps=maps).logits
+    before = peak_bytes(lambda: model(images, maps=maps))
+    monkeypatch.setitem(slicing.LEAST_TOKENS, "cpu", 32)
+    seen = []
+    find_host(model).attentions[0].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(next(iter((*args, *kwargs.values()))))), with_kwargs=True
+    )
+    torch.testing.assert_close(model(images, maps=maps).logits, whole, atol=1e-5, rtol=1e-5)
+    assert seen == [7, 7, 7, 7, 4]  # 32 images of 4 tokens are 7 of 17
+    assert peak_bytes(lambda: model(images, maps=maps)) < 0.7 * before
+    seen.clear()
+    with torch.enable_grad():  # nothing is cut where gradients are kept
+        model(images, maps=maps)
+    focusvit.unpatch(model)(images)
+    assert seen == [32, 32]
