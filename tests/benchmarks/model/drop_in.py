@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
                 rounds=config.rounds,
                 device=config.device,
                 clock=config.timer,
-            )  # fmt: skip
+            )
         )
     for make in (speed_table, trainer_table):
         record.add(make(config))

@@ -39,7 +39,8 @@ def test_a_segmentation_head_learns_on_a_patched_dinov2(tmp_path):
     model = focusvit.patch(_model(), tokens=4, depth=2, feature_maps=True)
     state: Patch = model._focusvit_patch
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=6, max_steps=12, learning_rate=1e-2, lr_scheduler_type="constant",
+        output_dir=str(tmp_path), per_device_train_batch_size=6, max_steps=12, learning_rate=1e-2,
+        lr_scheduler_type="constant",
         logging_steps=1,
         save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, remove_unused_columns=False, seed=0,
     )  # fmt: skip
