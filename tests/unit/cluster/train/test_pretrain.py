@@ -148,7 +148,14 @@ def test_every_recipe_says_its_command_its_hardware_its_time_and_its_score(name:
     assert "not run here" in text.lower() or "measured" in text.lower()
     hours = re.search(r"Time: ([\d.]+) h at (\d+) images a second", text)
     if hours:  # the time is the dry run's: samples over the throughput
-        num_samples = {"vit": 1_281_167, "foc": 1_281_167, "dei": 1_281_167, "tin": 100_000, "cif": 50_000}[name[:3]]
+        num_samples = {
+            "vit": 1_281_167,
+            "foc": 1_281_167,
+            "dei": 1_281_167,
+            "tin": 100_000,
+            "cif": 50_000,
+            "dis": 50_000,
+        }[name[:3]]
         config = RECIPES[name]()
         seconds = config.num_steps(num_samples) * config.global_batch / float(hours[2])
         assert float(hours[1]) == pytest.approx(seconds / 3600, abs=0.051)
