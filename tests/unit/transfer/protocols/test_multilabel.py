@@ -111,8 +111,8 @@ def test_a_task_of_label_lists_gives_mean_ap_rows(tmp_path, monkeypatch):
     data = make_dataset(tmp_path / "data", splits={"train": 40, "val": 16})
     real = Split.read
 
-    def with_lists(self, number):
-        sample = real(self, number)
+    def with_lists(self, number, *reader):
+        sample = real(self, number, *reader)
         labels = [] if number % 7 == 6 else sorted({sample.class_id, number % 3})
         return dataclasses.replace(sample, class_id=None, meta={"labels": labels})
 
