@@ -13,6 +13,7 @@ from typing import Any
 Verbs = dict[str, tuple[str, str]]  # verb -> (module:function, what it does)
 VERBS: Verbs = {
     "demo": ("cluster.demo:main", "the whole road on embedded data, or on your own image folder"),
+    "train": ("cluster.road.train:main", "one command from a folder of photos to a trained model"),
     "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
     "verify": ("pipeline.care.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
     "remap": ("pipeline.care.remap:main", "the same data set with superpixels of other settings"),
@@ -36,6 +37,7 @@ VERBS: Verbs = {
     "doctor": ("cluster.doctor.doctor:main", "what is wrong with this machine or cluster, and its fix"),
 }
 OPTIONS = {
+    "train": "cluster.road.options:TrainFolderConfig",
     "preprocess": "pipeline.options:PreprocessConfig",
     "verify": "pipeline.options:VerifyConfig",
     "remap": "pipeline.options:RemapConfig",

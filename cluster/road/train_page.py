@@ -1,0 +1,74 @@
+"""What `focusvit train` ends with: the score with chance, the page, and the lines of Python that load the model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from focusvit.predict.pictures import confusion_figure, labelled_sheet, outlined
+from focusvit.predict.predictor import Predictor
+from focusvit.runs.checkpoint import load_checkpoint, read_confusion
+from focusvit.score.intervals import wilson
+from pipeline.io import storage
+from pipeline.shards.dataset import Split, open_dataset
+from transfer.report.charts import curves_figure
+from transfer.report.finished import find_runs
+from transfer.report.page import Page
+
+if TYPE_CHECKING:
+    from .train import Plan
+
+SHOWN = 12
+
+
+def write_page(plan: "Plan", out: Path, seconds: float) -> str:
+    """Write `index.html` and return what the terminal is told."""
+    record, data = load_checkpoint(str(out / "run")), open_dataset(str(out / "shards"))
+    split, counts = data.split("val"), read_confusion(record)
+    assert counts is not None  # a finished training is scored
+    right, total = int(np.trace(counts)), int(counts.sum())
+    low, high = wilson(right, total)
+    chance = counts.sum(1).max() / total
+    said = (
+        f"{right / total:.1%} of {total} validation images right (95 % interval {low:.1%} to {high:.1%}; they "
+        f"also chose the best checkpoint); always the most frequent class would give {chance:.1%}"
+    )
+    lines = f'import focusvit\nmodel = focusvit.load("{out / "run"}")\nprint(model.predict(["photo.jpg"]))'
+    page = Page(f"A classifier of {storage.name_of(plan.source)}", said)
+    for line in plan.why:
+        page.text(line, dim=True)
+    page.heading("Answers on validation images")
+    page.picture(_answers(Predictor(record.uri), split), "regions as the model got them; wrong answers are marked")
+    page.heading("Which classes are taken for which")
+    page.figure(confusion_figure(counts, data.classes), "rows: true class; columns: answer")
+    recall = counts.diagonal() / np.maximum(1, counts.sum(1))
+    rows = [(data.classes[i], int(counts[i].sum()), f"{recall[i]:.0%}") for i in np.argsort(recall)]
+    page.table(("class", "images", "right"), rows)
+    page.heading("How it learned")
+    page.figure(curves_figure(find_runs([str(out / "run")])[0]), "the best checkpoint is kept")
+    page.heading("Go on")
+    page.code(lines)
+    page.code(
+        f"focusvit predict --checkpoint {out / 'run'} photo.jpg --out overlays\n"
+        f"focusvit export --checkpoint {out / 'run'} --out model.onnx\n"
+        f"focusvit ui --tracking-uri sqlite:///{out / 'mlflow.db'}"
+    )
+    storage.put(str(out / "index.html"), page.html().encode())
+    return (
+        f"\ntrained in {seconds / 60:.1f} minutes: {said}\n"
+        f"checkpoint {record.uri}\npage       {out / 'index.html'}\n\n{lines}\n"
+    )
+
+
+def _answers(predictor: Predictor, split: Split) -> np.ndarray:
+    """A sheet of validation images, spread over the split, with answer and truth."""
+    cells = []
+    for i in np.linspace(0, split.num_samples - 1, min(SHOWN, split.num_samples)).round().astype(int):
+        sample = split.read(int(i))
+        (found,) = predictor.predict([predictor.view(sample.image)])
+        best = int(found.shares.argmax())
+        truth = predictor.classes[int(split.class_ids[i])]
+        note = "" if predictor.classes[best] == truth else f" (is {truth})"
+        picture = found.view.image if found.view.map is None else outlined(found.view.image, found.view.map)
+        cells.append((f"{predictor.classes[best]} {found.shares[best]:.0%}{note}", picture))
+    return labelled_sheet(cells, "", columns=4)
