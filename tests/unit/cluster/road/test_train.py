@@ -1,0 +1,97 @@
+"""`focusvit train FOLDER`: the whole road in small, again from where it stood, and odd folders in words."""
+
+import base64
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cluster.road import train
+from focusvit.runs.checkpoint import load_checkpoint
+from pipeline.errors import UsageError
+from pipeline.sources.embedded import draw_shape
+from testkit.tiny_checkpoint import make_checkpoint
+
+
+def photos(folder: Path, classes: tuple[str, ...] = ("disc", "square"), each: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            cv2.imwrite(str(folder / name / f"it's {i}.png"), draw_shape(number, rng, 48)[:, :, ::-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """(photos, out, what was printed) of one run."""
+    import contextlib
+    import io
+
+    place = tmp_path_factory.mktemp("a folder")
+    folder, told = photos(place / "my photos"), io.StringIO()
+    start = make_checkpoint(place / "start")
+    with contextlib.redirect_stdout(told):
+        assert train.main([str(folder), "--out", str(place / "out"), "--checkpoint", start, "--epochs", "2"]) == 0
+    return folder, place / "out", told.getvalue()
+
+
+def test_it_ends_with_a_score_a_checkpoint_and_python_that_loads_it(done: tuple[Path, Path, str]) -> None:
+    folder, out, told = done
+    verbs = re.findall(r"^\$ focusvit (\w+)", told, re.M)
+    assert verbs == ["preprocess", "preprocess", "finetune", "evaluate"]
+    record = load_checkpoint(str(out / "run"))
+    assert set(record.classes) == {"disc", "square"} and record.uri in told and str(out / "index.html") in told
+    assert f"{record.metrics['val/top1']:.1%} of" in told and "always the most frequent class would give" in told
+    assert "held out by a hash of their names" in told and "because" in told
+
+    code = told[told.index("import focusvit") :]
+    values: dict = {"photo": str(next(folder.glob("disc/*.png")))}
+    exec(code.replace('["photo.jpg"]', "[photo]").replace("print(", "found = ("), values)
+    (found,) = values["found"]
+    assert next(iter(found)) in record.classes or found.classes[0] in record.classes  # the best class
+
+
+def test_the_page_is_one_file_with_all_pictures_in_it(done: tuple[Path, Path, str]) -> None:
+    text = (done[1] / "index.html").read_text()
+    pictures = re.findall(r'src="data:image/(?:png|jpeg);base64,([^"]+)"', text)
+    sides = [Image.open(BytesIO(base64.b64decode(data))).size for data in pictures]
+    assert len(sides) == 3 and all(min(size) > 100 for size in sides)
+    assert "http" not in re.sub(r"data:image[^\"]+", "", text) and "<script" not in text
+    assert "my photos" in text and "prefers-color-scheme: dark" in text
+
+
+def test_the_same_command_goes_on_and_another_folder_is_refused(
+    done: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, _ = done
+    plan = (out / "plan.json").read_bytes()
+    start = json.loads(plan)["start"]
+    assert train.main([str(folder), "--out", str(out), "--checkpoint", start, "--minutes", "99"]) == 0
+    told = capsys.readouterr()
+    assert (out / "plan.json").read_bytes() == plan and "nothing is left to do" in told.err
+    other = photos(tmp_path / "other")
+    with pytest.raises((UsageError, SystemExit)):
+        train.main([str(other), "--out", str(out), "--checkpoint", start])
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"), [(("disc",), "at least 2: put the images of each class into a folder"), ((), "does not exist")]
+)
+def test_a_folder_that_cannot_be_learned_from_is_refused(tmp_path: Path, classes: tuple[str, ...], said: str) -> None:
+    folder = photos(tmp_path / "photos", classes)
+    start = make_checkpoint(tmp_path / "start")
+    with pytest.raises(UsageError, match=said):
+        train.main([str(folder), "--out", str(tmp_path / "out"), "--checkpoint", start, "--epochs", "1"])
+
+
+def test_a_validation_split_of_the_folders_own_is_used(tmp_path: Path) -> None:
+    photos(tmp_path / "set" / "train", each=3)
+    photos(tmp_path / "set" / "val", each=2)
+    assert train._val_share(str(tmp_path / "set"), str(tmp_path / "out"), 0.2) is None
+    assert train._val_share(str(tmp_path / "set" / "train"), str(tmp_path / "out"), 0.3) == 0.3
