@@ -33,7 +33,10 @@ def write_page(plan: "Plan", out: Path, seconds: float) -> str:
         f"{right / total:.1%} of {total} validation images right (95 % interval {low:.1%} to {high:.1%}; they "
         f"also chose the best checkpoint); always the most frequent class would give {chance:.1%}"
     )
-    lines = f'import focusvit\nmodel = focusvit.load("{out / "run"}")\nprint(model.predict(["photo.jpg"]))'
+    lines = (
+        f'import focusvit\nmodel = focusvit.load("{out / "run"}")\n'
+        'answer = model.predict("photo.jpg")[0]  # .name, .share, .shares, .superpixels'
+    )
     page = Page(f"A classifier of {storage.name_of(plan.source)}", said)
     for line in plan.why:
         page.text(line, dim=True)
