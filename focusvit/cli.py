@@ -12,7 +12,7 @@ from typing import Any
 
 Verbs = dict[str, tuple[str, str]]  # verb -> (module:function, what it does)
 VERBS: Verbs = {
-    "demo": ("cluster.demo:main", "the whole road on embedded data, or on your own image folder"),
+    "demo": ("cluster.road.demo:main", "what this project does, in a few minutes, with one page at its end"),
     "train": ("cluster.road.train:main", "one command from a folder of photos to a trained model"),
     "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
     "verify": ("pipeline.care.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),

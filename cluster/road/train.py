@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     _run(["evaluate", "--checkpoint", str(out / "run"), "--data", str(out / "shards")])
     from .train_page import write_page
 
-    found = write_page(plan, out, time.monotonic() - begun)
+    found = write_page(plan.source, plan.why, out, time.monotonic() - begun)
     sys.stdout.write(found)
     return 0
 

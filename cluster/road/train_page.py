@@ -1,7 +1,7 @@
 """What `focusvit train` ends with: the score with chance, the page, and the lines of Python that load the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +15,10 @@ from transfer.report.charts import curves_figure
 from transfer.report.finished import find_runs
 from transfer.report.page import Page
 
-if TYPE_CHECKING:
-    from .train import Plan
-
 SHOWN = 12
 
 
-def write_page(plan: "Plan", out: Path, seconds: float) -> str:
+def write_page(source: str, why: Sequence[str], out: Path, seconds: float) -> str:
     """Write `index.html` and return what the terminal is told."""
     record, data = load_checkpoint(str(out / "run")), open_dataset(str(out / "shards"))
     split, counts = data.split("val"), read_confusion(record)
@@ -37,8 +34,8 @@ def write_page(plan: "Plan", out: Path, seconds: float) -> str:
         f'import focusvit\nmodel = focusvit.load("{out / "run"}")\n'
         'answer = model.predict("photo.jpg")[0]  # .name, .share, .shares, .superpixels'
     )
-    page = Page(f"A classifier of {storage.name_of(plan.source)}", said)
-    for line in plan.why:
+    page = Page(f"A classifier of {storage.name_of(source)}", said)
+    for line in why:
         page.text(line, dim=True)
     page.heading("Answers on validation images")
     page.picture(_answers(Predictor(record.uri), split), "regions as the model got them; wrong answers are marked")

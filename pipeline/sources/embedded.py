@@ -40,6 +40,23 @@ def write_shapes(
                 _write(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
 
 
+def write_scenes(root: Path, *, train: int = 160, val: int = 60, side_px: int = 112, seed: int = 1) -> None:
+    """Write `root/{train,val}/{images,labels}/*`: scenes of 4 kinds of shapes with the exact class of each pixel, 0 for
+    the ground. Existing files are kept."""
+    for split_number, (split, count) in enumerate((("train", train), ("val", val))):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = root / split / "images" / f"scene_{number:04d}.jpg"
+            if path.exists():
+                continue
+            class_id = number % 4
+            image, mask = draw_shape(np.random.default_rng((seed, split_number, number)), class_id, side_px)
+            label = cv2.imencode(".png", mask * np.uint8(class_id + 1))[1]
+            _write(root / split / "labels" / f"{path.stem}.png", label)
+            _write(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+
+
 def write_digits(root: Path, *, side_px: int = 32) -> None:
     """Write scikit-learn's 1,797 scanned digits (8x8, 17 grey levels) as `root/{train,val}/<digit>/*.png`.
 
