@@ -40,7 +40,7 @@ def write_page(out: Path, told: "Told", seconds: float) -> str:
     compared = _comparison(page, trainings, told)
     answers = _transfer(page, transfers[0].rows)
     page.heading("Curves")
-    page.figure(curves_figure(trainings), "demo: FocusViT; demo_vit: plain ViT of the same size, images and steps")
+    page.figure(curves_figure(trainings), "demo: FocusViT; demo_vit: plain ViT of the same size and steps")
     page.heading("Where the time went")
     page.table(("seconds", "step"), [(f"{s:.1f}", title) for title, s in told.seconds])
     page.heading("Go on")
@@ -110,8 +110,8 @@ def _comparison(page: Page, trainings: list[TrainingRun], told: "Told") -> str:
         [(label, f"{top1:.1%}", f"{rate:.0f}", f"{memory:.2f} GB") for label, top1, rate, memory in rows],
     )
     page.text(
-        f"The FocusViT's training was killed without warning after its checkpoint at {told.killed_at} samples; the same "
-        "command went on from there. Superpixels were made once, when the shards were written. Memory counts the "
+        f"The FocusViT's training was killed without warning after its checkpoint at {told.killed_at} samples; the "
+        "same command went on from there. Superpixels were made once, when the shards were written. Memory counts the "
         "worker's libraries too."
     )
     (_, mine, fast, _), (_, plain, slow, _) = rows

@@ -46,6 +46,7 @@ BENCHES: Verbs = {
         "what limits feature extraction; solvers beside scikit-learn's",
     ),
     "study": ("tests.benchmarks.study.study:main", "accuracy beside a plain ViT and the controls, into a ledger"),
+    "starts": ("tests.benchmarks.train.starts:main", "what pretrained weights are worth: frozen, and fine-tuned"),
     "box": ("tests.benchmarks.train.box:main", "a run's checkpoint as a model of the package, in half precision"),
     "picture": ("tests.benchmarks.model.picture:main", "the picture of the README, drawn with a checkpoint"),
     "hosts": ("tests.benchmarks.hosts.hosts:main", "superpixels in a pretrained ViT, frozen: quality against speed"),

@@ -56,7 +56,8 @@ def pack(run: str, name: str, about: About) -> Path:
         check_finite(halves, record.uri)
     except Exception as error:
         raise UsageError(f"{error} In float16 only values up to 65504 are finite.") from None
-    save_checkpoint(str(BOX / name), without_places(record), halves)
+    config = {**record.config, "precision": "auto"}  # the CPU it was trained on may have had bf16, others do not
+    save_checkpoint(str(BOX / name), without_places(dataclasses.replace(record, config=config)), halves)
     storage.put_json(str(BOX / name / ABOUT), dataclasses.asdict(about))
     return BOX / name
 
