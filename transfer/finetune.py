@@ -27,9 +27,10 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from focusvit.train.watch import DivergedError
+from focusvit.weights.files import weights_hash
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
-from transfer.features.features import model_batches, weights_hash
+from transfer.features.features import model_batches
 from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score

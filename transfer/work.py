@@ -14,6 +14,7 @@ import numpy as np
 from focusvit.data.loader import EvalLoader
 from focusvit.predict.compatible import check_labelled, data_config
 from focusvit.runs.config_json import to_json
+from focusvit.weights.files import weights_hash
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import Split, open_dataset
 from pipeline.shards.proof import prove_index
@@ -24,7 +25,6 @@ from transfer.features.features import (
     model_features,
     pixel_features,
     split_key,
-    weights_hash,
 )
 from transfer.features.hold_out import draw_parts, hold_out
 from transfer.features.sealed import SealedTest

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from focusvit.box.names import BOX, about, names
+from focusvit.model.model import FocusViT
 from focusvit.predict.look import Eye
 from focusvit.predict.pictures import labelled_sheet, paint_regions, with_regions
 from focusvit.runs.checkpoint import load_model
@@ -66,7 +67,9 @@ def _photos(page: Page, out: Path) -> None:
     from sklearn.datasets import load_sample_images
 
     place = str(BOX / "focusvit-tiny") if "focusvit-tiny" in names() else str(out / "runs" / "demo")
-    eye = Eye(*load_model(place))
+    model, record = load_model(place)
+    assert isinstance(model, FocusViT)
+    eye = Eye(model, record)
     page.heading("Two photos as the model gets them")
     for photo in load_sample_images().images:
         buffer = io.BytesIO()

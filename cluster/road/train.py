@@ -145,13 +145,13 @@ def images_per_second(start: str, recipe_name: str, num_classes: int, batch: int
     """How fast this machine trains: the faster of two timed steps (the first one also warms up)."""
     import torch
 
+    from focusvit.drop_in.host_model import build_model
     from focusvit.model.cost import example_inputs
-    from focusvit.model.model import FocusViT
     from focusvit.recipes.small import finetune, recipe
     from focusvit.runs.checkpoint import load_checkpoint
 
     config = finetune(load_checkpoint(start)) if start else recipe(recipe_name)
-    model = FocusViT(dataclasses.replace(config.model, num_classes=num_classes)).to(device).train()
+    model = build_model(dataclasses.replace(config.model, num_classes=num_classes)).to(device).train()
     images, maps = example_inputs(model.config, batch, device=device)
     best = float("inf")
     for _ in range(3):

@@ -72,12 +72,19 @@ class HostModel(nn.Module):
         num_tokens = check_shapes(self.config, images, maps, num_tokens)
 
         def path(images: Tensor, maps: Tensor | None) -> Tensor:
-            sequence, pooled = self._run(images, maps, num_tokens, keep_tokens=False)
-            if pooled is not None:
-                return pooled
-            return sequence[:, sequence.shape[1] - self.config.num_patches :].mean(1)
+            return self._image_and_patches(images, maps, num_tokens)[0]
 
         return in_slices(path, images, maps, most=images_at_once(images, self.images_at_once))
+
+    def image_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`features` (B, D) and the last features of patches (B, N, D), of a host that takes no maps, in one pass."""
+        check_shapes(self.config, images, None, None)
+        return self._image_and_patches(images, None, None)
+
+    def _image_and_patches(self, images: Tensor, maps: Tensor | None, num_tokens: int | None) -> tuple[Tensor, Tensor]:
+        sequence, pooled = self._run(images, maps, num_tokens, keep_tokens=False)
+        patches = sequence[:, sequence.shape[1] - self.config.num_patches :]
+        return patches.mean(1) if pooled is None else pooled, patches
 
     def dense_features(self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None) -> Tensor:
         """(B, K, D): the last features of each superpixel; of each patch (B, N, D) where the model takes no maps."""

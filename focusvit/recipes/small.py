@@ -47,6 +47,9 @@ def debug() -> TrainConfig:
     )
 
 
+_DEMO_MODEL = focusvit_64px(image_px=96, width=128, depth=6, heads=4, tokens=24)
+
+
 def demo() -> TrainConfig:
     """A small FocusViT on generated shapes (800 images of 96 px in 8 classes): part of `focusvit demo`.
 
@@ -54,7 +57,7 @@ def demo() -> TrainConfig:
     Hardware: 2 CPU cores. Time: half a minute. Score: not measured in a table; `focusvit demo` prints it.
     """
     return TrainConfig(
-        model=focusvit_64px(image_px=96, width=128, depth=6, heads=4, tokens=24),
+        model=_DEMO_MODEL,
         data=DataConfig(image_px=96, map_px=48, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
         epochs=16,
@@ -71,7 +74,7 @@ def demo_vit() -> TrainConfig:
     focusvit pretrain demo_vit --data DIR --run-dir DIR --workers 2
     Hardware: 2 CPU cores. Time: two minutes. Score: not measured in a table; `focusvit demo` prints it.
     """
-    return dataclasses.replace(demo(), model=plain_vit_of(demo().model))
+    return dataclasses.replace(demo(), model=plain_vit_of(_DEMO_MODEL))
 
 
 def tiny_imagenet_cpu() -> TrainConfig:

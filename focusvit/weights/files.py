@@ -3,6 +3,7 @@ the table of tensors wherever a training program put it; the plain names of its 
 """
 
 import argparse
+import hashlib
 import logging
 import pathlib
 import re
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import first_line
 from pipeline.io import storage
@@ -45,6 +46,15 @@ _BEGINNINGS = {  # of files that are often there in place of weights
     b"\x89HDF": "is an HDF5 file (Keras, TensorFlow); export the model to PyTorch first",
     b"\x1f\x8b": "is compressed; unpack it first (gunzip)",
 }
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all tensors: two models with one hash give the same features."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

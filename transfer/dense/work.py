@@ -14,9 +14,10 @@ from focusvit.drop_in.host_model import Model
 from focusvit.precision import computing
 from focusvit.runs.config_json import to_json
 from focusvit.score.intervals import bootstrap, over_draws
+from focusvit.weights.files import weights_hash
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import Split
-from transfer.features.features import split_key, weights_hash
+from transfer.features.features import split_key
 from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted, Labelled
 from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from focusvit.data.batch import Batch
 from focusvit.data.config import DataConfig
@@ -29,15 +28,6 @@ from pipeline.io import storage
 from pipeline.shards.dataset import Split
 
 FEATURE_VERSION = 1  # raised when the same key would mean other numbers
-
-
-def weights_hash(model: nn.Module) -> str:
-    """sha256 over names, types, shapes and bytes of all tensors: two models with one hash give the same features."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

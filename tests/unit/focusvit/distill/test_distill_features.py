@@ -155,11 +155,13 @@ def test_the_teachers_rows_are_those_of_its_library(tmp_path: Path, name: str, c
     found = FeatureTeacher(folder, 32, torch.device("cpu"))(images)
     pixels = (images / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     with torch.no_grad():
-        rows = getattr(transformers, name).from_pretrained(folder).eval()(pixels).last_hidden_state
+        out = getattr(transformers, name).from_pretrained(folder).eval()(pixels)
+    rows = out.last_hidden_state
+    image = out.pooler_output if name in ("CLIPVisionModel", "SiglipVisionModel") else rows[:, 0]
     assert rows.shape[1] == 16 + first and teacher_width(folder) == 32
     assert torch.allclose(found[:, 2:], rows[:, first:], atol=1e-5)
     assert torch.allclose(found[:, 1], rows[:, first:].mean(1), atol=1e-5)
-    assert torch.allclose(found[:, 0], rows[:, 0] if first else rows.mean(1), atol=1e-5)
+    assert torch.allclose(found[:, 0], image, atol=1e-5)
 
 
 def without_config(folder: Path) -> None:
@@ -174,7 +176,7 @@ def without_record(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
 
 
-def of_a_text_model(folder: Path) -> None:
+def of_another_kind(folder: Path) -> None:
     said = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**said, "model_type": "no-such-thing"}))
 
@@ -182,11 +184,11 @@ def of_a_text_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "image_px", "said"),
     [
-        (without_config, 32, "its config.json cannot be read"),
-        (without_weights, 32, "has a config.json but none of model.safetensors"),
-        (without_record, 32, "does not state the mean and std"),
-        (of_a_text_model, 32, "transformers does not read the teacher"),
-        (lambda folder: None, 36, r"patches of 8 px, which do not divide data.image_px 36. Take 32 or 40"),
+        (without_config, 32, "nor a folder of Hugging Face or timm"),
+        (without_weights, 32, "model.safetensors"),
+        (without_record, 32, "does not say how its pixels are normalised"),
+        (of_another_kind, 32, "cannot be taken as a host"),
+        (lambda folder: None, 36, "must be a multiple of the host's patches, 8"),
     ],
 )
 def test_a_folder_that_cannot_teach_is_refused_in_words(

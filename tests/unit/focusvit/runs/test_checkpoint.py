@@ -22,8 +22,8 @@ from focusvit.runs.optimizer_state import fill_optimizer, optimizer_tensors
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig, build_optimizer
+from focusvit.weights.files import weights_hash
 from pipeline.errors import DataError, UsageError
-from transfer.features.features import weights_hash
 
 
 def write(uri: str, **changes) -> FocusViT:

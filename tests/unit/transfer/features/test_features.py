@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from focusvit.data.batch import Batch
+from focusvit.weights.files import weights_hash
 from pipeline.errors import DataError
-from transfer.features.features import FeatureKey, FeatureStore, model_features, pixel_features, weights_hash
+from transfer.features.features import FeatureKey, FeatureStore, model_features, pixel_features
 from transfer.features.hold_out import hold_out
 from transfer.features.sealed import SealedTest, SecondLookError
 
@@ -97,6 +98,7 @@ def test_what_a_killed_writer_left_is_cleared_and_a_living_one_is_not_touched(tm
     code = f"""
 import time, numpy as np
 from pathlib import Path
+from focusvit.weights.files import weights_hash
 from transfer.features.features import FeatureKey, FeatureStore
 
 def parts():
@@ -169,7 +171,7 @@ def test_hold_out_takes_its_share_of_every_class():
 
 
 def test_a_model_with_a_parameter_of_no_dimensions_has_a_hash():
-    from transfer.features.features import weights_hash
+    from focusvit.weights.files import weights_hash
 
     model = torch.nn.Linear(2, 2)
     model.scale = torch.nn.Parameter(torch.tensor(1.0))
