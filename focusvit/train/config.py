@@ -141,7 +141,7 @@ class TrainConfig:
                         f"{side} ({cells}); take {cells} times a whole number"
                     )
 
-        if self.head_start == "probe" and (not self.init_from or self.label_free):
+        if self.head_start == "probe" and (self.init_from is None or self.label_free):
             raise ValueError("head_start probe fits a head of classes on the features of init_from; name a checkpoint")
         ignored = self._ignored_of_distill()
         if ignored:
