@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
     if code == 0:
         from .demo_page import write_page
 
-        say(write_page(out, told, time.monotonic() - started))
+        say(write_page(out, told.seconds, told.killed_at, time.monotonic() - started))
     return code
 
 

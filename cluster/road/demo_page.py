@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +19,6 @@ from transfer.report.finished import TrainingRun, find_runs
 from transfer.report.page import Page
 from transfer.tasks.result import Result
 
-if TYPE_CHECKING:
-    from .demo import Told
-
 BUDGETS = (16, 36, 64)
 _CAPTION = (
     "one stored hierarchy gives every number of regions; last: the three main directions of the features of 64 "
@@ -30,20 +26,20 @@ _CAPTION = (
 )
 
 
-def write_page(out: Path, told: "Told", seconds: float) -> str:
-    """Write `index.html` and return what the terminal is told."""
+def write_page(out: Path, steps: list[tuple[str, float]], killed_at: int, seconds: float) -> str:
+    """Write `index.html` and return what the terminal is told. `steps`: title and seconds of each."""
     trainings, transfers = find_runs([str(out / "runs")])
     page = Page(
         "FocusViT: superpixels as the tokens of a vision transformer",
         f"Everything here was made in {seconds:.0f} s by `focusvit demo`, on this machine.",
     )
     _photos(page, out)
-    compared = _comparison(page, trainings, told)
+    compared = _comparison(page, trainings, killed_at)
     answers = _transfer(page, transfers[0].rows)
     page.heading("Curves")
     page.figure(curves_figure(trainings), "demo: FocusViT; demo_vit: plain ViT of the same size and steps")
     page.heading("Where the time went")
-    page.table(("seconds", "step"), [(f"{s:.1f}", title) for title, s in told.seconds])
+    page.table(("seconds", "step"), [(f"{s:.1f}", title) for title, s in steps])
     page.heading("Go on")
     store = f"sqlite:///{out / 'mlflow.db'}"
     page.code(
@@ -98,7 +94,7 @@ def _cells(eye: Eye, data: bytes) -> Iterator[tuple[str, np.ndarray]]:
     yield "its features", (255 * np.stack(planes, 2)).astype(np.uint8)
 
 
-def _comparison(page: Page, trainings: list[TrainingRun], told: "Told") -> str:
+def _comparison(page: Page, trainings: list[TrainingRun], killed_at: int) -> str:
     """FocusViT beside the plain ViT: one row each. Returns the sentence for the terminal."""
     page.heading("FocusViT and the plain ViT of its size, on the same images")
     runs = {run.name.split("/")[-1]: run for run in trainings}
@@ -113,7 +109,7 @@ def _comparison(page: Page, trainings: list[TrainingRun], told: "Told") -> str:
         [(label, f"{top1:.1%}", f"{rate:.0f}", f"{memory:.2f} GB") for label, top1, rate, memory in rows],
     )
     page.text(
-        f"The FocusViT's training was killed without warning after its checkpoint at {told.killed_at} samples; the "
+        f"The FocusViT's training was killed without warning after its checkpoint at {killed_at} samples; the "
         "same command went on from there. Superpixels were made once, when the shards were written. Memory counts the "
         "worker's libraries too."
     )
