@@ -157,8 +157,8 @@ def distill_features() -> TrainConfig:
 
     focusvit pretrain distill_features --data DIR --run-dir DIR --teacher DIR
     Hardware: 2 CPU cores. Time: 0.9 h at 70 images a second for the 23,591 photos of focusvit-tiny, with
-    --precision bf16 on a CPU that has it. Score: not measured in classes; focusvit-tiny was made with it (`focusvit models`). Any ViT folder of Hugging
-    Face or timm can teach.
+    --precision bf16 on a CPU that has it. Score: not measured in classes; focusvit-tiny was made with it
+    (`focusvit models`). Any ViT folder of Hugging Face or timm can teach.
     """
     return TrainConfig(
         model=focusvit_64px(image_px=112, width=192, depth=9, heads=3, tokens=36),
