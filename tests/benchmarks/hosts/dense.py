@@ -77,7 +77,8 @@ def _size(way: Way) -> tuple[int, int]:
 
 def _scores(host: Path, model: nn.Module, way: Way, splits: Sequence[Split], batch: int, readout: bool) -> list[str]:
     tables, borders = [], []
-    known = {sample: features for split in splits for sample, features in _features(host, model, way, split, batch)}
+    samples = list(dict.fromkeys(sample for split in splits for sample in (*split.train, *split.test)))
+    known = dict(_features(host, model, way, samples, batch))
     for split in splits:
         weights = _head([known[sample] for sample in split.train], split.train)
         for sample in split.test:
@@ -95,11 +96,13 @@ def _scores(host: Path, model: nn.Module, way: Way, splits: Sequence[Split], bat
 
 
 @torch.inference_mode()
-def _features(host: Path, model: nn.Module, way: Way, split: Split, batch: int) -> Iterator[tuple[Sample, Tensor]]:
+def _features(
+    host: Path, model: nn.Module, way: Way, samples: Sequence[Sample], batch: int
+) -> Iterator[tuple[Sample, Tensor]]:
     """(D, h, w) of every frame."""
     prepared(model, way)
     rows, columns = (side // 14 for side in _size(way))
-    for part in batches([*split.train, *split.test], batch):
+    for part in batches(samples, batch):
         images = [whole(sample, _size(way)) for sample in part]
         patches = run(model, way, images, normalised(images, host)).last_hidden_state[:, -rows * columns :]
         yield from zip(part, patches.transpose(1, 2).unflatten(2, (rows, columns)))
