@@ -5,10 +5,12 @@ And the registry: a model under a name, and an alias for the best one.
 
 import importlib.metadata
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import focusvit
@@ -67,6 +69,13 @@ def _signature() -> Any:
     return ModelSignature(Schema([ColSpec(AnyType())]), Schema([*outputs, ColSpec("string", "error")]))
 
 
+def _sources(package: ModuleType, to: Path) -> str:
+    """A copy of a package without the weights in its box: no logged model needs those of others."""
+    (place,) = package.__path__
+    weights = shutil.ignore_patterns("*.safetensors", "__pycache__")
+    return str(shutil.copytree(place, to / Path(place).name, ignore=weights))
+
+
 def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = (), images_folder: str = "") -> Any:
     """Log the model under the name of the tracker's run; returns MLflow's description of it (model_uri, model_id).
 
@@ -91,7 +100,7 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
                 signature=_signature(),
                 input_example=_EXAMPLE,
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
-                code_paths=[*focusvit.__path__, *pipeline.__path__],
+                code_paths=[_sources(package, Path(folder, "sources")) for package in (focusvit, pipeline)],
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _packages(checkpoint_uri)],
                 model_config={"images_folder": images_folder},
             )

@@ -43,6 +43,8 @@ def test_the_logged_model_takes_bytes_and_base64_without_a_warning(tmp_path, mon
 
     code = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/code/**/*.py")}
     assert any(name.endswith("code/focusvit/predict/predictor.py") for name in code)
+    weights = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.safetensors")]
+    assert not any("/code/" in name for name in weights), "weights of the box travel with every model"
     assert not [name for name in code if "tests" in name or "bench" in name]  # the laboratory stays at home
 
     wanted = Predictor(checkpoint).table([data])
