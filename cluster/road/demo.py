@@ -88,8 +88,8 @@ def main(argv: list[str]) -> int:
     out, say = config.out.absolute(), sys.stdout.write
     empty_own_folder(out)
     started, told = time.monotonic(), Told()
-    say("drawing images: 8 classes of shapes, scenes with exact masks; and scikit-learn's handwritten digits\n")
-    write_shapes(out / "images" / "shapes", train_per_class=100, val_per_class=30)
+    say("drawing images: 4 classes of shapes, scenes with exact masks; and scikit-learn's handwritten digits\n")
+    write_shapes(out / "images" / "shapes", classes=4, train_per_class=300, val_per_class=60)
     write_scenes(out / "images" / "scenes")
     write_digits(out / "images" / "digits")
     code = _run(steps(out), out, told)

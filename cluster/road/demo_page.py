@@ -105,7 +105,7 @@ def _comparison(page: Page, trainings: list[TrainingRun], killed_at: int) -> str
         rate, memory = float(np.median(steps)), max(value for _, value in run.curves["perf/memory_gb"])
         rows.append((label, run.best("val/top1") or 0.0, rate, memory))
     page.table(
-        ("model", "top-1 (chance 12.5 %)", "images a second in training", "memory of a worker"),
+        ("model", "top-1 (chance 25 %)", "images a second in training", "memory of a worker"),
         [(label, f"{top1:.1%}", f"{rate:.0f}", f"{memory:.2f} GB") for label, top1, rate, memory in rows],
     )
     page.text(

@@ -22,11 +22,18 @@ SHAPE_CLASSES = (
 
 
 def write_shapes(
-    root: Path, *, train_per_class: int = 160, val_per_class: int = 40, side_px: int = 96, seed: int = 0
+    root: Path,
+    *,
+    classes: int = 8,
+    train_per_class: int = 160,
+    val_per_class: int = 40,
+    side_px: int = 96,
+    seed: int = 0,
 ) -> None:
-    """Write `root/{train,val}/<class>/*.jpg` and `root/masks/{train,val}/<class>/*.png`. Existing files are kept."""
+    """Write `root/{train,val}/<class>/*.jpg` and `root/masks/{train,val}/<class>/*.png` of the first `classes` of
+    `SHAPE_CLASSES`. Existing files are kept."""
     for split_number, (split, count) in enumerate((("train", train_per_class), ("val", val_per_class))):
-        for class_id, name in enumerate(SHAPE_CLASSES):
+        for class_id, name in enumerate(SHAPE_CLASSES[:classes]):
             folder, masks = root / split / name, root / "masks" / split / name
             folder.mkdir(parents=True, exist_ok=True)
             masks.mkdir(parents=True, exist_ok=True)

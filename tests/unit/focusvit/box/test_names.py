@@ -12,8 +12,8 @@ from cluster.train.launch import finetune_options
 from cluster.train.pretrain import with_absolute_places
 from focusvit.box import names as box
 from focusvit.cli import main
-from focusvit.recipes.small import debug
-from focusvit.runs.checkpoint import load_model, load_weights, read_checkpoint
+from focusvit.recipes.small import debug, finetune
+from focusvit.runs.checkpoint import load_checkpoint, load_model, load_weights, read_checkpoint
 from pipeline.errors import DataError, UsageError
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from tests.benchmarks.__main__ import BENCHES
@@ -140,3 +140,16 @@ def test_the_models_of_this_version_are_whole_and_small() -> None:
         load_model(name)
         assert box.about(name).commands
     assert sum(path.stat().st_size for path in box.BOX.rglob("*") if path.suffix != ".py") < 12e6
+
+
+def test_what_comes_with_the_package_loads_embeds_and_can_be_fine_tuned() -> None:
+    assert "focusvit-tiny" in box.names() and sum(p.stat().st_size for p in box.BOX.rglob("*.safetensors")) < 12e6
+    for name in box.names():
+        record = load_checkpoint(box.checkpoint_place(name))
+        start = finetune(record)
+        assert start.init_from == record.uri and start.head_start == "probe" and not start.data.views
+        model = load_model(name)[0]
+        photo = torch.randint(0, 256, (1, 3, *model.config.image_size), dtype=torch.uint8)
+        maps = torch.arange(56 * 56).view(1, 56, 56) // (56 * 14) * 4 + torch.arange(56) // 14
+        rows = model.features(photo, maps.to(torch.uint8), 16)
+        assert rows.shape == (1, model.config.width) and bool(rows.isfinite().all())
