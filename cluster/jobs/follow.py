@@ -1,6 +1,7 @@
 """Stay with a job: its log as it grows, its bars in place, Ctrl-C with a question, its exit code at the end."""
 
 import asyncio
+import select
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -119,6 +120,9 @@ def _ask(client: "JobSubmissionClient", job: str, url: str) -> int | None:
         sys.stderr.write(f"\n{job} runs on. [s]top it, [d]etach and leave it running, [c]ontinue to follow? ")
         sys.stderr.flush()
         try:
+            # A Ctrl-C that falls between the question and a blocking read would be noticed after the read only.
+            while not select.select([sys.stdin], [], [], 0.2)[0]:
+                pass
             answer = (sys.stdin.readline().strip().lower() or "d")[0]
         except KeyboardInterrupt:
             answer = "d"
