@@ -84,12 +84,14 @@ def test_a_head_that_comes_back_is_followed_on(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("answer", "stopped", "code"), [("s\n", ["one"], 130), ("d\n", [], 130), ("", [], 130)])
-def test_ctrl_c_asks_stop_or_detach(monkeypatch, capsys, answer, stopped, code):
+def test_ctrl_c_asks_stop_or_detach(monkeypatch, capsys, tmp_path, answer, stopped, code):
     client = FakeClient()
+    (tmp_path / "typed").write_text(answer)
     monkeypatch.setattr(follow_module, "_tail", lambda *args: None)
     monkeypatch.setattr(follow_module.asyncio, "run", lambda coroutine: (_ for _ in ()).throw(KeyboardInterrupt))
-    terminal = types.SimpleNamespace(isatty=lambda: bool(answer), readline=lambda: answer)
-    monkeypatch.setattr(follow_module.sys, "stdin", terminal)
-    assert follow(client, "one", "http://h:1") == code and client.stopped == stopped
+    with (tmp_path / "typed").open() as file:
+        shown = types.SimpleNamespace(isatty=lambda: bool(answer), readline=file.readline, fileno=file.fileno)
+        monkeypatch.setattr(follow_module.sys, "stdin", shown)
+        assert follow(client, "one", "http://h:1") == code and client.stopped == stopped
     said = capsys.readouterr().err
     assert ("asked to stop" in said) == bool(stopped) and (stopped or "focusvit jobs logs one --follow" in said)
