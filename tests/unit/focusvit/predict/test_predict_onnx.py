@@ -16,7 +16,6 @@ import fsspec
 import numpy as np
 import onnx
 import pytest
-import safetensors.torch
 import torch
 
 from focusvit import cli
@@ -24,6 +23,7 @@ from focusvit.predict import export, predict
 from focusvit.predict.onnx_predictor import OnnxPredictor
 from focusvit.predict.predictor import Predictor
 from focusvit.predict.record import KEY, read_record
+from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
 from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import open_dataset
@@ -221,9 +221,9 @@ def test_an_exported_focusvit_s_gives_eager_answers_on_every_real_photo(tmp_path
     classes = tuple(f"class {i}" for i in range(1000))
     shape = {"image_px": 224, "patch_px": 16, "width": 384, "depth": 12, "heads": 6, "tokens": 64}
     checkpoint = make_checkpoint(tmp_path / "ckpt", classes=classes, **shape)
-    weights = safetensors.torch.load_file(f"{checkpoint}/model.safetensors")
+    record, weights = read_checkpoint(checkpoint)
     weights["head.weight"].normal_(0, 1)  # so that photos get different answers
-    safetensors.torch.save_file(weights, f"{checkpoint}/model.safetensors")
+    save_checkpoint(checkpoint, record, weights)
     argv = ["--checkpoint", checkpoint, "--images", photos, "--num-images", "1000"]
     for option, least in (([], 1.0), (["--int8"], 0.9)):
         file = str(tmp_path / "model.onnx")
