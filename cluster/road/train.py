@@ -135,7 +135,7 @@ def _decided(config: TrainFolderConfig, source: str, share: float | None, out: P
                 else f"{num} images on a GPU suffice for it" if device == "gpu"
                 else f"this installation has no {BOX_START}"
             ),
-            f"{epochs:g} epochs in batches of {batch}: about {minutes:.0f} minutes at the {rate:.0f} images a second "
+            f"{epochs:g} epochs in batches of {batch}: about {minutes:.1f} minutes at the {rate:.0f} images a second "
             f"that one training step took here ({device}, {usable_cpus()} CPUs)",
         ),
     )  # fmt: skip
