@@ -42,8 +42,8 @@ COLUMNS = ["start", "kNN", "logistic probe", "fine-tuned", "CPU s of that"]
 class StartsConfig(RecordConfig):
     """Each start on each data set, next to the same network without training."""
 
-    checkpoint: Repeatable[tuple[str, ...]] = ("focusvit-tiny",)
-    """a name of `focusvit models`, a run or a checkpoint (repeat the option for more)"""
+    checkpoint: Repeatable[tuple[str, ...]] = ()
+    """a name of `focusvit models`, a run or a checkpoint (repeat the option for more); default: focusvit-tiny"""
     data: Repeatable[tuple[str, ...]]
     """a data set with train and val (repeat the option for more)"""
     epochs: float = 10
@@ -66,12 +66,13 @@ def main(argv: list[str]) -> int:
 
 def table(config: StartsConfig, data: Dataset, name: str) -> Table:
     rows = []
-    for start in config.checkpoint:
+    starts = config.checkpoint or ("focusvit-tiny",)
+    for start in starts:
         model, found = load_model(checkpoint_place(start))
         label = start if "/" not in start else storage.name_of(start.rstrip("/"))
         begun = finetune(found)
         rows.append([label, *frozen(model, found, data), *tuned(begun, config, data)])
-    model, found = load_model(checkpoint_place(config.checkpoint[0]))
+    model, found = load_model(checkpoint_place(starts[0]))
     torch.manual_seed(0)
     fresh = dataclasses.replace(finetune(found), init_from=None, head_start="random", optim=OptimConfig(lr=1e-3))
     untrained = FocusViT(model.config).eval()
