@@ -14,7 +14,7 @@ from typing import Any
 from focusvit import cli
 from focusvit.box.names import checkpoint_place, names
 from pipeline.commandline import parse
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.io.machine import usable_cpus
@@ -88,13 +88,18 @@ def _val_share(source: str, out: str, asked: float) -> float | None:
 
 
 def _planned(config: TrainFolderConfig, source: str, share: float | None, out: Path) -> Plan:
-    """The plan of an earlier start, or a new one. Raises `UsageError` when another folder was trained in `out`."""
+    """The plan of an earlier start, or a new one. Raises `UsageError` when another folder was trained in `out`, and for
+    a damaged plan."""
     place = str(out / "plan.json")
     if storage.exists(place):
-        values: dict[str, Any] = storage.read_json(place)
-        plan = Plan(**{**values, "why": tuple(values["why"])})
+        try:
+            values: dict[str, Any] = storage.read_json(place)
+            plan = Plan(**{**values, "why": tuple(values["why"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{place} is damaged ({first_line(error)}). Remove it, or name another --out.") from None
         if plan.source != source:
             raise UsageError(f"{out} holds a training on {plan.source}. Name another folder with --out.")
+        sys.stdout.write(f"plan      that of the first start, in {place}; for other settings name another --out\n")
         return plan
     plan = _decided(config, source, share, out)
     storage.put(place, json_text(dataclasses.asdict(plan)).encode())
@@ -142,7 +147,7 @@ def _decided(config: TrainFolderConfig, source: str, share: float | None, out: P
 
 
 def images_per_second(start: str, recipe_name: str, num_classes: int, batch: int, device: str) -> float:
-    """How fast this machine trains: the faster of two timed steps (the first one also warms up)."""
+    """How fast this machine trains: the fastest of three timed steps (the first one also warms up)."""
     import torch
 
     from focusvit.drop_in.host_model import build_model

@@ -125,7 +125,7 @@ class FeatureTargets:
         return torch.from_numpy(kept).to(batch.images.device).float()
 
     def _seen(self, images: Tensor) -> Tensor:
-        """What the teacher says, rounded as the cache rounds it: a run is the same with it and without."""
+        """What the teacher says, rounded as the cache rounds it."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
             return self._teacher(images).half().float().clone()
 

@@ -82,6 +82,12 @@ def test_the_same_command_goes_on_and_another_folder_is_refused(
     assert train.main([str(folder), "--out", str(out), "--checkpoint", start, "--minutes", "99"]) == 0
     told = capsys.readouterr()
     assert (out / "plan.json").read_bytes() == plan and "nothing is left to do" in told.err
+    assert "that of the first start" in told.out and "for other settings name another --out" in told.out
+    for damage in (b"{", b"[]", plan.replace(b'"why"', b'"because"')):
+        (out / "plan.json").write_bytes(damage)
+        with pytest.raises(UsageError, match=r"plan\.json is damaged"):
+            train.main([str(folder), "--out", str(out), "--checkpoint", start])
+    (out / "plan.json").write_bytes(plan)
     other = photos(tmp_path / "other")
     with pytest.raises((UsageError, SystemExit)):
         train.main([str(other), "--out", str(out), "--checkpoint", start])
