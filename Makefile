@@ -88,23 +88,20 @@ gpu:
 gpu-rehearsal: $(VENV)/.ok-test
 	$(BIN)/python -m tests.benchmarks gpu --rehearsal --minutes 3 --out build/gpu-rehearsal
 
-# Accuracy beside a plain ViT and the controls; fills what the ledger lacks, so several sittings add up. SETS is made once.
-# Then attention beside the masks of objects.
+# Accuracy beside a plain ViT and the controls; fills what the ledger lacks and goes on with what was stopped, so several
+# sittings add up. SETS is made once. Then attention beside the masks of objects.
 SETS ?= build/sets
-FINE := --sets tiny-imagenet-40-256-patches
-# Superpixels of a 64 px image without enlarging it first: a third of the default's cost.
-LIGHT := --superpixels.fine-regions 128 --superpixels.seed-regions 160 --superpixels.pixels-per-region 32 --superpixels.iterations 5
+STUDY := tests.benchmarks study --data $(SETS) --minutes 6000
 study: $(VENV)/.ok-test $(SETS)/.ok
-	$(BIN)/python -m tests.benchmarks study --data $(SETS) --stage speed
-	$(BIN)/python -m tests.benchmarks study --data $(SETS) --stage speed $(FINE)
-	$(BIN)/python -m tests.benchmarks study --data $(SETS)
-	$(BIN)/python -m tests.benchmarks study --data $(SETS) $(FINE) --samples 16000
+	$(BIN)/python -m $(STUDY) --stage speed
+	$(BIN)/python -m $(STUDY) --stage rates
+	$(BIN)/python -m $(STUDY)
 	$(BIN)/python -m tests.benchmarks objects
 	$(BIN)/python -m tests.benchmarks objects --data $(SETS)
 
 # The study's Tiny ImageNet-40 models in the quick suite and on CamVid. It trains those whose weights are not here.
 transfer-study: $(VENV)/.ok-test $(SETS)/.ok
-	$(BIN)/python -m tests.benchmarks study --data $(SETS) --sets tiny-imagenet-40 --checkpoints build/study --minutes 600
+	$(BIN)/python -m $(STUDY) --sets tiny-imagenet-40 --checkpoints build/study
 	for model in build/study/tiny-imagenet-40/*/; do for suite in quick dense; do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $$suite --tasks-root $(SETS) --max-samples 2000 \
 	    --no-baselines --out build/transfer-study/$$suite/$$(basename "$$model") --tracking-uri sqlite:///build/transfer-study.db; \
@@ -116,8 +113,6 @@ $(SETS)/.ok:
 	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10 and tiny-imagenet-40"; exit 2; }
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split train
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split val
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40-light --split train $(LIGHT)
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40-light --split val $(LIGHT)
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split train
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split test
 	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split train

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.commandline import parse
 from pipeline.shards.dataset import open_dataset
-from tests.benchmarks.study.matrix import LIGHT, SETS, core_rows
+from tests.benchmarks.study.matrix import SETS, core_rows
 from tests.benchmarks.study.study import arrays
 
 LIMIT_BYTES = 55 * 2**20
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     for name in config.sets:
         of = SETS[name]
         uri = f"{config.data}/{of.folder}"
-        models = [model for row, model in core_rows(of).items() if not row.endswith(LIGHT)]
+        models = core_rows(of).values()
         budgets = sorted({model.tokens for model in models if model.needs_maps and model.tokens})
         held: dict[str, np.ndarray] = {"classes": np.array(open_dataset(uri).classes)}
         for split, source, most in (("train", "train", config.train), ("test", of.test_split, config.test)):

@@ -1,11 +1,11 @@
 """Images and maps held as uint8 arrays, in memory or on the GPU: for small data sets and studies. torch and numpy only.
 
-Batches have the order of the shard loader (`order`), and the same promises: any number of ranks, any start. The only
-augmentation is mirroring, which keeps every region; it is keyed by (seed, epoch, sample).
+Batches have the order of the shard loader (`order`), and the same promises: any number of ranks, any start. Images are
+mirrored and shifted, keyed by (seed, epoch, sample).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from focusvit.data.batch import Batch
 from focusvit.data.order import Order, key_of, rank_slice
+
+_STEPS, _FURTHEST = 32, 4
+"""a shift goes by whole 32nds of a side, up to an eighth: whole pixels for images and maps of 32, 64, ... px"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,12 @@ class ArrayTrainLoader:
         start_samples: int = 0,
         total_samples: int | None = None,
         flip: float = 0.5,
+        shifts: bool = False,
     ) -> None:
+        """`shifts`: move each image by up to an eighth of its sides, its own mirror image filling what is left free."""
         if global_batch < world_size:
             raise ValueError(f"a global batch of {global_batch} gives some of {world_size} workers no sample")
-        self._data, self._seed, self._flip = data, seed, flip
+        self._data, self._seed, self._flip, self._shifts = data, seed, flip, shifts
         self._order = Order(np.array([len(data)]), seed, data.identity)
         self._slice = rank_slice(global_batch, rank, world_size)
         self.samples_seen, self.total_samples, self.global_batch = start_samples, total_samples, global_batch
@@ -90,7 +95,14 @@ class ArrayTrainLoader:
             key_of("flip", self._seed, epoch, sample) / 2**63 < self._flip
             for epoch, sample in zip(epochs.tolist(), ids.tolist())
         ]
-        return _take(self._data, ids, np.array(mirrored, bool))
+        batch = _take(self._data, ids, np.array(mirrored, bool))
+        if not self._shifts:
+            return batch
+        draws = [
+            [key_of(f"shift {axis}", self._seed, epoch, sample) % (2 * _FURTHEST + 1) - _FURTHEST for axis in "yx"]
+            for epoch, sample in zip(epochs.tolist(), ids.tolist())
+        ]
+        return shifted(batch, torch.tensor(draws, device=batch.images.device))
 
 
 class ArrayEvalLoader:
@@ -111,6 +123,32 @@ class ArrayEvalLoader:
         for first in range(self._start, self._stop, self._batch_size):
             ids = np.arange(first, min(first + self._batch_size, self._stop))
             yield _take(self._data, ids, np.zeros(len(ids), bool))
+
+
+def shifted(batch: Batch, steps: Tensor) -> Batch:
+    """Images and maps moved by `steps` (B, 2: down, right) 32nds of their sides, reflected at the borders.
+
+    A sample that would lose a region stays where it is: every map keeps its exact number of regions.
+    """
+    maps = None
+    if batch.maps is not None:
+        maps = _moved(batch.maps[:, None], steps)[:, 0]
+        ids = maps.flatten(1).long()
+        present = ids.new_zeros(len(ids), batch.num_tokens or 0).scatter_(1, ids, 1).all(1)
+        steps = torch.where(present[:, None], steps, 0)
+        maps = torch.where(present[:, None, None], maps, batch.maps)
+    return replace(batch, images=_moved(batch.images, steps), maps=maps)
+
+
+def _moved(pixels: Tensor, steps: Tensor) -> Tensor:
+    """(B, C, H, W) with pixel y, x taken from y - down, x - right, reflected into the image."""
+    for dim, step in zip((2, 3), steps.unbind(1)):
+        side = pixels.shape[dim]
+        at = torch.arange(side, device=pixels.device) - torch.round(step[:, None] * side / _STEPS).long()
+        at = side - 1 - (side - 1 - at.abs()).abs()
+        at = at[:, None, :, None] if dim == 2 else at[:, None, None, :]
+        pixels = pixels.gather(dim, at.expand(pixels.shape))
+    return pixels
 
 
 def _take(data: ArrayData, ids: np.ndarray, mirrored: np.ndarray) -> Batch:

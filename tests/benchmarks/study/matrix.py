@@ -1,4 +1,4 @@
-"""What the accuracy study compares: a few geometries, the same recipe and budget for every row of one."""
+"""What the accuracy study compares: a few data sets, the same recipe and budget for every row of one."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +8,11 @@ from focusvit.model.presets import focusvit_64px
 from tests.benchmarks.model.controls import control
 
 PLAIN, DEFAULT = "ViT", "FocusViT"
-LIGHT = ", light superpixels"
-"""ends the names of rows that read `StudySet.light_folder`"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySet:
-    """How the images of one data set enter, and how large the models on it are."""
+    """How the images of one data set enter, how large the models on it are, and how long they learn."""
 
     folder: str
     """of the shards, below --data"""
@@ -22,27 +20,27 @@ class StudySet:
     image_px: int
     patch_px: int
     map_px: int
-    width: int = 96
-    heads: int = 3
-    tokens: int = 16
+    width: int
+    heads: int
+    tokens: int
     """superpixels, a quarter of the patches"""
-    lla: tuple[int, int] = (24, 8)
+    lla: tuple[int, int]
     """tokens and latents of the row with latents"""
-    light_folder: str = ""
-    """of the same images with superpixels that cost less to make; "" where there are none"""
-
-    def folder_of(self, row: str) -> str:
-        """The shards that a row of the matrix is trained on, timed with, and tested on."""
-        return self.light_folder if row.endswith(LIGHT) else self.folder
+    epochs: float
 
 
 SETS: dict[str, StudySet] = {
-    "tiny-imagenet-40": StudySet(folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=8, map_px=32),
-    "cifar10": StudySet(folder="cifar10", test_split="test", image_px=32, patch_px=4, map_px=32),
-    # As many patches as 256 px images have at patch 16: here superpixels are not the larger part of the cost.
-    "tiny-imagenet-40-256-patches": StudySet(
-        folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=4, map_px=64, width=128, heads=4, tokens=64,
-        lla=(100, 32), light_folder="tiny-imagenet-40-light",
+    "cifar10": StudySet(
+        folder="cifar10", test_split="test", image_px=32, patch_px=4, map_px=32, width=128, heads=4, tokens=16,
+        lla=(24, 8), epochs=50,
+    ),
+    "tiny-imagenet-40": StudySet(
+        folder="tiny-imagenet-40", test_split="val", image_px=64, patch_px=8, map_px=32, width=128, heads=4, tokens=16,
+        lla=(24, 8), epochs=60,
+    ),
+    "imagenette": StudySet(
+        folder="imagenette", test_split="val", image_px=128, patch_px=8, map_px=64, width=192, heads=3, tokens=64,
+        lla=(100, 32), epochs=100,
     ),
 }  # fmt: skip
 
@@ -56,38 +54,22 @@ def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
 
 
 def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
-    """The core matrix. Every control has FocusViT's stem, so that a difference is one of tokens, not of the stem."""
+    """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens."""
     model = default_model(of)
-    plain = replace(control("full_grid", model), stem="linear", grid_depth=0)
-    rows = {PLAIN: plain, "ViT, conv stem": control("full_grid", model), DEFAULT: model}
-    for title, name in (
-        ("uniform grid", "uniform_grid"),
-        ("random regions", "random_regions"),
-        ("patch twice as large", "large_patch"),
-        ("half resolution", "lower_resolution"),
-        ("token merging", "token_merging"),
-    ):
-        rows[f"control: {title}"] = replace(control(name, model), stem=model.stem)
     tokens, latents = of.lla
-    title = f"FocusViT, LLA ({tokens} tokens, {latents} latents)"
-    rows[title] = replace(model, tokens=tokens, trunk="hybrid", num_latents=latents)
-    if of.light_folder:
-        rows |= {f"{row}{LIGHT}": rows[row] for row in (DEFAULT, title)}
-    return rows
-
-
-def selection_rows(of: StudySet) -> dict[str, FocusViTConfig]:
-    """Superpixel configurations that are compared on the held-out tenth of train, never on the test split."""
-    model = default_model(of)
     return {
+        PLAIN: replace(control("full_grid", model), stem="linear", grid_depth=0),
         DEFAULT: model,
-        f"K {of.tokens // 2}": replace(model, tokens=of.tokens // 2),
-        f"K {of.tokens * 3 // 2}": replace(model, tokens=of.tokens * 3 // 2),
-        "d0 0": replace(model, grid_depth=0),
-        "d0 2": replace(model, grid_depth=2),
-        "mean pooling": replace(model, pooling="mean"),
-        "attention pooling": replace(model, pooling="attention"),
-        "hard overlap": replace(model, overlap="hard"),
-        "descriptor position": replace(model, position="descriptor"),
-        "linear stem": replace(model, stem="linear"),
+        f"FocusViT, LLA ({tokens} tokens, {latents} latents)": replace(
+            model, tokens=tokens, trunk="hybrid", num_latents=latents
+        ),
+        "control: uniform grid": _with_stem("uniform_grid", model),
+        "control: half resolution": _with_stem("lower_resolution", model),
+        "ViT, conv stem": control("full_grid", model),
+        "control: patch twice as large": _with_stem("large_patch", model),
+        "control: token merging": _with_stem("token_merging", model),
     }
+
+
+def _with_stem(name: str, model: FocusViTConfig) -> FocusViTConfig:
+    return replace(control(name, model), stem=model.stem)

@@ -1,4 +1,4 @@
-"""Throughput and peak memory at the study's own geometry: the other half of the joint claim."""
+"""Throughput, peak memory and cost of a training step at the study's geometry: the other half of the joint claim."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from focusvit.model.cost import inference_peak, time_calls
+from focusvit.model.cost import cut_alike, inference_peak, time_calls, training_loss
 from focusvit.model.model import FocusViT
 from focusvit.recipes.cost import superpixel_seconds
 from pipeline.shards.dataset import open_dataset
@@ -21,7 +21,8 @@ BATCH = 64
 
 
 def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: dict[str, Any], rounds: int = 7) -> Path:
-    """CPU seconds an image, superpixels included, and peak bytes at batch 64 of every row of the core matrix.
+    """CPU seconds an image, superpixels included, of a forward and of a training step, and peak bytes, at batch 64, of
+    every row of the matrix. All rows run whole batches.
 
     A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
     `arrays(uri, split, image_px, map_px, tokens)` gives the test images, `facts` say what makes the record. Superpixels
@@ -29,29 +30,31 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
     """
     of = SETS[set_name]
     images: dict[int, ArrayData] = {}
-    calls, models, inputs, uses_maps = {}, {}, {}, {}
+    calls, steps, models, inputs, uses_maps = {}, {}, {}, {}, {}
     for row, config in core_rows(of).items():
         tokens = config.tokens if config.needs_maps else None
         px = config.image_size[0]
-        data = arrays(f"{root}/{of.folder_of(row)}", of.test_split, px, of.map_px, tokens)
+        data = arrays(f"{root}/{of.folder}", of.test_split, px, of.map_px, tokens)
         images[px] = data
         given = (data.images[:BATCH],) if data.maps is None else (data.images[:BATCH], data.maps[:BATCH])
         models[row] = FocusViT(replace(config, num_classes=int(data.class_ids.max()) + 1)).eval()
         inputs[row], uses_maps[row] = given, tokens
-        calls[row] = _forward(models[row], given)
+        calls[row], steps[row] = _forward(models[row], given), _training_step(models[row], given)
     seconds = time_calls(calls, rounds, clock=time.process_time)
+    step_seconds = time_calls(steps, rounds, clock=time.process_time)
     pixels = images[of.image_px].images[:BATCH].permute(0, 2, 3, 1).contiguous().numpy()
     rows = {}
     for row, model in models.items():
         tokens = uses_maps[row]
         segmenting = 0.0
         if tokens is not None:
-            settings = open_dataset(f"{root}/{of.folder_of(row)}").superpixels
+            settings = open_dataset(f"{root}/{of.folder}").superpixels
             segmenting = superpixel_seconds(pixels, (of.map_px, of.map_px), tokens, settings, time.process_time)
         rows[row] = {
             "forward_s": [value / BATCH for value in seconds[row]],
+            "training_s": [value / BATCH for value in step_seconds[row]],
             "superpixels_s": segmenting,
-            "peak_bytes": inference_peak(model, *inputs[row]),
+            "peak_bytes": inference_peak(model, *inputs[row], images_at_once=BATCH),
         }
     record = {
         "set": set_name, "stage": "speed", "batch": BATCH, "clock": "cpu seconds of all threads", "rows": rows,
@@ -73,10 +76,26 @@ def new_record(ledger: Path, set_name: str) -> Path:
 
 def _forward(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
     def forward() -> object:
-        with torch.inference_mode():
-            return model(*given)
+        with torch.inference_mode(), cut_alike(model.eval(), BATCH) as run:
+            return run(*given)
 
     return forward
+
+
+def _training_step(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
+    """Forward and backward in the precision of the study; the optimizer costs every row alike."""
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = training_loss(model.train(), *given)
+        loss.backward()
+
+    return step
+
+
+def training_costs(record: dict[str, Any]) -> dict[str, float]:
+    """One sitting, by row: CPU seconds of a training sample."""
+    return {row: statistics.median(cost["training_s"]) for row, cost in record["rows"].items()}
 
 
 def speedups(record: dict[str, Any]) -> dict[str, tuple[float, float, float]]:

@@ -1,13 +1,15 @@
 """`bench study`: accuracy of FocusViT beside a plain ViT and the controls, from scratch, on real images.
 
-One record per (config hash, seed) lies in the ledger; a run fills what is missing, so several sittings add up, and the
-same command prints the tables of what is there. Images and maps are held as arrays; mirroring is the only augmentation.
+Two stages. `rates` trains every row a few epochs at each learning rate of a fixed grid on nine tenths of train and
+scores the tenth that was held out; `core` trains it to the end at the rate that was best there, and scores the test
+split, which chose nothing. One record per (config hash, seed) lies in the ledger; a run fills what is missing and goes
+on with what was stopped, so several sittings add up, and the same command prints the tables of what is there.
 """
 
 import hashlib
 import json
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,8 +26,13 @@ from focusvit.data.config import DataConfig
 from focusvit.data.loader import EvalLoader
 from focusvit.data.order import key_of
 from focusvit.model.config import FocusViTConfig
+from focusvit.model.cost import count_multiply_adds, example_inputs
+from focusvit.model.model import FocusViT
+from focusvit.precision import Precision
 from focusvit.runs.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from focusvit.runs.config_json import from_json, to_json
+from focusvit.runs.metrics_log import read_points
+from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
 from focusvit.train.optim import OptimConfig
 from pipeline.errors import UsageError
@@ -33,11 +40,15 @@ from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.record import Record, RecordConfig, begin
 from tests.benchmarks.report import RESULTS
 from tests.benchmarks.study.arrays import ArrayData, collect
-from tests.benchmarks.study.ledger import read_ledger
-from tests.benchmarks.study.matrix import SETS, StudySet, core_rows, selection_rows
+from tests.benchmarks.study.ledger import best_rate, read_ledger
+from tests.benchmarks.study.matrix import SETS, StudySet, core_rows
 from tests.benchmarks.study.training import train_on_arrays, whole_steps
 
 LEDGER = RESULTS / "study"
+RATES = (7.5e-4, 1.5e-3, 3e-3)
+"""the learning rates that every row may choose from"""
+RATE_EPOCHS = 2.0
+POINTS_OF_A_CURVE = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +57,24 @@ class StudyConfig(RecordConfig):
 
     data: str = ""
     """folder that holds the shards of the sets, as DATA/tiny-imagenet-40 and DATA/cifar10; "" prints the ledger only"""
-    sets: tuple[str, ...] = ("tiny-imagenet-40", "cifar10")
-    """geometries: tiny-imagenet-40, cifar10, tiny-imagenet-40-256-patches"""
+    sets: tuple[str, ...] = ("cifar10", "tiny-imagenet-40")
+    """cifar10, tiny-imagenet-40, imagenette"""
     rows: tuple[str, ...] = ()
     """only these rows of the matrix, by their names in the table; all by default"""
-    stage: Literal["core", "select", "speed"] = "core"
-    """core: the matrix, scored once on the test split; select: superpixel settings on a held-out tenth of train;
-    speed: throughput and memory of the core matrix"""
-    seeds: int = 3
-    samples: int = 32_000
-    """training samples of each run; the budget is part of a record's identity"""
+    stage: Literal["rates", "core", "speed"] = "core"
+    """rates: each learning rate on a held-out tenth of train; core: to the end at the best of them, scored on the test
+    split; speed: throughput and memory of the matrix"""
+    seeds: int = 1
+    epochs: float = 0.0
+    """passes over train in stage core; 0 = as many as the set has"""
+    precision: Precision = "bf16"
     minutes: float = 60.0
     """begin no further run after so many minutes"""
     device: str = "cpu"
     ledger: str = str(LEDGER)
     """folder of the records"""
+    runs: str = "build/study-runs"
+    """folder of unfinished trainings, which go on in the next sitting"""
     checkpoints: str = ""
     """folder that keeps the trained models, each as a checkpoint that `focusvit transfer` takes; "" keeps none"""
 
@@ -68,8 +82,8 @@ class StudyConfig(RecordConfig):
         unknown = [name for name in self.sets if name not in SETS]
         if unknown:
             raise ValueError(f"sets holds '{unknown[0]}'; there are {', '.join(SETS)}")
-        if self.seeds < 1 or self.samples < 1:
-            raise ValueError("seeds and samples must be at least 1")
+        if self.seeds < 1 or self.epochs < 0:
+            raise ValueError("seeds must be at least 1, epochs must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +94,13 @@ class Run:
     row: str
     stage: str
     config: TrainConfig
-    samples: int
+    epochs: float
     data_identity: str
 
     def key(self) -> str:
         """Changes with everything that decides the score, the seed excepted."""
         values = to_json(replace(self.config, seed=0)) | {
-            "stage": self.stage, "samples": whole_steps(self.samples, self.config), "data": self.data_identity
+            "stage": self.stage, "epochs": self.epochs, "data": self.data_identity, "augmentation": "mirror, shift"
         }  # fmt: skip
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -94,35 +108,46 @@ class Run:
         return ledger / f"{self.key()}-{self.config.seed}.json"
 
 
-def train_config(model: FocusViTConfig, of: StudySet, seed: int) -> TrainConfig:
+def train_config(
+    model: FocusViTConfig, of: StudySet, seed: int, lr: float = RATES[1], precision: Precision = "fp32"
+) -> TrainConfig:
     """The one recipe of the study. A model for smaller images gets smaller images, nothing else differs."""
     height, _ = model.image_size
-    data = DataConfig(image_px=height, map_px=of.map_px, eval_crop_fraction=1.0)
-    optim = OptimConfig(lr=1.5e-3, warmup_epochs=0.0, weight_decay=0.05)
-    return TrainConfig(model=model, data=data, optim=optim, global_batch=64, seed=seed, label_smoothing=0.1)
+    data = DataConfig(image_px=height, map_px=of.map_px, eval_crop_fraction=1.0, eval_split=of.test_split)
+    optim = OptimConfig(lr=lr, warmup_epochs=0.0, weight_decay=0.05)
+    return TrainConfig(
+        model=model, data=data, optim=optim, global_batch=128, seed=seed, label_smoothing=0.1, precision=precision
+    )
 
 
 def planned(config: StudyConfig) -> Iterator[Run]:
-    """Every run of the stage, all rows of a seed before the next seed."""
-    rows_of = core_rows if config.stage == "core" else selection_rows
+    """Every run of the stage, all rows of a seed before the next seed.
+
+    Raises `UsageError` for an unknown row, and for a row of stage core whose rates were not all tried.
+    """
     for set_name in config.sets:
-        of = SETS[set_name]
-        models = rows_of(of)
+        of, models = SETS[set_name], core_rows(SETS[set_name])
         unknown = set(config.rows) - models.keys()
         if unknown:
             raise UsageError(f"--rows names '{min(unknown)}'; the rows of {set_name} are {', '.join(models)}")
-        wanted = {row: model for row, model in models.items() if row in (config.rows or models)}
-        for seed in range(config.seeds):
-            for row, model in wanted.items():
-                data = open_dataset(f"{config.data}/{of.folder_of(row)}")
-                trained = train_config(replace(model, num_classes=len(data.classes)), of, seed)
-                yield Run(
-                    set_name=set_name, row=row, stage=config.stage, config=trained, samples=config.samples,
-                    data_identity=data.split("train").identity,
-                )  # fmt: skip
+        data = open_dataset(f"{config.data}/{of.folder}")
+        told = {"set_name": set_name, "stage": config.stage, "data_identity": data.split("train").identity}
+        for seed in range(config.seeds if config.stage == "core" else 1):
+            for row, model in models.items():
+                if config.rows and row not in config.rows:
+                    continue
+                sized = replace(model, num_classes=len(data.classes))
+                if config.stage == "rates":
+                    for lr in RATES:
+                        trained = train_config(sized, of, seed, lr, config.precision)
+                        yield Run(row=row, config=trained, epochs=RATE_EPOCHS, **told)
+                    continue
+                lr = best_rate(read_ledger(Path(config.ledger)), set_name, row, RATES)
+                trained = train_config(sized, of, seed, lr, config.precision)
+                yield Run(row=row, config=trained, epochs=config.epochs or of.epochs, **told)
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=4)
 def arrays(uri: str, split: str, image_px: int, map_px: int, tokens: int | None) -> ArrayData:
     """A split decoded once: centre crop of the whole image, maps with exactly `tokens` regions."""
     source = open_dataset(uri).split(split)
@@ -146,26 +171,30 @@ def _pick(data: ArrayData, chosen: np.ndarray, what: str) -> ArrayData:
 
 
 def fill(run: Run, config: StudyConfig, facts: dict[str, Any]) -> dict[str, Any]:
-    """Train, score the final weights once, and put the record of this run into the ledger. `facts`: what makes it."""
-    model, of = run.config.model, open_dataset(f"{config.data}/{SETS[run.set_name].folder_of(run.row)}")
+    """Train to the end and put the record of this run into the ledger. `facts`: what makes it."""
+    model, of = run.config.model, open_dataset(f"{config.data}/{SETS[run.set_name].folder}")
+    assert isinstance(model, FocusViTConfig)
     tokens = model.tokens if model.needs_maps else None
     px, map_px = run.config.data.image_px, run.config.data.map_px
     train = arrays(of.uri, "train", px, map_px, tokens)
-    if run.stage == "select":
+    if run.stage == "rates":
         train, test = hold_out(train)
     else:
         test = arrays(of.uri, SETS[run.set_name].test_split, px, map_px, tokens)
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        scores, checkpoint = train_on_arrays(
-            run.config, train, test, run.samples, of=of, run_dir=folder, device=config.device
-        )
-        cpu_s = round(time.process_time() - start, 1)
-        if config.checkpoints:
-            save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
+    samples = whole_steps(round(run.epochs * len(train)), run.config)
+    folder = f"{config.runs}/{run.key()}-{run.config.seed}"
+    scores, checkpoint = train_on_arrays(
+        run.config, train, test, samples, of=of, run_dir=folder, device=config.device, shifts=True,
+        score_every_epochs=run.epochs / POINTS_OF_A_CURVE if run.stage == "core" else None,
+    )  # fmt: skip
+    if config.checkpoints:
+        save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
+    multiply_adds = count_multiply_adds(FocusViT(model).eval(), *example_inputs(model, 1))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
-        "scores": {**scores, "num_samples": len(test), "samples": whole_steps(run.samples, run.config), "cpu_s": cpu_s},
+        "epochs": run.epochs, "lr": run.config.optim.lr,
+        "scores": {**scores, "num_samples": len(test), "samples": samples},
+        "multiply_adds": multiply_adds, "curve": curve(folder),
         "train_samples": len(train), "test_samples": len(test), "data": run.data_identity,
         "device": config.device, "config": to_json(run.config), **facts,
     }  # fmt: skip
@@ -174,7 +203,21 @@ def fill(run: Run, config: StudyConfig, facts: dict[str, Any]) -> dict[str, Any]
     part = place.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     part.replace(place)
+    shutil.rmtree(folder)
     return record
+
+
+def curve(run_dir: str) -> list[dict[str, float]]:
+    """The scored points of a training: samples seen, top-1 and loss of the scored split, loss of its own batches."""
+    points, loss = [], float("nan")
+    for point in read_points(RunDir(run_dir)):
+        values = point["values"]
+        loss = values.get("train/loss", loss)
+        if "val/top1" in values:
+            points.append(
+                {"samples": point["samples"], "top1": values["val/top1"], "loss": values["val/loss"], "learned": loss}
+            )
+    return points
 
 
 def slug(row: str) -> str:
@@ -188,7 +231,8 @@ def checkpoint_uri(run: Run, config: StudyConfig) -> str:
 
 def lacks_checkpoint(run: Run, config: StudyConfig) -> bool:
     """A record of the ledger has no weights: with --checkpoints such a run is made again."""
-    return bool(config.checkpoints) and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
+    wanted = bool(config.checkpoints) and run.stage == "core"
+    return wanted and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
 
 
 def recorded(ledger: Path) -> set[tuple[str, int]]:
@@ -201,7 +245,7 @@ def recorded(ledger: Path) -> set[tuple[str, int]]:
             continue
         with suppress(UsageError, ValueError):  # trained with a setting that is gone: no run of today
             run = Run(
-                set_name=record["set"], row=record["row"], stage=record["stage"], samples=record["scores"]["samples"],
+                set_name=record["set"], row=record["row"], stage=record["stage"], epochs=record["epochs"],
                 config=from_json(TrainConfig, record["config"]), data_identity=record["data"],
             )  # fmt: skip
             found.add((run.key(), record["seed"]))
@@ -233,14 +277,13 @@ def fill_missing(config: StudyConfig, record: Record) -> None:
     runs, done = list(planned(config)), recorded(ledger)
     missing = [run for run in runs if (run.key(), run.config.seed) not in done or lacks_checkpoint(run, config)]
     record.say(
-        f"stage {config.stage}: {len(runs)} runs of {config.samples} samples, {len(runs) - len(missing)} in "
-        f"{ledger}, {len(missing)} to do; no run begins after {config.minutes:g} minutes"
+        f"stage {config.stage}: {len(runs)} runs, {len(runs) - len(missing)} in {ledger}, {len(missing)} to do; no run "
+        f"begins after {config.minutes:g} minutes"
     )
     for run in missing:
         if time.monotonic() - start > config.minutes * 60:
             break
         scores = fill(run, config, record.facts)["scores"]
         record.say(
-            f"{run.set_name}, {run.row}, seed {run.config.seed}: top-1 {scores['top1']:.2%} "
-            f"({scores['cpu_s']:.0f} CPU s)"
+            f"{run.set_name}, {run.row}, lr {run.config.optim.lr:g}, seed {run.config.seed}: top-1 {scores['top1']:.2%}"
         )

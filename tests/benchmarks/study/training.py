@@ -48,17 +48,28 @@ def whole_steps(samples: int, config: TrainConfig) -> int:
 
 
 def train_on_arrays(
-    config: TrainConfig, learned: ArrayData, scored: ArrayData, samples: int, *, of: Dataset, run_dir: str, device: str
+    config: TrainConfig,
+    learned: ArrayData,
+    scored: ArrayData,
+    samples: int,
+    *,
+    of: Dataset,
+    run_dir: str,
+    device: str,
+    shifts: bool = False,
+    score_every_epochs: float | None = None,
 ) -> tuple[dict[str, float], str]:
-    """Train on about `samples` images, score the final weights once. Returns the scores and the checkpoint's folder.
+    """Train on about `samples` images, or go on with `run_dir`. Returns the scores of the final weights and their
+    checkpoint's folder.
 
-    `of` is the data set that the arrays were made of: the checkpoint names it. Warm-up takes a twentieth.
+    `of` is the data set that the arrays were made of: the checkpoint names it. Warm-up takes a twentieth. A training
+    that is scored on its way makes a checkpoint in every epoch; else there is one at the end.
     """
     total = whole_steps(samples, config)
     epochs = total / len(learned)
     config = replace(
-        config, epochs=epochs, eval_every_epochs=epochs, checkpoint_every_epochs=epochs, log_every_steps=100,
-        compile=False,
+        config, epochs=epochs, eval_every_epochs=score_every_epochs or epochs,
+        checkpoint_every_epochs=1.0 if score_every_epochs else epochs, log_every_steps=100, compile=False,
         optim=replace(config.optim, warmup_epochs=WARMUP_SHARE * epochs),
     )  # fmt: skip
     arrays = {config.data.train_split: learned.to(device), config.data.eval_split: scored.to(device)}
@@ -66,7 +77,11 @@ def train_on_arrays(
     loaders = Loaders(
         data=ArrayDataset(**told, arrays=arrays),
         train=ArrayTrainLoader(
-            arrays[config.data.train_split], seed=config.seed, global_batch=config.global_batch, total_samples=total
+            arrays[config.data.train_split],
+            seed=config.seed,
+            global_batch=config.global_batch,
+            total_samples=total,
+            shifts=shifts,
         ),
         eval=ArrayEvalLoader(arrays[config.data.eval_split], batch_size=250, num_classes=len(of.classes)),
     )

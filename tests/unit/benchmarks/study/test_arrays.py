@@ -10,7 +10,7 @@ import torch
 from focusvit.data.loader import DataConfig, EvalLoader, TrainLoader
 from pipeline.shards.dataset import open_dataset
 from testkit.tiny_shards import make_dataset
-from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect
+from tests.benchmarks.study.arrays import ArrayData, ArrayEvalLoader, ArrayTrainLoader, collect, shifted
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,36 @@ def test_mirroring_moves_image_and_map_together(arrays: ArrayData) -> None:
             flips += not same
             assert torch.equal(batch.maps[i], arrays.maps[sample] if same else arrays.maps[sample].flip(-1))
     assert 10 < flips < 40
+
+
+def test_shifts_move_image_and_map_together_and_lose_no_region(arrays: ArrayData) -> None:
+    """Against numpy's reflecting pad, pixel by pixel."""
+    moved = 0
+    for batch in ArrayTrainLoader(arrays, seed=1, global_batch=10, total_samples=50, flip=0.0, shifts=True):
+        batch.check(num_classes=4)
+        assert batch.maps is not None and arrays.maps is not None
+        for i, sample in enumerate(batch.sample_ids.tolist()):
+            image, regions = arrays.images[sample].numpy(), arrays.maps[sample].numpy()
+            wide = np.pad(image, ((0, 0), (4, 4), (4, 4)), mode="reflect")
+            at = [(y, x) for y in range(9) for x in range(9)
+                  if (wide[:, y : y + 32, x : x + 32] == batch.images[i].numpy()).all()]  # fmt: skip
+            assert len(at) == 1
+            y, x = at[0]
+            moved += (y, x) != (4, 4)
+            if y % 2 == 0 and x % 2 == 0:  # a whole pixel of the map, which has half the side
+                wide = np.pad(regions, 2, mode="reflect")
+                assert (wide[y // 2 : y // 2 + 16, x // 2 : x // 2 + 16] == batch.maps[i].numpy()).all()
+    assert moved > 30
+
+
+def test_a_sample_that_would_lose_a_region_stays(arrays: ArrayData) -> None:
+    batch = next(iter(ArrayTrainLoader(arrays, seed=1, global_batch=2, flip=0.0)))
+    assert batch.maps is not None
+    batch.maps[0] = 0
+    batch.maps[0, :, 15], batch.maps[0, :2, 0] = 1, torch.tensor([2, 3])
+    batch.maps[0, 2:4, 0] = torch.tensor([4, 5])
+    found = shifted(batch, torch.tensor([[0, 4], [0, 0]]))  # the last column of the map leaves
+    assert torch.equal(found.images[0], batch.images[0]) and torch.equal(found.maps[0], batch.maps[0])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 8])

@@ -2,22 +2,39 @@
 
 import json
 import statistics
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from focusvit.data.batch import Batch
 from focusvit.model.cost import example_inputs
 from focusvit.model.model import FocusViT
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.scoring import tally
 from pipeline.errors import UsageError
 from testkit.tiny_shards import make_dataset
+from tests.benchmarks.report import Table
 from tests.benchmarks.study import study
-from tests.benchmarks.study.arrays import ArrayEvalLoader
-from tests.benchmarks.study.matrix import DEFAULT, LIGHT, PLAIN, SETS, core_rows, selection_rows
-from tests.benchmarks.study.report import against, interval, joint_table, score_table, verdict
+from tests.benchmarks.study.arrays import ArrayEvalLoader, ArrayTrainLoader
+from tests.benchmarks.study.ledger import best_rate
+from tests.benchmarks.study.matrix import DEFAULT, PLAIN, SETS, core_rows
+from tests.benchmarks.study.report import (
+    against,
+    compute_table,
+    flatness,
+    interval,
+    joint_table,
+    rate_table,
+    report,
+    score_table,
+    verdict,
+)
 from tests.benchmarks.study.speed import new_record
 
 FACTS = {"commit": "abc1234"}
@@ -26,15 +43,14 @@ FACTS = {"commit": "abc1234"}
 @pytest.mark.parametrize("set_name", SETS)
 def test_every_row_is_a_model_and_controls_have_as_many_tokens(set_name: str) -> None:
     of = SETS[set_name]
-    rows = {**core_rows(of), **selection_rows(of)}
-    for row, config in rows.items():
+    core = core_rows(of)
+    for row, config in core.items():
         images, maps = example_inputs(config, 2)
         model = FocusViT(replace(config, num_classes=5)).eval()
         with torch.no_grad():
             assert model(images, maps).shape == (2, 5), row
-    core = core_rows(of)
     equal = [row for row in core if row.startswith("control: ")]
-    assert len(equal) == 5
+    assert len(equal) == 4
     for row in equal:
         assert (core[row].tokens or core[row].num_patches) == core[DEFAULT].tokens
         assert core[row].stem == core[DEFAULT].stem
@@ -51,40 +67,98 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config_of(shards: Path, tmp_path: Path, **values: object) -> study.StudyConfig:
-    given = {"data": str(shards), "sets": ("tiny-imagenet-40",), "samples": 128, "ledger": str(tmp_path / "ledger")}
+    given = {
+        "data": str(shards), "sets": ("tiny-imagenet-40",), "epochs": 3.0, "ledger": str(tmp_path / "ledger"),
+        "runs": str(tmp_path / "runs"), "precision": "fp32",
+    }  # fmt: skip
     return study.StudyConfig(**{**given, **values})  # type: ignore[arg-type]
+
+
+def rates_tried(ledger: Path, rows: Iterable[str], best: float = study.RATES[2]) -> None:
+    """Records of stage rates in which `best` is the best."""
+    ledger.mkdir(exist_ok=True)
+    for at, row in enumerate(rows):
+        for lr in study.RATES:
+            record = {
+                "stage": "rates", "set": "tiny-imagenet-40", "row": row, "lr": lr, "seed": 0, "commit": "abc1234",
+                "device": "cpu", "scores": {"top1": 0.5 if lr == best else 0.4}, "epochs": 2.0, "train_samples": 45,
+                "test_samples": 5, "config": {"unknown": 1}, "data": "",
+            }  # fmt: skip
+            (ledger / f"tried-{at}-{lr}.json").write_text(json.dumps(record))
 
 
 def test_a_run_is_repeatable_and_its_record_is_found_again(shards: Path, tmp_path: Path) -> None:
     config = config_of(shards, tmp_path, seeds=2)
+    ledger, other_ledger = Path(config.ledger), tmp_path / "other"
+    rates_tried(ledger, core_rows(SETS["tiny-imagenet-40"]))
     runs = [run for run in study.planned(config) if run.row == DEFAULT]
-    ledger = Path(config.ledger)
     first = study.fill(runs[0], config, FACTS)
-    again = study.fill(runs[0], replace(config, ledger=str(tmp_path / "other")), FACTS)
+    again = study.fill(runs[0], replace(config, ledger=str(other_ledger)), FACTS)
     other = study.fill(runs[1], config, FACTS)
     assert first["scores"]["loss"] == again["scores"]["loss"]
     assert first["scores"]["loss"] != other["scores"]["loss"]
     assert first["key"] == other["key"] and runs[0].record_path(ledger).exists()
     assert json.loads(runs[0].record_path(ledger).read_text())["scores"] == first["scores"]
     assert first["scores"]["num_samples"] == first["test_samples"] and first["commit"] == "abc1234"
+    assert first["lr"] == study.RATES[2] and not list((tmp_path / "runs").iterdir())
+    assert first["curve"][-1]["samples"] == first["scores"]["samples"] == 128
+    assert first["curve"][-1]["top1"] == first["scores"]["top1"] and first["curve"][-1]["learned"] > 0
     # A record that is older than a setting counts too.
-    ledger, (run, record) = tmp_path / "other", (runs[0], again)
-    assert study.recorded(ledger) == {(run.key(), 0)} and len(study.recorded(Path(config.ledger))) == 2
+    run, record = runs[0], again
+    assert study.recorded(other_ledger) == {(run.key(), 0)} and len(study.recorded(ledger)) == 2
     del record["config"]["freeze"], record["config"]["optim"]["lr_scales"]
-    run.record_path(ledger).write_text(json.dumps(record))
-    assert study.recorded(ledger) == {(run.key(), 0)}
+    run.record_path(other_ledger).write_text(json.dumps(record))
+    assert study.recorded(other_ledger) == {(run.key(), 0)}
     record["config"]["optim"]["gone"] = 1
-    run.record_path(ledger).write_text(json.dumps(record))
-    assert study.recorded(ledger) == set()
+    run.record_path(other_ledger).write_text(json.dumps(record))
+    assert study.recorded(other_ledger) == set()
+
+
+def test_a_stopped_run_goes_on_in_the_next_sitting(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(shards, tmp_path, epochs=6.0)
+    rates_tried(Path(config.ledger), core_rows(SETS["tiny-imagenet-40"]))
+    (run,) = [run for run in study.planned(config) if run.row == "control: uniform grid"]
+    run = replace(run, config=replace(run.config, global_batch=25))
+    whole = study.fill(run, replace(config, ledger=str(tmp_path / "other"), runs=str(tmp_path / "elsewhere")), FACTS)
+
+    peek, left = ArrayTrainLoader.peek, iter(range(7))
+
+    def cut(self: ArrayTrainLoader) -> Batch:
+        if next(left, None) is None:
+            raise InterruptedError
+        return peek(self)
+
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(ArrayTrainLoader, "peek", cut)
+        study.fill(run, config, FACTS)
+    assert len(list((tmp_path / "runs").iterdir())) == 1 and not run.record_path(Path(config.ledger)).exists()
+    resumed = study.fill(run, config, FACTS)
+    assert resumed["scores"] == whole["scores"] and resumed["curve"] == whole["curve"]
+
+
+def test_the_rate_of_a_row_is_the_best_on_held_out_images(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path, rows=(PLAIN,), stage="rates")
+    runs = list(study.planned(config))
+    assert [run.config.optim.lr for run in runs] == list(study.RATES)
+    record = study.fill(runs[0], config, FACTS)
+    assert record["train_samples"] + record["test_samples"] == 50 and record["stage"] == "rates"
+    with pytest.raises(UsageError, match=r"learning rate 0.0015, 0.003 of 'ViT' .*--stage rates"):
+        list(study.planned(replace(config, stage="core")))
+    rates_tried(Path(config.ledger), [PLAIN], best=study.RATES[0])
+    (run,) = study.planned(replace(config, stage="core"))
+    assert run.config.optim.lr == study.RATES[0]
+    assert best_rate(study.read_ledger(Path(config.ledger)), "tiny-imagenet-40", PLAIN, study.RATES) == study.RATES[0]
 
 
 def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Path) -> None:
-    run = next(study.planned(config_of(shards, tmp_path)))
+    run = next(study.planned(config_of(shards, tmp_path, stage="rates")))
     assert replace(run, config=replace(run.config, seed=7)).key() == run.key()
     others = [
-        replace(run, samples=256),
+        replace(run, epochs=4.0),
         replace(run, data_identity="other"),
-        replace(run, stage="select"),
+        replace(run, stage="core"),
         replace(run, config=replace(run.config, global_batch=32)),
         replace(run, config=replace(run.config, model=replace(run.config.model, width=48))),
     ]
@@ -92,7 +166,8 @@ def test_the_key_changes_with_everything_but_the_seed(shards: Path, tmp_path: Pa
 
 
 def test_a_kept_checkpoint_is_the_scored_model(shards: Path, tmp_path: Path) -> None:
-    config = config_of(shards, tmp_path, seeds=1, checkpoints=str(tmp_path / "kept"))
+    config = config_of(shards, tmp_path, checkpoints=str(tmp_path / "kept"))
+    rates_tried(Path(config.ledger), core_rows(SETS["tiny-imagenet-40"]))
     (run,) = [run for run in study.planned(config) if run.row == "control: uniform grid"]
     scores = study.fill(run, config, FACTS)["scores"]
     folder = tmp_path / "kept" / "tiny-imagenet-40" / "control-uniform-grid-0"
@@ -107,6 +182,7 @@ def test_a_kept_checkpoint_is_the_scored_model(shards: Path, tmp_path: Path) -> 
 
 def test_only_the_named_rows_run(shards: Path, tmp_path: Path) -> None:
     config = config_of(shards, tmp_path, seeds=2, rows=(PLAIN, DEFAULT))
+    rates_tried(Path(config.ledger), (PLAIN, DEFAULT))
     assert [(run.row, run.config.seed) for run in study.planned(config)] == [
         (row, seed) for seed in (0, 1) for row in (PLAIN, DEFAULT)
     ]
@@ -123,27 +199,53 @@ def test_what_is_held_out_is_never_learned_from(shards: Path) -> None:
     assert held.maps is not None and len(held.maps) == len(held.class_ids) == len(held)
 
 
-def test_the_table_recounts_the_ledger() -> None:
-    top1 = {PLAIN: [0.40, 0.42, 0.41], DEFAULT: [0.41, 0.41, 0.43], "control: uniform grid": [0.30]}
-    records = [
+def records(top1: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Of CIFAR-10, with a curve of ten points that rises to the score in equal steps."""
+    return [
         {"row": row, "seed": seed, "set": "cifar10", "stage": "core", "train_samples": 100, "test_samples": 50,
-         "scores": {"top1": value, "samples": 64}}
+         "lr": 1e-3, "epochs": 10.0, "multiply_adds": 4_000_000 if row == PLAIN else 1_000_000,
+         "commit": "abc", "device": "cpu",
+         "curve": [{"samples": 100 * (at + 1), "top1": value * (at + 1) / 10, "loss": 1.0, "learned": 0.5}
+                   for at in range(10)],
+         "scores": {"top1": value, "samples": 1000, "num_samples": 50}}
         for row, values in top1.items() for seed, value in enumerate(values)
     ]  # fmt: skip
-    table = {row[0]: row for row in score_table(records, "cifar10", "core", 64).rows}
-    assert table[DEFAULT][2] == f"{statistics.mean(top1[DEFAULT]):.2%}"
-    assert [table[row][5] for row in top1] == [2, 1, 3]
+
+
+def test_the_tables_recount_the_ledger(tmp_path: Path) -> None:
+    top1 = {PLAIN: [0.40, 0.42, 0.41], DEFAULT: [0.41, 0.41, 0.43], "control: uniform grid": [0.30]}
+    found = records(top1)
+    table = {row[0]: row for row in score_table(found, "cifar10").rows}
+    assert list(table) == list(top1) and table[DEFAULT][3] == f"{statistics.mean(top1[DEFAULT]):.2%}"
     # Points +1, -1, +2: mean 0.67, standard error 0.88, 4.303 of them on two degrees of freedom.
-    assert table[DEFAULT][4] == "+0.67 (-3.1 .. +4.5)"
-    assert table["control: uniform grid"][3] == "-" and interval([0.3]) == "-"
+    assert table[DEFAULT][5] == "+0.67 (-3.1 .. +4.5)"
+    assert table["control: uniform grid"][4] == interval(found[-1:]) == "19.1 .. 43.8 %"  # 15 of 50 by Wilson
     assert against({3: 0.5}, {4: 0.5}) == "-"
+    assert flatness(found[-1:]) == "+3.0, +6.0"
+    # A plain ViT costs four times as much: it is looked at after a quarter of the samples, at its second point.
+    equal = {row[0]: row for row in compute_table(found, []).rows}
+    assert equal[PLAIN][3:] == ("2", f"{0.2 * 0.41:.1%}") and equal["control: uniform grid"][4] == "30.0%"
+    rates_tried(tmp_path, [PLAIN])
+    (row,) = rate_table(study.read_ledger(tmp_path), "tiny-imagenet-40").rows
+    assert row == (PLAIN, "40.00%", "40.00%", "50.00%", "0.003")
 
 
-def test_the_joint_claim_needs_all_three_and_three_seeds() -> None:
+def test_the_picture_shows_every_set_that_was_trained(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    for number, record in enumerate(records({PLAIN: [0.4], DEFAULT: [0.5]})):
+        (tmp_path / "ledger" / f"{number}.json").write_text(json.dumps(record))
+    told: list[Table] = []
+    place = SimpleNamespace(facts={}, add=lambda *tables: told.extend(tables), path=lambda suffix: tmp_path / "p.jpg")
+    report(tmp_path / "ledger", place)  # type: ignore[arg-type]
+    assert [table.title for table in told] == ["cifar10: top-1 at the end of training", "cifar10: at equal compute"]
+    assert Image.open(tmp_path / "p.jpg").width > 1000 and place.facts["records"] == 2
+
+
+def test_the_joint_claim_needs_all_three() -> None:
     scores = {PLAIN: {0: 0.5, 1: 0.5, 2: 0.5}, DEFAULT: {0: 0.5, 1: 0.49, 2: 0.49}, "few": {0: 0.6}}
-    assert verdict(DEFAULT, 2.1, 0.57, scores) == "met"
+    assert verdict(DEFAULT, 2.1, 0.57, scores) == "met (3 seeds)"
     assert verdict(DEFAULT, 2.09, 0.58, scores) == "missed: throughput, memory"
-    assert verdict("few", 3.0, 0.3, scores) == "open (1 of 3 seeds)"
+    assert verdict("few", 3.0, 0.3, scores) == "met (1 seed)" and verdict("new", 3.0, 0.3, scores) == "open"
     assert verdict(DEFAULT, 3.0, 0.3, {**scores, DEFAULT: {0: 0.4, 1: 0.5}}) == "missed: accuracy"
     cost = {"forward_s": [2.0, 2.0], "superpixels_s": 0.0, "peak_bytes": 100}
     ours = {"forward_s": [0.5, 0.5], "superpixels_s": 0.5, "peak_bytes": 50}
@@ -161,15 +263,6 @@ def test_no_record_of_speed_is_written_over(tmp_path: Path) -> None:
         (tmp_path / f"speed-{name}.json").touch()
     assert new_record(tmp_path, "tiny-imagenet-40").name == "speed-tiny-imagenet-40-4.json"
     assert new_record(tmp_path, "cifar10").name == "speed-cifar10-1.json"
-
-
-def test_rows_with_light_superpixels_differ_in_their_shards_only() -> None:
-    of = SETS["tiny-imagenet-40-256-patches"]
-    rows = core_rows(of)
-    light = [row for row in rows if of.folder_of(row) == of.light_folder]
-    assert light and all(rows[row] == rows[row.removesuffix(LIGHT)] for row in light)
-    assert all(of.folder_of(row.removesuffix(LIGHT)) == of.folder for row in light)
-    assert not any(row.endswith(LIGHT) for row in core_rows(SETS["cifar10"]))
 
 
 def test_an_unknown_set_is_named() -> None:

@@ -171,11 +171,10 @@ print(json.dumps(counts))
     assert all(1 <= n <= 256 for n in json.loads(child.stdout))
 
 
-def test_the_study_is_made_with_the_light_superpixels() -> None:
-    """The Makefile types them as a user would."""
-    makefile = (ROOT / "Makefile").read_text()
-    flags = re.search(r"^LIGHT := (.*)$", makefile, re.MULTILINE)[1].split()
-    config = parse(PreprocessConfig, ["--source", "s", "--out", "o", *flags], prog="focusvit preprocess")
+def test_the_page_types_the_light_superpixels() -> None:
+    page = (ROOT / "pipeline" / "SUPERPIXELS.md").read_text().replace("\\\n", "")
+    words = re.search(r"^focusvit preprocess (.*fine-regions.*)$", page, re.MULTILINE)[1].split()
+    config = parse(PreprocessConfig, words, prog="focusvit preprocess")
     assert config.superpixels == LIGHT
 
 
