@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pipeline.commandline import Positional, shown_as
 
@@ -24,6 +24,8 @@ class TrainFolderConfig:
     """Epochs, instead of --minutes."""
     val_share: float = 0.2
     """Share of each class to score on, where the folder has no validation split of its own."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """An image that cannot be read: stop and name it, or leave it out and say how many."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val_share < 1:

@@ -18,6 +18,7 @@ from pipeline.errors import UsageError, first_line
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.io.machine import usable_cpus
+from pipeline.shards.dataset import DATASET_FILE
 from pipeline.sources.detect import look, look_for_share
 
 from .options import TrainFolderConfig
@@ -49,9 +50,12 @@ def main(argv: list[str]) -> int:
     source = storage.resolve(str(config.folder))
     out = Path(storage.resolve(str(config.out or f"{storage.name_of(source)}-focusvit")))
     share = _val_share(source, str(out / "shards"), config.val_share)
+    if not storage.exists(str(out / "shards" / DATASET_FILE)):
+        _check_classes(source, str(out / "shards"))
     begun = time.monotonic()
     for split in ("train", "val"):
         argv = ["preprocess", "--source", source, "--out", str(out / "shards"), "--split", split, "--local"]
+        argv += ["--on-error", config.on_error]
         _run([*argv, *(["--val-share", f"{share:g}"] if share else [])])
     plan = _planned(config, source, share, out)
     sys.stdout.write("".join(f"plan      {line}\n" for line in plan.why))
@@ -87,6 +91,17 @@ def _val_share(source: str, out: str, asked: float) -> float | None:
     return asked
 
 
+def _check_classes(source: str, out: str) -> None:
+    """Raises `UsageError` where nothing can be told apart, before any work."""
+    listed = look(source, "train", out).source
+    found = {name for image in listed.images() for name in (image.class_name, *image.labels) if name is not None}
+    if len(listed.class_names() or found) < 2:
+        raise UsageError(
+            f"{source} holds images of {len(found)} classes, and a classifier needs at least 2: put the images of each "
+            "class into a folder of their own. Images without classes: `focusvit pretrain distill_features`."
+        )
+
+
 def _planned(config: TrainFolderConfig, source: str, share: float | None, out: Path) -> Plan:
     """The plan of an earlier start, or a new one. Raises `UsageError` when another folder was trained in `out`, and for
     a damaged plan."""
@@ -101,23 +116,18 @@ def _planned(config: TrainFolderConfig, source: str, share: float | None, out: P
             raise UsageError(f"{out} holds a training on {plan.source}. Name another folder with --out.")
         sys.stdout.write(f"plan      that of the first start, in {place}; for other settings name another --out\n")
         return plan
-    plan = _decided(config, source, share, out)
+    plan = _decided(config, share, out)
     storage.put(place, json_text(dataclasses.asdict(plan)).encode())
     return plan
 
 
-def _decided(config: TrainFolderConfig, source: str, share: float | None, out: Path) -> Plan:
+def _decided(config: TrainFolderConfig, share: float | None, out: Path) -> Plan:
     import torch
 
     from pipeline.shards.dataset import open_dataset
 
     data = open_dataset(str(out / "shards"))
     num, classes = data.split("train").num_samples, len(data.classes)
-    if classes < 2:
-        raise UsageError(
-            f"{source} holds images of {classes} classes, and a classifier needs at least 2: put the images of each "
-            "class into a folder of their own. Images without classes: `focusvit pretrain distill_features`."
-        )
     device = "gpu" if torch.cuda.is_available() else "cpu"
     scratch = config.checkpoint == "none" or (config.checkpoint == BOX_START and BOX_START not in names())
     if config.checkpoint == BOX_START and device == "gpu" and num >= LARGE:
@@ -131,7 +141,8 @@ def _decided(config: TrainFolderConfig, source: str, share: float | None, out: P
     held = "the folder's own validation split" if share is None else f"{share:.0%} held out by a hash of their names"
     how = f"from the weights of {config.checkpoint}" if start else f"from scratch, recipe {recipe}"
     return Plan(
-        source=source, val_share=share, start=start, recipe=recipe, batch=batch, epochs=epochs,
+        source=storage.resolve(str(config.folder)), val_share=share, start=start, recipe=recipe, batch=batch,
+        epochs=epochs,
         why=(
             f"{num} images of {classes} classes to learn from; scored on {held}",
             f"{how}, because " + (

@@ -89,7 +89,7 @@ def _look(uri: str, split: str, out: str, choices: Choices) -> Reading:
     if uri == out:
         raise UsageError(f"--out {out} is the source itself. Name another folder for the shards; it may lie inside it.")
     if not storage.exists(uri):
-        raise UsageError(f"the source {uri} does not exist. --source takes a folder, a .tar or a .parquet file.")
+        raise UsageError(f"the source {uri} does not exist. A source is a folder, a .tar or a .parquet file.")
     if not storage.is_folder(uri):
         folder, name = uri.rsplit("/", 1)
         return Reading(source=_file(folder, name, split, choices))

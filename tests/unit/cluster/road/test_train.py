@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from focusvit.recipes.small import debug
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import to_json
 from pipeline.errors import UsageError
+from pipeline.shards.dataset import open_dataset
 from pipeline.sources.embedded import draw_shape
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 
@@ -101,6 +103,23 @@ def test_a_folder_that_cannot_be_learned_from_is_refused(tmp_path: Path, classes
     start = make_checkpoint(tmp_path / "start")
     with pytest.raises(UsageError, match=said):
         train.main([str(folder), "--out", str(tmp_path / "out"), "--checkpoint", start, "--epochs", "1"])
+    assert not (tmp_path / "out").exists()  # before any work
+
+
+def test_an_unreadable_image_stops_it_or_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = photos(tmp_path / "photos", each=5), str(tmp_path / "out")
+    (folder / "disc" / "torn.jpg").write_bytes(b"no image")
+    with pytest.raises(SystemExit):
+        train.main([str(folder), "--out", out])
+    assert "leave them out with --on-error skip" in capsys.readouterr().err
+    monkeypatch.setattr(train, "_planned", lambda *given: sys.exit(7))  # what follows is the other tests'
+    with pytest.raises(SystemExit, match="7"):
+        train.main([str(folder), "--out", out, "--on-error", "skip"])
+    splits = open_dataset(f"{out}/shards").splits
+    assert sum(split.num_samples for split in splits.values()) == 10
+    assert sum(split.num_skipped for split in splits.values()) == 1
 
 
 def test_a_validation_split_of_the_folders_own_is_used(tmp_path: Path) -> None:
