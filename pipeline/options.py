@@ -82,6 +82,10 @@ class Workers:
         if self.workers == 0 and self.ray_address:
             raise ValueError("--workers 0 (in this process) and --ray-address exclude each other")
 
+    @property
+    def local(self) -> bool:
+        return self.ray_address is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(Workers):

@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.io.scan import in_parallel
-from pipeline.plan.checksums import read_checksums
 from pipeline.plan.lines import source_lines
 from pipeline.plan.plan import Plan, make_plan, save_plan
+from pipeline.plan.selection import read_checksums
 from pipeline.secrets import masked
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import (
@@ -162,19 +162,15 @@ def _say_plan(say: Say, config: PreprocessConfig, lines: list[str], plan: Plan, 
 
 def _build(config: PreprocessConfig, plan: Plan, todo: list[ShardSpec], bad: list[dict[str, Any]]) -> int:
     """Build the shards that are left, appending bad samples to `bad`; returns how many images were prepared."""
-    from pipeline.shards.executors import run_local, run_ray
+    from pipeline.shards.executors import run_shards
 
     _check_limit(config, bad)  # those that an earlier run left out count too
     if not todo:
         return 0
-    if config.local:
-        results = run_local(todo, workers=_num_workers(config))
-    else:
-        results = run_ray(todo, address=config.ray_address, workers=config.workers)
     total, num_bad = sum(int(plan.bounds[t.shard + 1] - plan.bounds[t.shard]) for t in todo), len(bad)
     done, num_shards = plan.num_samples - total, plan.num_shards - len(todo)
     with tqdm(total=plan.num_samples, initial=done, unit=" images", desc=f"preprocess {plan.split}") as bar:
-        for result in results:
+        for result in run_shards(config, todo):
             num_bad, num_shards = num_bad + result["num_bad"], num_shards + 1
             bar.set_postfix_str(f"shards={num_shards}/{plan.num_shards}, bad={num_bad}", refresh=False)
             bar.update(result["num_samples"] + result["num_bad"])

@@ -112,15 +112,10 @@ def recheck_shard(spec: ShardSpec) -> dict[str, Any]:
 
 def read_samples(data: bytes, place: str) -> list[tuple[str, int, Members]]:
     """(key, offset of its first header, members) of each sample of a shard. Raises DataError for a broken tar."""
-    found: list[tuple[str, int, Members]] = []
-    end = 0
-    for member in tar.members(lambda at, length: data[at : at + length], 0, len(data), place):
-        key, _, suffix = member.name.partition(".")
-        if not found or found[-1][0] != key:
-            found.append((key, end, {}))
-        found[-1][2][suffix] = data[member.offset : member.offset + member.size]
-        end = member.offset + tar.padded(member.size)
-    return found
+    return [
+        (key, start, {suffix: data[at.offset : at.offset + at.size] for suffix, at in found.items()})
+        for key, (start, _), found in tar.samples(tar.in_memory(data), len(data), place)
+    ]
 
 
 def check_sample(key: str, members: Members, row: dict[str, Any], again: SuperpixelConfig | None) -> list[str]:

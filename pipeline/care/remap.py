@@ -22,6 +22,7 @@ from pipeline.shards.build import Members, ShardSpec, build_shard, prove_machine
 from pipeline.shards.commit import check_out, finish_split
 from pipeline.shards.dataset import open_dataset, plan_uri, shard_name
 from pipeline.shards.description import describe, shard_specs
+from pipeline.shards.executors import run_shards
 from pipeline.shards.sample import decode, encode
 from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.shards.worker import commit_shard
@@ -30,7 +31,6 @@ from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .check import read_samples
 from .stored import load_sound_plan
-from .workers import run_shards
 
 
 def remap_shard(spec: ShardSpec) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TextIO
 
 from tqdm import tqdm
@@ -23,16 +24,15 @@ from pipeline.shards.dataset import (
     sidecar_uri,
 )
 from pipeline.shards.entry import dataset_files
+from pipeline.shards.executors import run_shards
 from pipeline.shards.fingerprint import byte_versions
 from pipeline.shards.interop import TIMM_FILE, dali_name, wids_name
 from pipeline.shards.overlap import shared_images
 from pipeline.shards.sidecar import read_sidecar
-from pipeline.shards.worker import run_shard
 
 from .check import check_shard, read_whole, recheck_shard
 from .repair import rebuild_plans, repair
 from .stored import Problem, StoredSplit, open_splits, stated_splits
-from .workers import run_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
             found.splits,
             found.lost,
             found.problems,
-            lambda specs: run_shards(config, specs, run_shard),
+            partial(run_shards, config),
             config.source,
         )
         for error in [*errors, *more]:

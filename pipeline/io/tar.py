@@ -108,6 +108,28 @@ def members(
         raise DataError(f"{place} is not a whole tar: it ends inside a header, at byte {end}. Fetch it again.")
 
 
+def samples(
+    read: Callable[[int, int], bytes], end: int, place: str
+) -> Iterator[tuple[str, tuple[int, int], dict[str, Member]]]:
+    """(key, its span from the first header to behind the last member, members by suffix) of each sample of one of our
+    shards: neighbours whose names agree up to the first dot. Raises as `members`.
+    """
+    key, start, stop, found = "", 0, 0, dict[str, Member]()
+    for member in members(read, 0, end, place):
+        name, _, suffix = member.name.partition(".")
+        if found and name != key:
+            yield key, (start, stop), found
+            start, found = stop, {}
+        key, found[suffix], stop = name, member, member.offset + padded(member.size)
+    if found:
+        yield key, (start, stop), found
+
+
+def in_memory(data: bytes) -> Callable[[int, int], bytes]:
+    """What `members` and `samples` read with, of bytes that are there."""
+    return lambda at, length: data[at : at + length]
+
+
 def followed(found: list[Member]) -> tuple[list[Member], list[str]]:
     """Files only, in the same order: a link becomes the file of the archive that it leads to, maybe over other links.
 

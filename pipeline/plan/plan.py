@@ -24,8 +24,7 @@ from pipeline.sources.source import Source, Unlabelled
 from pipeline.sources.splits import meaning
 
 from .columns import SCHEMA, Columns, PlanRow
-from .share import in_val
-from .unlabelled import settled_images
+from .selection import in_val, settled_images
 
 # What Arrow and this file raise for flipped bytes: text that is no UTF-8, names that are gone, sizes beyond all sense.
 _DAMAGE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, AttributeError)

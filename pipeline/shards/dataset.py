@@ -115,19 +115,13 @@ class Split:
             ) from None
         if len(span) != row["length"]:
             raise DataError(f"the shard {place} is cut. `focusvit verify {self.uri} --repair` rebuilds it.")
-        key, found, end = "", dict[str, bytes](), 0
-        for member in tar.members(lambda at, length: span[at : at + length], 0, len(span), place):
-            name, _, suffix = member.name.partition(".")
-            if found and name != key:
-                break
-            key, end = name, member.offset + tar.padded(member.size)
-            found[suffix] = span[member.offset : member.offset + member.size]
+        key, (_, end), found = next(tar.samples(tar.in_memory(span), len(span), place), ("", (0, 0), {}))
         if end != len(span):
             raise DataError(
                 f"the {len(span)} bytes from byte {row['offset']} of the shard {place} are not one whole sample: the "
                 f"shard or its index is damaged. `focusvit verify {self.uri} --repair` rebuilds it."
             )
-        return key, found
+        return key, {suffix: span[at.offset : at.offset + at.size] for suffix, at in found.items()}
 
     def shard_uri(self, shard: int) -> str:
         """The place of a shard's tar."""

@@ -15,10 +15,11 @@ from typing import Any
 
 from pipeline.errors import DataError, UsageError, first_line, last_line
 from pipeline.io.machine import usable_cpus
+from pipeline.options import PreprocessConfig, Workers
 
 from . import sample
 from .build import ShardSpec
-from .child import Child, ChildEndedError
+from .isolate import Child, ChildEndedError
 from .worker import run_shard
 
 Work = Callable[[ShardSpec], dict[str, Any]]
@@ -49,6 +50,15 @@ class _Attempts:
         )  # fmt: skip
         # One death may be an accident (out of memory, a lost node): the second one is looked at sample by sample.
         return replace(spec, isolated=crashed and count == _TRIES - 1) if crashed else spec
+
+
+def run_shards(
+    where: PreprocessConfig | Workers, specs: Sequence[ShardSpec], work: Work = run_shard
+) -> Iterator[dict[str, Any]]:
+    """Results as they finish, from processes of this machine when `where.local`, else from Ray."""
+    if where.local:
+        return run_local(specs, workers=where.workers, work=work)
+    return run_ray(specs, address=where.ray_address, workers=where.workers, work=work)
 
 
 def run_local(

@@ -50,14 +50,8 @@ def dali_name(split: str, shard: int) -> str:
 
 def dali_index(data: bytes) -> bytes:
     """As DALI's wds2idx writes it: for each sample a line of `extension offset size name` for each member."""
-    lines: list[str] = []
-    last = None
-    for member in tar.members(lambda at, length: data[at : at + length], 0, len(data), "a shard"):
-        key, _, extension = member.name.partition(".")
-        part = f"{extension} {member.offset} {member.size} {member.name}"
-        if key == last:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(part)
-        last = key
+    lines = [
+        " ".join(f"{extension} {at.offset} {at.size} {at.name}" for extension, at in found.items())
+        for _, _, found in tar.samples(tar.in_memory(data), len(data), "a shard")
+    ]
     return "\n".join([f"v1.2 {len(lines)}", *lines, ""]).encode()

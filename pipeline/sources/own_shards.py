@@ -31,11 +31,7 @@ class OwnShards(Source):
     def _of_one(self, file: str) -> list[SourceImage]:
         place = storage.join(self.root, file)
         with Scan(place) as scan:
-            samples: dict[str, dict[str, tar.Member]] = {}
-            for member in tar.members(scan, 0, scan.size, place):
-                key, _, suffix = member.name.partition(".")
-                samples.setdefault(key, {})[suffix] = member
-            return [self._row(scan, file, key, members) for key, members in samples.items()]
+            return [self._row(scan, file, key, found) for key, _, found in tar.samples(scan, scan.size, place)]
 
     def _row(self, read: Scan, file: str, key: str, members: dict[str, tar.Member]) -> SourceImage:
         try:

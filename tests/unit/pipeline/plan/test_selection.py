@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from pipeline.plan.checksums import read_checksums
+from pipeline.plan.selection import read_checksums
 from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from testkit.image_sources import class_images, jpeg, write_folder
 
