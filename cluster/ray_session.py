@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.connection import TOKEN_HELP
-from cluster.jobs.joining import brought_along
+from cluster.jobs.package import brought_along
 from pipeline.errors import UsageError, first_line
 from pipeline.io.machine import usable_cpus
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.doctor.fast_slic_check import check_fast_slic, cpu_flags
 from cluster.doctor.finding import Finding, broken, ok, warning
+from cluster.doctor.machine import check_fast_slic, cpu_flags
 from pipeline.errors import last_line
 from pipeline.io import storage
 

@@ -1,9 +1,17 @@
 """The code that a job runs: our four packages and nothing else, with one fingerprint that every node can recompute."""
 
 import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UsageError
+
+from .environment import SECRETS_FILE, SETUP_HOOK, job_variables
 
 PACKAGES = ("pipeline", "focusvit", "transfer", "cluster")
 # Ray's dashboard refuses larger uploads (DASHBOARD_CLIENT_MAX_SIZE), with an error that names neither file nor limit.
@@ -56,3 +64,16 @@ def stage(root: Path, folder: Path) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     return total
+
+
+@contextmanager
+def brought_along() -> Iterator[dict[str, Any]]:
+    """What a process that joins a cluster by --ray-address takes along, as `submit` does: a runtime environment for
+    `ray.init`, which uploads its folder. On leaving, the folder here is removed.
+    """
+    plain, secret = job_variables(os.environ)
+    with tempfile.TemporaryDirectory(prefix="focusvit-join-") as folder:
+        stage(checkout_root(), Path(folder))
+        if secret:  # in the package and not in the environment, which Ray shows and logs
+            Path(folder, SECRETS_FILE).write_text(json.dumps(secret))
+        yield {"working_dir": folder, "env_vars": plain, "worker_process_setup_hook": SETUP_HOOK}

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 SHARD_RETRIED = " is tried again ("  # so the executors say it (pipeline/shards/executors.py)
-WORKERS_FAILED = "training workers failed, time "  # so cluster/train/restarts.py says it
+WORKERS_FAILED = "training workers failed, time "  # so cluster/train/watching.py says it
 _FAILURE = re.compile(re.escape(WORKERS_FAILED) + r"\d+ \([^)]*\), (.*)")
 _BAR = re.compile(
     r"(?:(?P<what>[^|\r\n]*?):\s*)?(?P<percent>\d+)%\|[^|\r\n]*\|\s*(?P<done>[\d.]+\w?)/(?P<total>[\d.]+\w?)\s*"

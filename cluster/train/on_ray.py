@@ -51,8 +51,7 @@ def _train(config: TrainConfig, launch: LaunchConfig, found: Placement) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from .restarts import NoteFailures, told_failures
-    from .waiting import told_waiting
+    from .watching import NoteFailures, told_failures, told_waiting
 
     use_gpu, run = found.device == "gpu", RunDir(launch.run_dir)
     storage.remove(run.path(STARTED))

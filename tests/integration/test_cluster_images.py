@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cluster.doctor.fast_slic_check import check_fast_slic
+from cluster.doctor.machine import check_fast_slic
 from testkit.checkout import ROOT
 
 pytestmark = pytest.mark.soak

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cluster.doctor import machine as doctor_machine
-from cluster.doctor.fast_slic_check import check_fast_slic
 from cluster.doctor.finding import as_json, as_text, broken, num_broken, ok, warning
+from cluster.doctor.machine import check_fast_slic
 from cluster.doctor.services import check_path, check_sqlite, check_tracking
 from pipeline.secrets import masked
 from testkit.web import scripted_server

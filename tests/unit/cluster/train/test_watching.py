@@ -7,7 +7,7 @@ from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from cluster.jobs import watch as jobs
-from cluster.train.restarts import NoteFailures, told_failures
+from cluster.train.watching import NoteFailures, holders, told_failures
 from focusvit.runs.run_dir import RunDir
 from pipeline.io import storage
 from testkit.fake_job import FakeClient
@@ -42,7 +42,7 @@ def test_what_the_controller_notes_the_driver_tells_once(tmp_path, caplog) -> No
     with told_failures(str(tmp_path), max_failures=3, every_s=0.01):
         controller.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: died})
         controller.after_exception(None, {0: ValueError("Traceback\n  line 3\nValueError: 7\n")})
-    told = [record for record in caplog.records if record.name == "cluster.train.restarts"]
+    told = [record for record in caplog.records if record.name == "cluster.train.watching"]
     assert [record.levelno for record in told] == [logging.WARNING] * 2
     row = jobs.status_of(FakeClient(log=[f"{record.getMessage()}\n" for record in told]), "one")  # type: ignore[arg-type]
     assert (row["worker_failures"], row["last_failure"]) == (2, "seen at rank 0: ValueError: 7")
@@ -61,3 +61,23 @@ def test_a_place_that_cannot_be_written_does_not_end_the_training(tmp_path) -> N
     NoteFailures(str(tmp_path)).after_exception(None, {0: RuntimeError("x")})
     with pytest.raises(KeyError, match="from the training"), told_failures(str(tmp_path), max_failures=3):
         raise KeyError("from the training")
+
+
+def group(job: str, state: str, *gpus: float) -> dict:
+    bundles = {number: {"CPU": 1.0, **({"GPU": count} if count else {})} for number, count in enumerate(gpus)}
+    return {"placement_group_id": f"0123456789abcdef0123456789ab{job}", "state": state, "bundles": bundles}
+
+
+def test_other_jobs_are_named_with_what_they_hold_the_most_first() -> None:
+    groups = {
+        "a": group("02000000", "CREATED", 1, 1),
+        "b": group("03000000", "CREATED", 3),
+        "c": group("02000000", "CREATED", 0.5),
+        "d": group("04000000", "PENDING", 8),  # waits as we do
+        "e": group("05000000", "REMOVED", 8),
+        "f": group("06000000", "CREATED", 0),  # CPUs only
+        "g": group("01000000", "CREATED", 4),  # our own
+    }
+    found = holders("GPU", groups, "01000000", {"02000000": "python train.py on 10.0.0.7"})
+    assert found == ["job 03000000 (unknown command): 3", "job 02000000 (python train.py on 10.0.0.7): 2.5"]
+    assert holders("GPU", {}, "01000000", {}) == []
