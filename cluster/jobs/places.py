@@ -10,17 +10,9 @@ from focusvit.box.names import names
 from pipeline.errors import UsageError
 from pipeline.secrets import has_secret
 
-READ = {
-    "--source",
-    "--data",
-    "--checkpoint",
-    "--onnx",
-    "--init-from",
-    "--distill.teacher",
-    "--teacher",
-    "--checksums",
-    "--tasks-root",
-}
+READ = set(
+    "--source --data --checkpoint --onnx --init-from --distill.teacher --teacher --checksums --tasks-root".split()
+)
 CHECKPOINTS = {"--checkpoint", "--init-from", "--teacher", "--distill.teacher"}
 NAMED = {"--task", "--score-on"}  # NAME=PLACE
 WRITE = {"--out", "--run-dir", "--confusion"}

@@ -9,12 +9,13 @@ class PassedOver:
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, list[str]]] = {}
 
-    def add(self, reason: str, name: str) -> None:
+    def add(self, reason: str, *found: str) -> None:
         """`reason` is a plural, such as 'files of unknown ending'."""
-        count, names = self._found.get(reason, (0, []))
-        if len(names) < self._NAMES or name < names[-1]:
-            names = sorted([*names, name])[: self._NAMES]
-        self._found[reason] = count + 1, names
+        for name in found:
+            count, names = self._found.get(reason, (0, []))
+            if len(names) < self._NAMES or name < names[-1]:
+                names = sorted([*names, name])[: self._NAMES]
+            self._found[reason] = count + 1, names
 
     def clear(self) -> None:
         self._found.clear()

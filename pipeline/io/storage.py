@@ -21,7 +21,7 @@ from .json_text import json_text
 from .passed import PassedOver
 from .regular import SYSTEM_FOLDERS, find_local, kinds_local, open_regular, size_local
 from .store import StoreError as StoreError
-from .store import open_store, retry
+from .store import ask
 
 TEMPORARY_SUFFIX = ".tmp"  # what an interrupted local write leaves; `list_names` never shows it
 
@@ -50,23 +50,29 @@ def name_of(uri: str) -> str:
 def exists(uri: str) -> bool:
     if is_local(uri):
         return Path(uri).exists()
-    store, path = open_store(uri)
-    return retry(lambda: bool(store.exists(path)), uri)
+    return ask(uri, lambda store, path: bool(store.exists(path)))
 
 
 def is_folder(uri: str) -> bool:
     if is_local(uri):
         return Path(uri).is_dir()
-    store, path = open_store(uri)
-    return retry(lambda: bool(store.isdir(path)), uri)
+    return ask(uri, lambda store, path: bool(store.isdir(path)))
 
 
 def size(uri: str) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
     if is_local(uri):
         return size_local(uri)
-    store, path = open_store(uri)
-    return int(retry(lambda: store.info(path)["size"], uri))
+    return ask(uri, lambda store, path: int(store.info(path)["size"]))
+
+
+def _entries(uri: str) -> list[dict[str, Any]]:
+    """What lies directly inside a folder of a store, by fsspec's names; empty when there is no such folder."""
+    try:
+        found = ask(uri, lambda store, path: store.ls(path, detail=True))
+        return [{**entry, "name": name_of(entry["name"])} for entry in found]
+    except FileNotFoundError:
+        return []
 
 
 def list_names(uri: str) -> list[str]:
@@ -74,11 +80,7 @@ def list_names(uri: str) -> list[str]:
     if is_local(uri):
         names = [entry.name for entry in Path(uri).iterdir()] if Path(uri).is_dir() else []
     else:
-        store, path = open_store(uri)
-        try:
-            names = [name_of(entry) for entry in retry(lambda: store.ls(path, detail=False), uri)]
-        except FileNotFoundError:
-            names = []
+        names = [entry["name"] for entry in _entries(uri)]
     return sorted(name for name in names if name and not name.endswith(TEMPORARY_SUFFIX))
 
 
@@ -87,12 +89,7 @@ def list_sizes(uri: str) -> dict[str, int]:
     if is_local(uri):
         entries = Path(uri).iterdir() if Path(uri).is_dir() else ()
         return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    store, path = open_store(uri)
-    try:
-        found = retry(lambda: store.ls(path, detail=True), uri)
-    except FileNotFoundError:
-        return {}
-    return {name_of(entry["name"]): int(entry["size"]) for entry in found if entry["type"] == "file"}
+    return {entry["name"]: int(entry["size"]) for entry in _entries(uri) if entry["type"] == "file"}
 
 
 def list_inside(uri: str) -> tuple[list[str], list[str]]:
@@ -102,12 +99,7 @@ def list_inside(uri: str) -> tuple[list[str], list[str]]:
     if is_local(uri):
         kinds = kinds_local(uri)
     else:
-        store, path = open_store(uri)
-        try:
-            found = retry(lambda: store.ls(path, detail=True), uri)
-        except FileNotFoundError:
-            return [], []
-        kinds = [(name_of(entry["name"]), entry["type"] == "directory") for entry in found]
+        kinds = [(entry["name"], entry["type"] == "directory") for entry in _entries(uri)]
     shown = sorted((name, is_folder) for name, is_folder in kinds if name and not name.startswith("."))
     folders = [name for name, is_folder in shown if is_folder and name not in SYSTEM_FOLDERS]
     return folders, [name for name, is_folder in shown if not is_folder]
@@ -120,10 +112,10 @@ def find_files(uri: str, leave_out: Sequence[str] = (), passed: PassedOver | Non
     if is_local(uri):
         yield from find_local(uri, leave_out, passed)
         return
-    store, path = open_store(uri)
     away = tuple(f"{folder}/" for folder in leave_out)
-    for entry in retry(lambda: store.find(path), uri):
-        relative = entry[len(path) :].lstrip("/")
+    length, found = ask(uri, lambda store, path: (len(path), store.find(path)))
+    for entry in found:
+        relative = entry[length:].lstrip("/")
         if not any(part.startswith(".") for part in relative.split("/")) and not relative.startswith(away):
             yield relative
 
@@ -141,9 +133,8 @@ def read_bytes(uri: str, start: int = 0, length: int | None = None) -> bytes:
             return os.pread(file.fileno(), length, start)
     if length == 0:  # as a range of bytes this is invalid, and a server answers an invalid one with the whole object
         return b""
-    store, path = open_store(uri)
     end = None if length is None else start + length
-    return retry(lambda: store.cat_file(path, start=start or None, end=end), uri)
+    return ask(uri, lambda store, path: store.cat_file(path, start=start or None, end=end))
 
 
 def put(uri: str, data: bytes) -> None:
@@ -155,8 +146,7 @@ def put(uri: str, data: bytes) -> None:
         with writing(uri) as file:
             file.write(data)
         return
-    store, path = open_store(uri)
-    retry(lambda: store.pipe_file(path, data), uri)
+    ask(uri, lambda store, path: store.pipe_file(path, data))
 
 
 @contextlib.contextmanager
@@ -175,8 +165,7 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         if is_local(uri):
             temporary.replace(final)
             return
-        store, path = open_store(uri)
-        retry(lambda: store.put_file(str(temporary), path), uri)
+        ask(uri, lambda store, path: store.put_file(str(temporary), path))
     except StoreError:
         raise
     except OSError as error:
@@ -208,9 +197,8 @@ def remove(uri: str) -> None:
     if is_local(uri):
         Path(uri).unlink(missing_ok=True)
         return
-    store, path = open_store(uri)
     with contextlib.suppress(FileNotFoundError):
-        retry(lambda: store.rm_file(path), uri)
+        ask(uri, lambda store, path: store.rm_file(path))
 
 
 def remove_folder(uri: str) -> None:
@@ -218,9 +206,8 @@ def remove_folder(uri: str) -> None:
     if is_local(uri):
         shutil.rmtree(uri, ignore_errors=True)
         return
-    store, path = open_store(uri)
     with contextlib.suppress(FileNotFoundError):
-        retry(lambda: store.rm(path, recursive=True), uri)
+        ask(uri, lambda store, path: store.rm(path, recursive=True))
 
 
 def read_json(uri: str) -> Any:

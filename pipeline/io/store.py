@@ -84,13 +84,14 @@ def _store(scheme: str, options: tuple[tuple[str, Any], ...], thread: int) -> An
         sys.unraisablehook = hook
 
 
-def retry(action: Callable[[], Result], uri: str) -> Result:
-    """Ask a store again after an error that may pass. Raises StoreError with the place in its text, UsageError when a
-    store of this kind cannot do it at all.
+def ask(uri: str, action: Callable[[Any, str], Result]) -> Result:
+    """What `action` makes of the store and the path of a URI, asked again after an error that may pass. Raises as
+    `open_store`, StoreError with the place in its text, UsageError when a store of this kind cannot do it at all.
     """
+    store, path = open_store(uri)
     for attempt in range(_ATTEMPTS):
         try:
-            return action()
+            return action(store, path)
         except NotImplementedError:
             raise UsageError(
                 f"{masked(uri)} is in a store that cannot be written or listed so. Name a folder of another one."

@@ -60,14 +60,14 @@ class LabelMaps(Source):
             images = self._listed(images)
         images, labels = _paired(images, labels)
         if self.split.listed and images.keys() <= labels.keys():
-            for name in labels.keys() - images.keys():
-                self.passed.add(f"maps that {self.split.listed} does not name", labels.pop(name))
-        lone, spare = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
-        if not images or lone or spare:
+            spare = [labels.pop(name) for name in labels.keys() - images.keys()]
+            self.passed.add(f"maps that {self.split.listed} does not name", *spare)
+        lone, odd = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
+        if not images or lone or odd:
             raise UsageError(
                 f"images and label maps in {self.root} do not pair up by name: {len(images)} images in "
                 f"{self.split.image_folder} and {len(labels)} maps in {self.split.label_folder}; images without a map: "
-                f"{shorten(lone)}; maps without an image: {shorten(spare)}."
+                f"{shorten(lone)}; maps without an image: {shorten(odd)}."
             )
         for name, file in images.items():
             yield SourceImage(source=file, file=file, label_file=labels[name])
@@ -82,8 +82,7 @@ class LabelMaps(Source):
                 self.passed.add("files of unknown ending", f"{folder}/{path}")
         for kind in _KINDS if folder == self.split.label_folder else ():
             if chosen := [path for path in files if path.rpartition(".")[0].endswith(kind)]:
-                for path in set(files) - set(chosen):
-                    self.passed.add(f"maps that are not {kind[1:]}", path)
+                self.passed.add(f"maps that are not {kind[1:]}", *(set(files) - set(chosen)))
                 files = chosen
                 break
         found = {path.rpartition(".")[0]: f"{folder}/{path}" for path in sorted(files)}
@@ -106,8 +105,8 @@ class LabelMaps(Source):
                 f"{len(absent)} of the {len(wanted)} names in {place} have no image: {shorten(absent)}. "
                 f"Extract the set again, or correct the list."
             )
-        for name in found.keys() - chosen.keys():
-            self.passed.add(f"images that {self.split.listed} does not name", found[name])
+        spare = (file for name, file in found.items() if name not in chosen)
+        self.passed.add(f"images that {self.split.listed} does not name", *spare)
         return chosen
 
     def _names_of_values(self) -> tuple[str, ...] | None:

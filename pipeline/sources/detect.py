@@ -168,11 +168,9 @@ class _Folder:
         return self.out == place or self.out.startswith(f"{place}/")
 
     def _own_shards(self, content: dict[str, Any]) -> Reading:
-        def open_split(name: str) -> Source:
-            shards = content["splits"][name]["num_shards"]
-            return OwnShards(root=self.uri, split=name, num_shards=shards, stated_classes=content["classes"])
-
-        return self._choose({name: partial(open_split, name) for name in content["splits"]})
+        opened = partial(OwnShards, root=self.uri, stated_classes=content["classes"])
+        splits = content["splits"].items()
+        return self._choose({name: partial(opened, split=name, num_shards=info["num_shards"]) for name, info in splits})
 
     def _parquet_files(self) -> list[str]:
         found = list(self.files)
@@ -208,7 +206,8 @@ class _Folder:
             named = [name for name in named if self._holds_no_images(name)]
         folder_of = {name: name for name in named} if any(map(meaning, named)) else named_alike(self.uri, mine)
         beside = [name for name in mine if name not in folder_of.values()]
-        return {name: partial(self._split_folder, folder, self._wnids()) for name, folder in folder_of.items()}, beside
+        stated = _wnids(self.uri, self.files)
+        return {name: partial(self._split_folder, folder, stated) for name, folder in folder_of.items()}, beside
 
     def _holds_no_images(self, name: str) -> bool:
         """False for a class that happens to be called `train`."""
@@ -216,15 +215,13 @@ class _Folder:
         return LABEL_LIST in files or not any(is_image_name(file) and not is_val_name(file) for file in files)
 
     def _split_folder(self, name: str, stated: tuple[str, ...] | None) -> Source:
-        inner = _Folder(storage.join(self.uri, name), self.split, self.out, self.choices, wrapped=False)
+        inner = self._below(name)
         if len(inner.folders) == 1 and not inner.files and meaning(inner.folders[0]) == meaning(name):
-            inner = _Folder(
-                storage.join(inner.uri, inner.folders[0]), self.split, self.out, self.choices, wrapped=False
-            )
+            inner = inner._below(inner.folders[0])
         return inner.one_split(stated)
 
-    def _wnids(self) -> tuple[str, ...] | None:
-        return _wnids(self.uri, self.files)
+    def _below(self, name: str) -> "_Folder":
+        return _Folder(storage.join(self.uri, name), self.split, self.out, self.choices, wrapped=False)
 
     def one_split(self, stated: tuple[str, ...] | None = None) -> Source:
         """The folder as one split."""

@@ -10,14 +10,8 @@ import cv2
 import numpy as np
 
 SHAPE_CLASSES = (
-    "checked_square",
-    "dotted_disc",
-    "plain_crescent",
-    "ringed_ellipse",
-    "speckled_star",
-    "striped_triangle",
-    "wavy_cross",
-    "woven_ring",
+    *("checked_square", "dotted_disc", "plain_crescent", "ringed_ellipse"),
+    *("speckled_star", "striped_triangle", "wavy_cross", "woven_ring"),
 )
 
 
@@ -34,34 +28,27 @@ def write_shapes(
     `SHAPE_CLASSES`. Existing files are kept."""
     for split_number, (split, count) in enumerate((("train", train_per_class), ("val", val_per_class))):
         for class_id, name in enumerate(SHAPE_CLASSES[:classes]):
-            folder, masks = root / split / name, root / "masks" / split / name
-            folder.mkdir(parents=True, exist_ok=True)
-            masks.mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                path = folder / f"{name}_{number:04d}.jpg"
-                if path.exists():
-                    continue
-                rng = np.random.default_rng((seed, split_number, class_id, number))
-                image, mask = draw_shape(rng, class_id, side_px)
-                _write(masks / f"{path.stem}.png", cv2.imencode(".png", mask * np.uint8(class_id + 1))[1])
-                _write(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+                stem, rng = f"{name}_{number:04d}", (seed, split_number, class_id, number)
+                mask = root / "masks" / split / name / f"{stem}.png"
+                _write_drawn(root / split / name / f"{stem}.jpg", mask, rng, class_id, side_px)
 
 
 def write_scenes(root: Path, *, train: int = 160, val: int = 60, side_px: int = 112, seed: int = 1) -> None:
     """Write `root/{train,val}/{images,labels}/*`: scenes of 4 kinds of shapes with the exact class of each pixel, 0 for
     the ground. Existing files are kept."""
     for split_number, (split, count) in enumerate((("train", train), ("val", val))):
-        for kind in ("images", "labels"):
-            (root / split / kind).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            path = root / split / "images" / f"scene_{number:04d}.jpg"
-            if path.exists():
-                continue
-            class_id = number % 4
-            image, mask = draw_shape(np.random.default_rng((seed, split_number, number)), class_id, side_px)
-            label = cv2.imencode(".png", mask * np.uint8(class_id + 1))[1]
-            _write(root / split / "labels" / f"{path.stem}.png", label)
-            _write(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+            image, labels = root / split / "images" / f"scene_{number:04d}.jpg", root / split / "labels"
+            _write_drawn(image, labels / f"scene_{number:04d}.png", (seed, split_number, number), number % 4, side_px)
+
+
+def _write_drawn(path: Path, mask_path: Path, seed: tuple[int, ...], class_id: int, side_px: int) -> None:
+    """An image and, before it, its mask: 0 for the ground, class index + 1 for the object."""
+    if not path.exists():
+        image, mask = draw_shape(np.random.default_rng(seed), class_id, side_px)
+        _write(mask_path, mask * np.uint8(class_id + 1))
+        _write(path, image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
 def write_digits(root: Path, *, side_px: int = 32) -> None:
@@ -77,11 +64,9 @@ def write_digits(root: Path, *, side_px: int = 32) -> None:
         split = "val" if seen[digit] % 5 == 4 else "train"
         path = root / split / str(digit) / f"digit_{seen[digit]:03d}.png"
         seen[digit] += 1
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        large = cv2.resize((pixels * 15.9375).astype(np.uint8), (side_px, side_px), interpolation=cv2.INTER_CUBIC)
-        _write(path, cv2.imencode(".png", large)[1])
+        if not path.exists():
+            grey = (pixels * 15.9375).astype(np.uint8)
+            _write(path, cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_CUBIC))
 
 
 def draw_shape(rng: np.random.Generator, class_id: int, side_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +90,11 @@ def laid_over(ground: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> np.n
     return ground * (1 - edge) + surface * edge
 
 
-def _write(path: Path, encoded: np.ndarray) -> None:
+def _write(path: Path, pixels: np.ndarray, *options: int) -> None:
     """Appear whole or not at all, so that an interrupted generation is simply continued."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".tmp")
-    part.write_bytes(encoded.tobytes())
+    part.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
     part.replace(path)
 
 

@@ -14,23 +14,9 @@ from pipeline.errors import UsageError
 from .source import Choices, is_image_name
 
 # Names of label columns and of fields in json members; the first that is there is read.
-LABEL_FIELDS = (
-    "label",
-    "labels",
-    "fine_label",
-    "cls",
-    "class",
-    "class_id",
-    "class_idx",
-    "class_index",
-    "label_id",
-    "label_idx",
-    "label_index",
-    "target",
-    "class_name",
-    "label_name",
-    "category",
-    "category_id",
+LABEL_FIELDS = tuple(
+    "label labels fine_label cls class class_id class_idx class_index label_id label_idx label_index target class_name "
+    "label_name category category_id".split()
 )
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?", re.ASCII)
 _IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "image_data", "bytes")

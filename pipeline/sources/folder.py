@@ -39,8 +39,7 @@ class ClassFolders(Source):
                 found[class_name] += 1
                 yield SourceImage(source=path, file=path, class_name=class_name)
         if found:
-            for name in flat:
-                self.passed.add(f"images directly in {self.root}, in no class folder", name)
+            self.passed.add(f"images directly in {self.root}, in no class folder", *flat)
             self._look_at_empty([name for name in folders if name not in found and name not in own], len(folders))
         elif flat:
             self.lines.append(
@@ -62,8 +61,7 @@ class ClassFolders(Source):
                 f"{len(empty)} of {num_folders} class folders in {self.root} hold no image: {shorten(empty)}. "
                 f"Was the download cut short? Fill these folders, or remove them to go without these classes."
             )
-        for name in empty:
-            self.passed.add("class folders without an image", name)
+        self.passed.add("class folders without an image", *empty)
 
 
 @dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
 from .splits import meaning, no_such_split, wanted_split
 from .wds import WebDatasetTars, read_class_names
 
+_OTHERS, _LOST = "files of unknown ending", "links that lead to no file of the archive"
 _HEAD = 64  # members that tell a tar of labelled samples, unless all labels come after them
 
 
@@ -55,11 +56,11 @@ class TarArchive(Source):
                 self.classes, self.lines = samples.classes, samples.lines
                 return
             self.choices.check(self.kind, ())
-            _pass_links(self.passed, lost)
+            self.passed.add(_LOST, *lost)
             found = [(member.name.removeprefix("./"), member) for member in members if not _is_hidden(member.name)]
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
-                _pass_others(self.passed, [name for name, _ in found if not name.endswith(".tar")])
+                self.passed.add(_OTHERS, *(name for name, _ in found if not name.endswith(".tar")))
                 spans = [(PurePosixPath(name).stem, self.name, at.offset, at.size, name) for name, at in inner]
                 yield from _class_tars(self.root, spans, self.passed, place)
             else:
@@ -79,7 +80,7 @@ class TarArchive(Source):
                 f"{place} holds neither images nor tars of images; its {len(found)} members are: {shorten(others)}."
             )
         notes = next((member for name, member in found if PurePosixPath(name).name == ANNOTATIONS), None)
-        _pass_others(self.passed, [name for name in others if PurePosixPath(name).name != ANNOTATIONS])
+        self.passed.add(_OTHERS, *(name for name in others if PurePosixPath(name).name != ANNOTATIONS))
         if notes:
             by_name = {PurePosixPath(name).name: (name, member) for name, member in images.items()}
             text = decode_text(read(notes.offset, notes.size), f"{ANNOTATIONS} in {place}")
@@ -123,9 +124,8 @@ class TarArchive(Source):
         self.lines.append(f"splits   {', '.join(sorted(level))}; read: {chosen}")
         mine = [(name, path) for name, path in zip(images, folders) if path[shared:][:1] == (chosen,)]
         in_classes = {name: images[name] for name, path in mine if len(path) > shared + 1}
-        for name, _ in mine if in_classes else ():
-            if name not in in_classes:
-                self.passed.add("images in no class folder", name)
+        if in_classes:
+            self.passed.add("images in no class folder", *(name for name, _ in mine if name not in in_classes))
         return in_classes or {name: images[name] for name, _ in mine}, shared + 1
 
 
@@ -195,8 +195,8 @@ def _class_tars(
     empty = []
     for span, (found, others, lost) in zip(spans, in_parallel(partial(_class_tar, root), spans)):
         yield from found
-        _pass_others(passed, others)
-        _pass_links(passed, lost)
+        passed.add(_OTHERS, *others)
+        passed.add(_LOST, *lost)
         if not found:
             empty.append(span[-1])
     if empty:
@@ -225,16 +225,6 @@ def _class_tar(root: str, span: tuple[str, str, int, int, str]) -> tuple[list[So
 
 def _image(source: str, file: str, member: tar.Member, class_name: str | None) -> SourceImage:
     return SourceImage(source, file, member.offset, member.size, class_name)
-
-
-def _pass_others(passed: PassedOver, names: list[str]) -> None:
-    for name in names:
-        passed.add("files of unknown ending", name)
-
-
-def _pass_links(passed: PassedOver, names: list[str]) -> None:
-    for name in names:
-        passed.add("links that lead to no file of the archive", name)
 
 
 def _is_hidden(name: str) -> bool:
