@@ -39,9 +39,8 @@ def check_sqlite(uri: str, num_nodes: int = 1) -> list[Finding]:
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.is_absolute():
         fix = f"write sqlite:///{path.absolute()} (four slashes in all)"
-        return [
-            broken("tracking", f"{uri} is relative: another folder means another store, and workers run elsewhere", fix)
-        ]
+        said = f"{uri} is relative: another folder means another store, and workers run elsewhere"
+        return [broken("tracking", said, fix)]
     if num_nodes > 1:
         fix = "start `mlflow server` on one node and set MLFLOW_TRACKING_URI=http://NODE:5000 (cluster/README.md)"
         return [broken("tracking", f"{uri} is one file on one node, and the cluster has {num_nodes} nodes", fix)]
@@ -72,23 +71,20 @@ def check_tracking_server(uri: str) -> list[Finding]:
 
     shown, base = masked(uri), uri.rstrip("/")
     host = urlsplit(uri).netloc.rsplit("@", 1)[-1]
-    auth: Any = None
+    options: dict[str, Any] = {"timeout": TIMEOUT_S}
     if "MLFLOW_TRACKING_USERNAME" in os.environ:
-        auth = (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+        options["auth"] = os.environ["MLFLOW_TRACKING_USERNAME"], os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     try:
-        healthy = requests.get(f"{base}/health", timeout=TIMEOUT_S, auth=auth)
+        healthy = requests.get(f"{base}/health", **options)
         # Read and write share their refusals: the security layer and the users' rights.
-        read = requests.get(
-            f"{base}/api/2.0/mlflow/experiments/search", params={"max_results": 1}, timeout=TIMEOUT_S, auth=auth
-        )
+        read = requests.get(f"{base}/api/2.0/mlflow/experiments/search", params={"max_results": 1}, **options)
     except requests.exceptions.RequestException as error:
         reason = "no answer in time" if isinstance(error, requests.exceptions.Timeout) else "nothing answers"
         fix = "start it (`mlflow server`), or correct MLFLOW_TRACKING_URI; a job asks from inside the cluster"
         return [broken("tracking", f"{shown}: {reason}", fix)]
     if healthy.status_code == 404:
-        return [
-            broken("tracking", f"{shown} answers, but is no MLflow server", "name MLflow's address, usually port 5000")
-        ]
+        fix = "name MLflow's address, usually port 5000"
+        return [broken("tracking", f"{shown} answers, but is no MLflow server", fix)]
     if read.status_code == 403 and "Host header" in read.text:
         name = urlsplit(uri).hostname
         fix = f'start it with --allowed-hosts "{name},{name}:*" (MLflow compares host and port)'
@@ -100,9 +96,7 @@ def check_tracking_server(uri: str) -> list[Finding]:
         fix = "look into the server's own log; its database may be older than its MLflow (`mlflow db upgrade URI`)"
         return [broken("tracking", f"{shown} answers HTTP {read.status_code}: {read.text.strip()[:120]}", fix)]
     body = {"experiment_id": "0", "key": "mlflow.focusvit.doctor", "value": "was here"}
-    wrote = requests.post(
-        f"{base}/api/2.0/mlflow/experiments/set-experiment-tag", json=body, timeout=TIMEOUT_S, auth=auth
-    )
+    wrote = requests.post(f"{base}/api/2.0/mlflow/experiments/set-experiment-tag", json=body, **options)
     if wrote.status_code == 403:  # a fresh user may read the default experiment and write only to its own
         return [ok("tracking", f"{shown} is reachable; this user may not write to the Default experiment")]
     if wrote.status_code not in (200, 404):  # 404: somebody deleted the default experiment
@@ -121,28 +115,22 @@ def check_path(name: str, place: str) -> Finding:
         return warning(check, f"{place} is a file of each node's own disk", fix)
     if storage.is_local(place):
         if not Path(place).is_absolute():
-            return broken(
-                check,
-                f"{place} is relative: Ray runs workers and jobs in folders of their own",
-                f"write {Path(place).absolute()}",
-            )
+            found = f"{place} is relative: Ray runs workers and jobs in folders of their own"
+            return broken(check, found, f"write {Path(place).absolute()}")
         if not Path(place).exists():
             fix = "mount the same folder at the same path on every node, or use an s3:// or gs:// URI"
             return warning(check, f"{place} does not exist on this machine", fix)
         return ok(check, f"{place} exists here; other nodes must mount it at the same path")
-    scheme = place.split("://", 1)[0]
-    if scheme in STORE_EXTRAS and find_spec(STORE_EXTRAS[scheme]) is None:
-        package = STORE_EXTRAS[scheme]
-        return broken(
-            check, f"{place} needs {package}, which is not installed", f"pip install {package}, on every node"
-        )
+    package = STORE_EXTRAS.get(place.split("://", 1)[0])
+    if package and find_spec(package) is None:
+        found = f"{place} needs {package}, which is not installed"
+        return broken(check, found, f"pip install {package}, on every node")
     try:
-        found = storage.exists(place)
+        is_there = storage.exists(place)
     except Exception as error:  # every store has its own classes of refusal
-        return broken(
-            check, f"{place}: {type(error).__name__}: {error}", "check address, credentials and region of the store"
-        )
-    return ok(check, f"{place} is reachable and {'exists' if found else 'does not exist yet'}")
+        fix = "check address, credentials and region of the store"
+        return broken(check, f"{place}: {type(error).__name__}: {error}", fix)
+    return ok(check, f"{place} is reachable and {'exists' if is_there else 'does not exist yet'}")
 
 
 def check_head(address: str) -> list[Finding]:
@@ -152,6 +140,5 @@ def check_head(address: str) -> list[Finding]:
     except UsageError as error:
         what, _, fix = str(error).partition(". ")
         return [broken("ray head", what, fix or "see cluster/TROUBLESHOOTING.md")]
-    return [
-        ok("ray head", f"{jobs_url(address)} runs Ray {client._server_ray_version}, {len(client.list_jobs())} jobs")
-    ]
+    found = f"{jobs_url(address)} runs Ray {client._server_ray_version}, {len(client.list_jobs())} jobs"
+    return [ok("ray head", found)]

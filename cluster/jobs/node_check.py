@@ -28,10 +28,12 @@ Facts = dict[str, Any]  # plain data: a node with other code must be able to ans
 
 
 def node_facts(marks: Sequence[tuple[Place, str]] = ()) -> Facts:
-    """What the node that runs this has. `marks` are the places to try, each with the content of the driver's mark."""
+    """What the node that runs this has. `marks` are the places to try, each with the driver's mark in it."""
+    import ray
+
     slic = check_fast_slic()
     return {
-        "node": f"{socket.gethostname()} ({_address()})",
+        "node": f"{socket.gethostname()} ({ray.util.get_node_ip_address()})",
         "python": platform.python_version(),
         "fingerprint": fingerprint(checkout_root()),
         "foreign": [f"{name}: {where}" for name in PACKAGES if (where := _foreign(name))],
@@ -99,14 +101,14 @@ def _differences(driver: Facts, facts: Facts) -> list[Finding]:
 
 
 def try_place(place: Place, mark: str) -> str:
-    """Empty when the place works on this node, else what is wrong. `mark` is what the driver left there to be read."""
+    """Empty when the place works on this node, else what is wrong. `mark` is the file that the driver left there."""
     try:
         if place.mode == "read":
             return "" if storage.exists(place.uri) or storage.is_folder(place.uri) else "does not exist on this node"
-        folder, content = mark.rsplit("|", 1)
-        if storage.read_bytes(storage.join(folder, f".focusvit-mark-{content}")).decode() != content:
+        start, _, content = mark.rpartition("-")
+        if storage.read_bytes(mark).decode() != content:
             return "holds other files than on the node that runs the job"
-        own = storage.join(folder, f".focusvit-mark-{secrets.token_hex(8)}")
+        own = f"{start}-{secrets.token_hex(8)}"
         storage.put(own, b"")
         storage.remove(own)
     except FileNotFoundError:
@@ -116,47 +118,39 @@ def try_place(place: Place, mark: str) -> str:
     return ""
 
 
-class Mark:
-    """A small file in a place to be written, there while the nodes are checked, so that other nodes can look for it."""
-
-    def __init__(self, place: Place) -> None:
-        folder, content = place.uri, secrets.token_hex(8)
-        if storage.is_local(folder):  # nothing is made that the job itself might not want
-            folder = str(next(path for path in [Path(folder), *Path(folder).parents] if path.is_dir()))
-        self._file = storage.join(folder, f".focusvit-mark-{content}")
-        self.text, self.problem = f"{folder}|{content}", ""
-        try:
-            storage.put(self._file, content.encode())
-        except Exception as error:  # every store refuses in its own way
-            self.problem = f"{type(error).__name__}: {error}"
-
-    def remove(self) -> None:
-        if not self.problem:
-            storage.remove(self._file)
+def leave_mark(place: Place) -> str:
+    """A small file in a place to be written, so that other nodes can look for it; its name ends with its content."""
+    folder, content = place.uri, secrets.token_hex(8)
+    if storage.is_local(folder):  # nothing is made that the job itself might not want
+        folder = str(next(path for path in [Path(folder), *Path(folder).parents] if path.is_dir()))
+    mark = storage.join(folder, f".focusvit-mark-{content}")
+    storage.put(mark, content.encode())
+    return mark
 
 
 def check_nodes(places: Sequence[Place], expected_fingerprint: str, *, all_nodes: bool) -> list[Finding]:
     """Ask every node of the connected cluster (`all_nodes`), or only this one, and compare."""
-    marks = [(place, Mark(place) if place.mode == "write" else None) for place in places]
+    marks: list[tuple[Place, str]] = []
+    unwritable = []
     try:
-        unwritable = [
-            broken("this node", f"{place.option} {place.uri}: {mark.problem}", "make it writable, or name another")
-            for place, mark in marks
-            if mark is not None and mark.problem
-        ]
+        for place in places:
+            try:
+                marks.append((place, leave_mark(place) if place.mode == "write" else ""))
+            except Exception as error:  # every store refuses in its own way
+                problem = f"{place.option} {place.uri}: {type(error).__name__}: {error}"
+                unwritable.append(broken("this node", problem, "make it writable, or name another"))
         if unwritable:
             return unwritable
-        tried = [(place, mark.text if mark else "") for place, mark in marks]
-        driver = node_facts(tried)
-        others, silent = _ask_others(tried) if all_nodes else ([], [])
+        driver = node_facts(marks)
+        others, silent = _ask_others(marks) if all_nodes else ([], [])
         return [*silent, *compare(driver, others, expected_fingerprint)]
     finally:
         for _, mark in marks:
-            if mark is not None:
-                mark.remove()
+            if mark:
+                storage.remove(mark)
 
 
-def _ask_others(tried: list[tuple[Place, str]]) -> tuple[list[Facts], list[Finding]]:
+def _ask_others(marks: list[tuple[Place, str]]) -> tuple[list[Facts], list[Finding]]:
     """Facts of every other node that can run work, and a finding for each that cannot answer."""
     import ray
     from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
@@ -170,7 +164,7 @@ def _ask_others(tried: list[tuple[Place, str]]) -> tuple[list[Facts], list[Findi
         if node["Alive"] and node["NodeID"] != here and works:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            asked[task.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(tried)] = name
+            asked[task.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(marks)] = name
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_TIMEOUT_S) if asked else ([], [])
     fix = "look at that node in the dashboard, or take it out of the cluster"
     silent = [broken(f"node {asked[ref]}", f"no answer within {NODE_TIMEOUT_S:.0f} s", fix) for ref in late]
@@ -197,9 +191,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name).split("+")[0]  # 2.13.0+cpu on the head, 2.13.0 on GPU nodes
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-def _address() -> str:
-    import ray
-
-    return ray.util.get_node_ip_address()

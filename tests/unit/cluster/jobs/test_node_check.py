@@ -70,12 +70,12 @@ def test_places_to_read_must_exist(tmp_path):
 @pytest.mark.parametrize("make_uri", [lambda folder: str(folder / "not" / "yet"), lambda folder: "memory://place/out"])
 def test_places_to_write_are_tried_and_left_as_they_were(tmp_path, make_uri):
     place = Place("--out", make_uri(tmp_path), "write")
-    mark = node_check.Mark(place)
-    assert mark.problem == "" and node_check.try_place(place, mark.text) == ""
-    mark.remove()
+    mark = node_check.leave_mark(place)
+    assert node_check.try_place(place, mark) == ""
+    node_check.storage.remove(mark)
     assert list(tmp_path.iterdir()) == []
     # A node with a disk of its own at the same path does not see the mark.
-    assert "does not see the files" in node_check.try_place(place, mark.text)
+    assert "does not see the files" in node_check.try_place(place, mark)
 
 
 def test_a_place_that_cannot_be_written_stops_the_check(monkeypatch, tmp_path):
