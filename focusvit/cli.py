@@ -168,11 +168,14 @@ def _named(place: str) -> Any:
 
 
 def _read(options: str, argv: list[str], program: str) -> None:
-    """Read the options of a verb, which it will do again, by its dataclass or by a function of its own."""
+    """Read the options of a verb, which it will do again, by its dataclass or by a function of its own; see that the
+    checkpoint and the data that they name are there."""
     from pipeline.commandline import parse
 
+    from .options import check_places
+
     found = _named(options)
-    parse(found, argv, prog=program) if isinstance(found, type) else found(argv)
+    check_places(parse(found, argv, prog=program) if isinstance(found, type) else found(argv))
 
 
 if __name__ == "__main__":

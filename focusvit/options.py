@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from pipeline.commandline import Positional, shown_as
+from pipeline.io import storage
+from pipeline.io.dataset_folder import DATASET_FILE, no_dataset
 
+from .box.names import checkpoint_place
 from .choices import token_budgets
 from .precision import Precision
 
@@ -199,3 +202,21 @@ class ReplayConfig:
     """auto, cpu or cuda"""
     json: bool = False
     """print the findings as one JSON object"""
+
+
+def check_places(config: object) -> None:
+    """Look for the checkpoint and the data set that options name on this machine, before anything heavy loads.
+
+    Raises `UsageError` in the words of whoever would have read them.
+    """
+    checkpoint, data = (getattr(config, name, None) for name in ("checkpoint", "data"))
+    if isinstance(checkpoint, str) and _is_missing(checkpoint and checkpoint_place(checkpoint)):
+        from .runs.model_record import quick_record
+
+        quick_record(checkpoint_place(checkpoint))
+    if isinstance(data, str) and _is_missing(data and storage.join(data, DATASET_FILE)):
+        raise no_dataset(storage.resolve(data))
+
+
+def _is_missing(place: str) -> bool:
+    return bool(place) and storage.is_local(place) and not storage.exists(storage.resolve(place))

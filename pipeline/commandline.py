@@ -1,12 +1,13 @@
 """Command lines from frozen dataclasses: field docstrings are the help, `__post_init__` is the check."""
 
+import sys
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional as Positional  # for fields given without their name: `uri: Positional[str]`
 from tyro.conf import UseAppendAction as Repeatable  # noqa: F401 - `task: Repeatable[tuple[str, ...]]` is --task a --task b
 
-from .errors import UsageError
+from .errors import UsageError, did_you_mean
 
 Config = TypeVar("Config")
 REQUIRED: Any = tyro.MISSING  # in an instance that is a default: this option has none
@@ -39,3 +40,19 @@ def _cli(config: Any, argv: list[str], prog: str, default: Any, **options: Any) 
         return tyro.cli(config, args=argv, prog=prog, config=(tyro.conf.AvoidSubcommands,), **options)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except SystemExit as left:
+        if left.code and "return_unknown_args" not in options:
+            _name_unknown(config, argv, prog, options.get("default"))
+        raise
+
+
+def _name_unknown(config: Any, argv: list[str], prog: str, default: Any) -> None:
+    """Say which option there is not. Of a line with a positional word, tyro only says that this word is missing."""
+    more = {} if default is None else {"default": default}
+    parser = tyro.extras.get_parser(config, prog=prog, config=(tyro.conf.AvoidSubcommands,), **more)
+    known = {name for action in parser._actions for name in action.option_strings}
+    if all(action.option_strings for action in parser._actions):
+        return
+    for word in (word.split("=")[0] for word in argv if word.startswith("--")):
+        if word not in known:
+            sys.stderr.write(f"{prog}: there is no option {word}.{did_you_mean(word, sorted(known))}\n")

@@ -63,8 +63,14 @@ def train(
 
     next_point = step_of_next_point(config, learner.samples_seen // batch_size, session.num_steps)
     try:
+        if config.head_start == "probe":  # a training that makes its start worse then has that as its best checkpoint
+            score_at |= {0}
+        if session.starts_from_probe:
+            _save(session)
         if learner.samples_seen // batch_size in score_at and not learner.metrics:
-            _score(session)  # saved, and ended before its scores were known
+            _score(session)  # just saved; or saved, and ended before its scores were known
+            if on_checkpoint and session.starts_from_probe:
+                on_checkpoint(0, learner.metrics)
         for batch in meters.waiting(in_stretches(session.loader, score_at, batch_size)):
             seen = learner.samples_seen + batch_size
             step = seen // batch_size

@@ -84,6 +84,8 @@ class Session:
     points: MetricsLog | None
     """the writer of metrics.jsonl, on rank 0"""
     writer: CheckpointWriter
+    starts_from_probe: bool = False
+    """the head was fitted just now: what follows is measured against this start"""
     look_at: float = 0.0
     """when `agree_to_stop` may look again"""
 
@@ -136,11 +138,14 @@ def open_session(
         run.prepare(to_json(config), facts_of(config, data), defaults=to_json(DEFAULTS))
     # One rank looks, all go on from what it found: each by itself might see another folder of a store.
     found = newest_sound(run) if rank == 0 else None
-    start = int(ranks.sum_array(np.array([0 if found is None else found], np.float64))[0]) or None
+    known = -1 if rank == 0 and found is None else found or 0
+    agreed = int(ranks.sum_array(np.array([known], np.float64))[0])
+    start = None if agreed < 0 else agreed
 
     learner = Learner(config, device)
     learner.start(run, start)
-    if start is None and config.head_start == "probe":
+    starts_from_probe = start is None and config.head_start == "probe"
+    if starts_from_probe:
         learner.probe_head(
             scored_batches(data, config, config.data.train_split, device, rank, world_size), ranks.sum_array
         )
@@ -183,6 +188,7 @@ def open_session(
         ),
         points=MetricsLog(run) if rank == 0 else None,
         writer=CheckpointWriter(),
+        starts_from_probe=starts_from_probe,
     )
 
 

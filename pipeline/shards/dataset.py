@@ -10,12 +10,11 @@ import numpy as np
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage, tar
+from pipeline.io.dataset_folder import DATASET_FILE, STATE_FOLDER, no_dataset
 from pipeline.superpixels.segment import SuperpixelConfig
 
 from .sample import FORMAT_VERSION, Sample, decode
 
-DATASET_FILE = "dataset.json"
-STATE_FOLDER = ".focusvit"
 COLUMNS = ("offsets", "lengths", "class_ids", "num_regions", "content_ids")  # of a sidecar: a number for each sample
 ReadSpan = Callable[[str, int, int], bytes]
 INDEX_DTYPE = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("class_id", "<i4")])
@@ -212,13 +211,7 @@ def open_dataset(uri: str) -> Dataset:
     try:
         content = storage.read_json(place)
     except (FileNotFoundError, NotADirectoryError):
-        started = any(name.startswith("plan-") for name in storage.list_names(storage.join(uri, STATE_FOLDER)))
-        hint = (
-            "Its preprocessing was interrupted: run the same `focusvit preprocess` again, it goes on where it stopped."
-            if started
-            else f"Make one with `focusvit preprocess --source SRC --out {uri} --split train`."
-        )
-        raise UsageError(f"{uri} holds no data set ({DATASET_FILE} is not there). {hint}") from None
+        raise no_dataset(uri) from None
     except ValueError as error:
         raise DataError(f"{place} is not valid JSON ({error}). `focusvit verify {uri} --repair` rewrites it.") from None
     version = content.get("format_version") if isinstance(content, dict) else None

@@ -7,12 +7,11 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.io import storage, tar
+from pipeline.io.dataset_folder import DATASET_FILE
 from pipeline.io.scan import Scan, in_parallel
 
 from .readers import span
 from .source import Source, SourceImage
-
-DATASET_FILE = "dataset.json"
 
 
 @dataclass(kw_only=True)

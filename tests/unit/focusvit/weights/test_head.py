@@ -12,13 +12,14 @@ from focusvit.model.config import FocusViTConfig
 from focusvit.recipes.small import debug, finetune
 from focusvit.runs.checkpoint import load_checkpoint, load_weights
 from focusvit.runs.run_dir import RunDir
+from focusvit.train import loop
 from focusvit.train.config import TrainConfig
 from focusvit.train.loop import train
 from focusvit.train.optim import OptimConfig
 from focusvit.weights import head
 from testkit.gloo_ranks import run_ranks
 from testkit.tiny_shards import make_dataset
-from testkit.tiny_training import final_tensors, small, values_of
+from testkit.tiny_training import Stop, final_tensors, run_with_stops, small, values_of
 
 
 def clouds(count: int = 90) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,6 +74,49 @@ def test_fine_tuning_starts_at_the_probes_accuracy_and_resumes_there(
     assert from_probe["val/loss"] < by_chance["val/loss"]
     kept = load_weights(RunDir(str(tmp_path / "probe")).checkpoint_uri(48))
     assert kept["head.weight"].abs().max() > 0.05
+
+
+def test_a_fine_tuning_that_makes_it_worse_has_its_start_as_the_best_checkpoint(
+    pretrained: tuple[str, str], tmp_path: Path
+) -> None:
+    uri, run = pretrained
+    start = frozen(run)
+    held = train(start, data_uri=uri, run_dir=str(tmp_path / "held"))
+    wild = dataclasses.replace(start, optim=OptimConfig(lr=0.3, warmup_epochs=0.0))
+    last = train(wild, data_uri=uri, run_dir=str(tmp_path / "wild"))
+    assert last["val/top1"] < held["val/top1"], "the rate was not wild enough to test anything"
+    kept = load_checkpoint(str(tmp_path / "wild"))
+    assert kept.samples_seen == 0 and kept.metrics["val/top1"] == held["val/top1"]
+    points = values_of(tmp_path / "wild")
+    assert points[0]["val/top1"] == held["val/top1"] and points[48]["val/top1"] == last["val/top1"]
+
+
+def test_a_kill_right_after_the_start_was_scored_changes_nothing(pretrained: tuple[str, str], tmp_path: Path) -> None:
+    uri, run = pretrained
+    config = dataclasses.replace(finetune(load_checkpoint(run)), epochs=2, global_batch=24, log_every_steps=1)
+    run_with_stops(config, uri, str(tmp_path / "whole"), stops=0)
+    for stops, place in enumerate(("killed", "twice"), 1):
+        run_with_stops(config, uri, str(tmp_path / place), stops=stops)
+        assert values_of(tmp_path / place) == values_of(tmp_path / "whole")
+        whole, killed = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / place)
+        assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_a_start_that_was_saved_and_not_scored_is_scored_by_the_next_start(
+    pretrained: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, run = pretrained
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(loop, "_score", _stopped)
+        train(frozen(run), data_uri=uri, run_dir=str(tmp_path / "run"))
+    assert load_checkpoint(str(tmp_path / "run")).metrics == {}
+    train(frozen(run), data_uri=uri, run_dir=str(tmp_path / "run"))
+    points = values_of(tmp_path / "run")
+    assert points[0]["val/top1"] == points[48]["val/top1"] > 0
+
+
+def _stopped(session: object) -> None:
+    raise Stop
 
 
 def _ranks(rank: int, world: int, uri: str, run: str, out: str) -> None:
