@@ -77,16 +77,20 @@ bench: $(VENV)/.ok-soak
 	$(BIN)/python -m tests.benchmarks slic --clock cpu --rounds 1 --images 25 --batch-sizes 1 64
 	$(BIN)/python -m tests.benchmarks edge --batch-sizes 1 --threads 1 --clock cpu --rounds 5
 
-# Every figure that needs a GPU, where torch, NumPy, timm and transformers are; tables in OUT. The rehearsal runs all of it at
-# toy size on a CPU. GPU_PYTHON is the interpreter that has them; GPU_INPUTS a folder of `bench gpu-inputs`.
+# Every figure that needs a GPU, where torch, NumPy, timm and transformers are; OUT/README.md has all tables. The rehearsal
+# runs all of it at toy size on a CPU. GPU_PYTHON is the interpreter that has them; GPU_INPUTS a folder of `bench gpu-inputs`.
 OUT ?= tests/benchmarks/results/gpu
 GPU_PYTHON ?= python3
 GPU_INPUTS ?=
 gpu:
 	$(GPU_PYTHON) -m tests.benchmarks gpu --out $(OUT) --minutes 9 $(if $(GPU_INPUTS),--inputs $(GPU_INPUTS))
 
+ifeq ($(GPU_PYTHON),python3)
 gpu-rehearsal: $(VENV)/.ok-test
-	$(BIN)/python -m tests.benchmarks gpu --rehearsal --minutes 3 --out build/gpu-rehearsal
+gpu-rehearsal: GPU_PYTHON := $(BIN)/python
+endif
+gpu-rehearsal:
+	$(GPU_PYTHON) -m tests.benchmarks gpu --rehearsal --minutes 3 --out build/gpu-rehearsal
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks and goes on with what was stopped, so several
 # sittings add up. SETS is made once. Then attention beside the masks of objects.

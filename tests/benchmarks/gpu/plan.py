@@ -2,13 +2,15 @@
 
 import statistics
 import time
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
-STAGES = {"laws": 0.10, "throughput": 0.34, "segment": 0.08, "step": 0.10, "loop": 0.08, "accuracy": 0.30}
+STAGES = {"laws": 0.12, "segment": 0.06, "throughput": 0.34, "step": 0.14, "loop": 0.10, "accuracy": 0.24}
 """stage -> share of the minutes, in order of worth; a stage that needs less leaves the rest to those after it"""
 
 
@@ -21,6 +23,8 @@ class Plan:
     ends: float
     """time.monotonic() by which the stage begins nothing new"""
     inputs: Path | None = None
+    failures: list[str] = field(default_factory=list)
+    """what failed and where, for whoever reads the record and has no second call"""
 
     @property
     def over(self) -> bool:
@@ -57,8 +61,20 @@ class Plan:
             call()
         return graph.replay
 
-    def out_of_memory(self, error: BaseException) -> bool:
+    def compiled(self, model: nn.Module) -> nn.Module:
+        """`torch.compile`. A rehearsal traces forward and backward, and leaves out the kernels: they are other ones on
+        a GPU, and building them takes a CPU half a minute a model."""
+        torch._dynamo.reset()  # models share their code: after eight of them torch would go on eagerly without a word
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        return torch.compile(model, backend="aot_eager" if self.toy else "inductor")  # type: ignore[return-value]
+
+    def failed(self, what: str, error: BaseException) -> str:
+        """The cell of a row that did not run. All but a lack of memory or of a library is kept with its trace."""
+        if isinstance(error, ModuleNotFoundError):
+            return f"not installed: {error.name}"
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
-            return True
-        return False
+            return "out of memory"
+        trace = "".join(traceback.format_exception(error))
+        self.failures.append(f"{what}\n{trace[-3000:]}")
+        return f"failed: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:100]}"

@@ -10,6 +10,7 @@ from focusvit.segment.ward import slic_levels
 from tests.benchmarks.gpu.plan import Plan
 from tests.benchmarks.report import Table
 
+Form = Callable[[Tensor, int], Tensor]
 GOAL_US = 5.0
 _COMPARED = 8  # images of a batch whose maps the CPU makes too
 
@@ -21,55 +22,57 @@ def tables(plan: Plan) -> Iterator[Table]:
     drawn = torch.rand(max(batches), 3, side, side, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.avg_pool2d(drawn, 9, 1, 4).to(plan.device)  # noise has no regions
     rows: list[list[object]] = []
-    for batch in batches:
-        for tokens in counts:
-            if plan.over:
-                return
-            rows += _forms(plan, images[:batch], tokens)
-            yield Table(
-                title="SLIC in torch and in Triton", rows=rows,
-                columns=["regions", "batch", "form", "us an image", "of torch's time", "as a CUDA graph, us",
-                         "pixels as torch here", "pixels as torch on the CPU", "maps of two calls"],
-                note=f"{side} px. The goal of the kernels is under {GOAL_US:g} us at 224 px and batch 256.",
-            )  # fmt: skip
+    torch_s: dict[tuple[int, int], float] = {}
+    # All of torch's rows before the kernels: one that writes where it must not ends every later call on the device.
+    for name, form in {"torch": torch_slic, "Triton": _kernels(plan)}.items():
+        for batch in batches:
+            for tokens in counts:
+                if plan.over:
+                    return
+                rows.append([tokens, batch, name, *_cells(plan, form, images[:batch], tokens, torch_s)])
+                yield Table(
+                    title="SLIC in torch and in Triton", rows=rows,
+                    columns=["regions", "batch", "form", "us an image", "of torch's time", "as a CUDA graph, us",
+                             "pixels as torch here", "pixels as torch on the CPU", "maps of two calls"],
+                    note=f"{side} px. The goal of the kernels is under {GOAL_US:g} us at 224 px and batch 256.",
+                )  # fmt: skip
     yield from _levels(plan, images, counts)
 
 
-def _forms(plan: Plan, images: Tensor, tokens: int) -> list[list[object]]:
-    here, there = torch_slic(images, tokens), torch_slic(images[:_COMPARED].cpu(), tokens)
-    rows: list[list[object]] = []
-    base = 0.0
-    for name, form in {"torch": torch_slic, "Triton": _kernels(plan)}.items():
-        start: list[object] = [tokens, len(images), name]
-        if isinstance(form, str):
-            rows.append([*start, form, *[""] * 5])
-            continue
-        call = lambda form=form: form(images, tokens)  # noqa: E731
+def _cells(
+    plan: Plan, form: Form | str, images: Tensor, tokens: int, torch_s: dict[tuple[int, int], float]
+) -> list[object]:
+    """What stands behind the name of a form. `torch_s`: seconds of the torch form, by (batch, regions)."""
+    if isinstance(form, str):
+        return [form, *[""] * 5]
+    what = f"{getattr(form, '__name__', form)}, {len(images)} images, {tokens} regions"
+    try:
+        maps, again = form(images, tokens), form(images, tokens)
+        here, there = torch_slic(images, tokens), torch_slic(images[:_COMPARED].cpu(), tokens)
+        agreed = [_equal(maps, here), _equal(maps[:_COMPARED].cpu(), there)]
+        twice = "the same" if torch.equal(maps, again) else "**differ**"
+        seconds = plan.seconds(lambda: form(images, tokens))
+    except Exception as error:
+        return [plan.failed(what, error), *[""] * 5]
+    base = torch_s.setdefault((len(images), tokens), seconds)
+    graph = "no GPU"
+    if plan.device != "cpu":
         try:
-            maps, again = call(), call()
-            seconds = plan.seconds(call)
-            graph = f"{plan.seconds(plan.graph(call)) / len(images) * 1e6:.2f}" if plan.device != "cpu" else "no GPU"
+            replay = plan.graph(lambda: form(images, tokens))
+            graph = f"{plan.seconds(replay) / len(images) * 1e6:.2f}"
         except Exception as error:
-            rows.append(
-                [*start, f"failed: {type(error).__name__}: {(str(error) or '-').splitlines()[0][:200]}", *[""] * 5]
-            )
-            continue
-        base = base or seconds
-        rows.append([
-            *start, f"{seconds / len(images) * 1e6:.2f}", f"{seconds / base:.2f}", graph, _equal(maps, here),
-            _equal(maps[:_COMPARED].cpu(), there), "the same" if torch.equal(maps, again) else "**differ**",
-        ])  # fmt: skip
-    return rows
+            graph = plan.failed(f"{what}, as a graph", error)
+    return [f"{seconds / len(images) * 1e6:.2f}", f"{seconds / base:.2f}", graph, *agreed, twice]
 
 
-def _kernels(plan: Plan) -> Callable[[Tensor, int], Tensor] | str:
+def _kernels(plan: Plan) -> Form | str:
     """The Triton form, or why there is none."""
     if plan.device == "cpu":
         return "not available: no GPU"
     try:
         from focusvit.segment.triton_slic import triton_slic
-    except ImportError as error:
-        return f"not available: {error}"
+    except Exception as error:  # a Triton of another version can fail in many ways
+        return plan.failed("Triton", error)
     return triton_slic
 
 
@@ -78,8 +81,12 @@ def _levels(plan: Plan, images: Tensor, counts: tuple[int, ...]) -> Iterator[Tab
     for tokens in counts:
         if plan.over:
             return
-        seconds = plan.seconds(lambda tokens=tokens: slic_levels(images, (tokens, max(1, tokens // 2))))
-        rows.append([tokens, len(images), f"{seconds / len(images) * 1e6:.1f}"])
+        try:
+            seconds = plan.seconds(lambda tokens=tokens: slic_levels(images, (tokens, max(1, tokens // 2))))
+            cell = f"{seconds / len(images) * 1e6:.1f}"
+        except Exception as error:
+            cell = plan.failed(f"levels of {tokens} regions", error)
+        rows.append([tokens, len(images), cell])
         yield Table(
             title="Superpixels and a level of half as many", columns=["regions", "batch", "us an image"], rows=rows,
             note="SLIC by whatever runs on the device, then merging by Ward's cost.",

@@ -6,7 +6,7 @@ import torch
 
 from focusvit.model.cost import training_loss
 from tests.benchmarks.gpu.plan import Plan
-from tests.benchmarks.gpu.rows import rows
+from tests.benchmarks.gpu.rows import compiled_rows, rows
 from tests.benchmarks.report import Table
 
 
@@ -16,13 +16,14 @@ def tables(plan: Plan) -> Iterator[Table]:
         batch = 2 if plan.toy else 256
         found: list[list[object]] = []
         first: tuple[float, float] | None = None
-        for row in rows("tiny" if plan.toy else "small", 224, plan.toy):
-            if plan.over or (plan.toy and how == "compiled"):
+        of = compiled_rows if how == "compiled" else rows
+        for row in of("tiny" if plan.toy else "small", 224, plan.toy):
+            if plan.over:
                 break
             try:
                 model, inputs = row.build(plan.device).train(), row.inputs(batch, plan.device)
                 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-                run = torch.compile(model) if how == "compiled" else model
+                run = plan.compiled(model) if how == "compiled" else model
 
                 def step() -> None:
                     with torch.autocast(plan.device, torch.bfloat16):
@@ -38,14 +39,13 @@ def tables(plan: Plan) -> Iterator[Table]:
                     plan.wait()
                     peak = float(torch.cuda.max_memory_allocated())
             except Exception as error:
-                reason = "out of memory" if plan.out_of_memory(error) else f"{type(error).__name__}: {str(error)[:60]}"
-                found.append([row.name, reason, "", "", ""])
-                continue
-            first = first or (seconds, max(peak, 1.0))
-            share = f"{peak / first[1]:.0%}" if peak else ""
-            found.append(
-                [row.name, f"{batch / seconds:.0f}", f"{first[0] / seconds:.2f}x", f"{peak / 2**20:.0f}", share]
-            )
+                found.append([row.name, plan.failed(f"{row.name}, {how}", error), "", "", ""])
+            else:
+                first = first or (seconds, max(peak, 1.0))
+                share = f"{peak / first[1]:.0%}" if peak else ""
+                found.append(
+                    [row.name, f"{batch / seconds:.0f}", f"{first[0] / seconds:.2f}x", f"{peak / 2**20:.0f}", share]
+                )
             yield Table(
                 title=f"training step bf16 {how} batch {batch}", rows=found,
                 columns=["model", "img/s", "ratio", "peak MiB", "of the first"],

@@ -88,16 +88,14 @@ def step_tables(config: BenchTrainConfig) -> list[Table]:
 # What of a run is what: the file and function under which the profiler counts it, callees included, and who calls it
 # where a scoring calls it too.
 _PARTS = {
-    "forward and loss": [
-        ("torch/nn/modules/module.py", "_wrapped_call_impl", "train_step"),
-        ("focusvit/train/step.py", "sample_losses", ""),
-    ],
+    "forward and loss": [("focusvit/train/step.py", "losses_of", "train_step")],
     "backward": [("torch/_tensor.py", "backward", "")],
     "optimizer": [("torch/optim/optimizer.py", "wrapper", "")],
     "waiting for data": [("focusvit/train/meters.py", "waiting", "")],
+    "colours and mixing": [("focusvit/data/batch.py", "finished", "_step")],
     "clipping and gradient norm": [("torch/nn/utils/clip_grad.py", "clip_grad_norm_", "")],
     "moving average": [("focusvit/train/learner.py", "stepped", "")],
-    "points of the curves": [("focusvit/train/meters.py", "point", ""), ("focusvit/runs/run_dir.py", "append", "")],
+    "points of the curves": [("focusvit/train/meters.py", "point", ""), ("focusvit/runs/metrics_log.py", "append", "")],
 }
 _OUTSIDE = [
     ("focusvit/train/session.py", "open_session"),
@@ -125,7 +123,7 @@ def loop_tables(config: BenchTrainConfig) -> list[Table]:
         points = (Path(run_dir) / "metrics.jsonl").read_bytes().count(b"\n")
     spent["everything else"] = total - sum(spent.values())
     model_s = sum(spent[name] for name in ("forward and loss", "backward", "optimizer"))
-    data_s, points_s = spent["waiting for data"], spent["points of the curves"]
+    data_s, points_s = spent["waiting for data"] + spent["colours and mixing"], spent["points of the curves"]
     rows = [[n, f"{1000 * s / config.steps:.2f}", f"{s / total:.2%}"] for n, s in spent.items()]
     rows += [
         ["whole step", f"{1000 * total / config.steps:.2f}", "100%"],
@@ -139,7 +137,8 @@ def loop_tables(config: BenchTrainConfig) -> list[Table]:
             columns=("part", f"{config.unit} ms a step", "share"),
             rows=rows,
             note=f"{config.steps} steps from shards of 224 px, decoded in this process; {points} points. Overhead is "
-            "the step without forward, loss, backward, optimizer and data. Scoring and checkpoints are left out.",
+            "the step without forward, loss, backward, optimizer, data, colours and mixing. Scoring "
+            "and checkpoints are left out.",
         )
     ]
 
