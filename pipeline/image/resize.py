@@ -13,7 +13,7 @@ def reduce_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Means of `image`, uint8 (H, W, 3), over the areas of height x width output pixels, none larger than the image.
 
     Differs from `cv2.resize(..., INTER_AREA)` by at most one level. Integer arithmetic, so the same on every CPU.
-    0.5 ms for a photo of 500 x 375 to 341 x 256, against 1.8 ms.
+    A photo of 500 x 375 to 341 x 256 takes about a fifth of its time.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
@@ -21,9 +21,9 @@ def reduce_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
         raise ValueError(f"cannot reduce {image.shape[:2]} to {(height, width)}: area means need a smaller size")
     if max(image.shape[0] / height, image.shape[1] / width) > _LARGEST:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    out = np.empty((height, width, 3), np.uint8)
+    out = np.empty((height, width * 3), np.uint8)
     _reduce(np.ascontiguousarray(image).reshape(image.shape[0], -1), out)
-    return out
+    return out.reshape(height, width, 3)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -50,34 +50,33 @@ def _weights(length: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
 
 @numba.njit(cache=True, nogil=True)
 def _reduce(rows: np.ndarray, out: np.ndarray) -> None:
-    """`rows` is (H, W * 3). Down first, a whole row at a time with vector instructions, then across."""
-    height, width = out.shape[0], out.shape[1]
+    """`rows` is (H, W * 3), `out` (height, width * 3). Down first, with vector instructions, then across, which has
+    none: there two rows share a number of 64 bits, so that one product serves both. A sum takes 31 bits of its 32.
+    """
+    height, width = out.shape[0], out.shape[1] // 3
     first_y, weights_y = _weights(rows.shape[0], height)
     first_x, weights_x = _weights(rows.shape[1] // 3, width)
     taps_y, taps_x = min(weights_y.shape[1], rows.shape[0]), min(weights_x.shape[1], rows.shape[1] // 3)
-    line = np.empty(rows.shape[1], np.int32)
-    half = np.int32(1 << (2 * _BITS - 1))
-    for i in range(height):
-        line[:] = 0
+    pair = np.empty(rows.shape[1], np.uint64)
+    at_x, across = (3 * first_x).astype(np.uint64), weights_x.astype(np.uint64)  # unsigned: no look for indices < 0
+    half = np.uint64(1 << (2 * _BITS - 1))
+    for i in range(0, height, 2):
+        last = min(i + 1, height - 1)
+        pair[:] = 0
         for t in range(taps_y):
-            weight, source = weights_y[i, t], rows[first_y[i] + t]
-            if weight > 0:
-                for x in range(line.shape[0]):
-                    line[x] += source[x] * weight
-        target = out[i]
+            low, high = np.uint32(weights_y[i, t]), np.uint32(weights_y[last, t])
+            one, two = rows[first_y[i] + t], rows[first_y[last] + t]
+            for x in range(pair.shape[0]):
+                pair[x] += np.uint64(np.uint32(one[x]) * low) | np.uint64(np.uint32(two[x]) * high) << np.uint64(32)
+        upper, lower = out[i], out[last]
         for j in range(width):
-            at = 3 * first_x[j]
-            red, green, blue = half, half, half
-            if taps_x == 3:  # reductions by less than two: nearly all photos
-                a, b, c = weights_x[j, 0], weights_x[j, 1], weights_x[j, 2]
-                red += line[at] * a + line[at + 3] * b + line[at + 6] * c
-                green += line[at + 1] * a + line[at + 4] * b + line[at + 7] * c
-                blue += line[at + 2] * a + line[at + 5] * b + line[at + 8] * c
-            else:
-                for t in range(taps_x):
-                    weight = weights_x[j, t]
-                    red += line[at] * weight
-                    green += line[at + 1] * weight
-                    blue += line[at + 2] * weight
-                    at += 3
-            target[j, 0], target[j, 1], target[j, 2] = red >> 2 * _BITS, green >> 2 * _BITS, blue >> 2 * _BITS
+            for colour in range(3):
+                at, total = at_x[j] + np.uint64(colour), half | half << np.uint64(32)
+                if taps_x == 3:  # reductions by less than two: nearly all photos
+                    total += pair[at] * across[j, 0] + pair[at + np.uint64(3)] * across[j, 1]
+                    total += pair[at + np.uint64(6)] * across[j, 2]
+                else:
+                    for t in range(taps_x):
+                        total += pair[at + np.uint64(3 * t)] * across[j, t]
+                upper[3 * j + colour] = total >> np.uint64(2 * _BITS)
+                lower[3 * j + colour] = total >> np.uint64(2 * _BITS + 32)
