@@ -110,17 +110,17 @@ def from_features(x: Tensor, before: Level | None, grid: tuple[int, int], tokens
     merging (Bolya et al. 2023) held to regions that touch, by Ward's cost.
     """
     count = grid[0] * grid[1]
-    identity = torch.eye(count, device=x.device).expand(x.shape[0], -1, -1)
-    overlap = identity if before is None else before.overlap
     touch = _grid_neighbours(grid, x.device).expand(x.shape[0], -1, -1)
+    area = torch.ones(x.shape[0], count, device=x.device)
     if before is not None:
-        touch = (overlap @ touch.float() @ overlap.transpose(1, 2)) > 0
-    area = overlap.sum(2)
+        touch = (before.overlap @ touch.float() @ before.overlap.transpose(1, 2)) > 0
+        area = before.area
     features = torch.nn.functional.normalize(x.detach().float(), dim=2)
     (label,) = ward(features, area, touch, [tokens])
-    member = (label[:, None] == torch.arange(tokens, device=x.device)[:, None]).to(overlap.dtype)
+    member = (label[:, None] == torch.arange(tokens, device=x.device)[:, None]).to(area.dtype)
     shares = member * area[:, None]
-    return Level(shares / shares.sum(2, keepdim=True), member @ overlap)
+    overlap = member if before is None else member @ before.overlap
+    return Level(shares / shares.sum(2, keepdim=True), overlap)
 
 
 def grid_cells(overlap: Tensor, grid: tuple[int, int], latents: int) -> tuple[Tensor, Tensor]:

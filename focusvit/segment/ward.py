@@ -5,7 +5,9 @@ adds least to the squared error merge next. Here it runs for a whole batch in a 
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +37,19 @@ def ward(features: Tensor, area: Tensor, neighbours: Tensor, budgets: Sequence[i
         or budgets[0] > num_regions
     ):
         raise ValueError(f"budgets are {tuple(budgets)}; they must fall from at most {num_regions} to at least 1")
+    if features.device.type == "cpu" and not torch.compiler.is_compiling() and find_spec("numba"):
+        return _ward_by_loop(features.float(), area.float(), neighbours, budgets)
     with full_precision(features):
         return _ward(features.float(), area.float(), neighbours, budgets)
+
+
+def _ward_by_loop(features: Tensor, area: Tensor, neighbours: Tensor, budgets: Sequence[int]) -> list[Tensor]:
+    from .ward_loop import merge_regions  # numba is no part of what the model alone needs
+
+    wanted = np.array(budgets)
+    images = zip(*(part.numpy().copy() for part in (features, area.expand(len(features), -1), neighbours)))
+    found = torch.from_numpy(np.stack([merge_regions(*image, wanted) for image in images]))
+    return list(found.unbind(1))
 
 
 def _ward(features: Tensor, area: Tensor, neighbours: Tensor, budgets: Sequence[int]) -> list[Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from focusvit.segment.slic import slic
-from focusvit.segment.ward import slic_levels, touching, ward
+from focusvit.segment.ward import _ward, slic_levels, touching, ward
 from pipeline.superpixels.merge_order import ids_after, merge_order
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -48,6 +48,24 @@ def test_budgets_nest_and_an_image_alone_is_the_image_in_a_batch():
     for number in range(3):
         alone = slic_levels(images[number : number + 1], (24, 10, 3))
         assert all(torch.equal(one[0], all_[number]) for one, all_ in zip(alone, (fine, middle, coarse)))
+
+
+def test_the_loop_of_a_cpu_merges_as_the_steps_of_a_device():
+    """On features that differ, on equal ones (every cost a tie), and on regions that are one already."""
+    grid = torch.arange(63).view(1, 7, 9)
+    near = touching(grid, 63).expand(3, -1, -1)
+    features = torch.rand(3, 63, 5, generator=GENERATOR)
+    features[1] = 1.0
+    features[2] = (grid[0] % 9 // 3).flatten()[:, None]
+    area = torch.randint(1, 9, (3, 63), generator=GENERATOR).float()
+    budgets = [40, 17, 3, 1]
+    for mine, steps in zip(ward(features, area, near, budgets), _ward(features, area, near, budgets), strict=True):
+        assert torch.equal(mine, steps)
+
+
+def test_regions_that_do_not_touch_are_named():
+    with pytest.raises(ValueError, match="do not touch"):
+        ward(torch.rand(1, 4, 2), torch.ones(1, 4), torch.zeros(1, 4, 4, dtype=torch.bool), [2])
 
 
 def test_touching_equals_a_loop():
