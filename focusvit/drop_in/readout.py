@@ -19,9 +19,19 @@ def unpool(tokens: Tensor, maps: Tensor) -> Tensor:
 def superpixel_readout(features: Tensor, maps: Tensor, num_tokens: int) -> Tensor:
     """Patch features averaged over superpixels and painted on their pixels: (B, D, Hm, Wm).
 
+    A dense head on this instead of on features enlarged bilinearly has borders where the image has them. A head that
+    looks at one place at a time is cheaper before painting: `unpool(head(superpixel_means(...)), maps)`.
+
+    Takes and raises what `superpixel_means` does.
+    """
+    return unpool(superpixel_means(features, maps, num_tokens), maps)
+
+
+def superpixel_means(features: Tensor, maps: Tensor, num_tokens: int) -> Tensor:
+    """Patch features averaged over superpixels: (B, num_tokens, D).
+
     features: (B, N, D) patches in raster order of a square grid, without class token or registers, or (B, D, h, w). The
-    sides of `maps` (B, Hm, Wm), ids 0..num_tokens-1, are multiples of the patch grid. A dense head on this instead of
-    on features enlarged bilinearly has borders where the image has them.
+    sides of `maps` (B, Hm, Wm), ids 0..num_tokens-1, are multiples of the patch grid.
 
     Raises ValueError for shapes that do not belong together.
     """
@@ -40,4 +50,4 @@ def superpixel_readout(features: Tensor, maps: Tensor, num_tokens: int) -> Tenso
         raise ValueError(f"maps are {tuple(maps.shape)}; their sides must be multiples of the patch grid {grid}")
     overlap = overlap_matrix(maps, grid, num_tokens)
     weights = overlap / overlap.sum(2, keepdim=True).clamp(min=1e-6)
-    return unpool(weights.to(features.dtype) @ features, maps)
+    return weights.to(features.dtype) @ features

@@ -1,7 +1,8 @@
-"""Segmentation on a frozen host: a linear head on patch features, full-size mIoU, and the CPU time of each way."""
+"""CamVid on a host: a linear head on what each way gives, full-size mIoU, borders, small things, and time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,135 +10,197 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from focusvit.drop_in.readout import superpixel_readout
 from focusvit.score.intervals import bootstrap
-from tests.benchmarks.hosts.images import Sample, batches, normalised, whole
-from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
-from tests.benchmarks.hosts.ways import Way, maps_of, merged, nested, pooled, prepared, run
+from tests.benchmarks.hosts.images import Sample, whole
+from tests.benchmarks.hosts.readings import Reading, read_all
+from tests.benchmarks.hosts.speed import SPEED_NOTE, Cost, speeds
+from tests.benchmarks.hosts.states import Views, views_of
+from tests.benchmarks.hosts.ways import Reads, Way, merged, pooled
 from tests.benchmarks.report import Table
 from transfer.dense.boundary import boundary_f1
-from transfer.dense.segmentation import mean_iou, region_histograms
+from transfer.dense.segmentation import intersection_over_union, mean_iou
 from transfer.protocols.softmax import SoftmaxRegression
 
-SIZE, SMALL = (252, 336), (168, 224)
 CLASSES = 11
-READOUT = Way("all patches, read out over 196 superpixels", "superpixels", ((0, 196),))
+SMALL = (2, 6, 9, 10)
+"""pole, sign, pedestrian, bicyclist"""
+SIZE, HIGH = (252, 336), (364, 490)
 C = 0.1  # inverse strength of the head's decay, the same for every way
-
-
-def ways(depth: int) -> list[Way]:
-    """At 18 x 24 = 432 patches."""
-    half, late = depth // 2, 2 * depth // 3
-    found = [Way("all patches"), Way("168x224 px", shrink=2 / 3), Way("126x168 px", shrink=0.5)]
-    found += [pooled("superpixels", tokens, at) for at in (half // 2, half, late) for tokens in (100, 196)]
-    found += [pooled(kind, tokens, half) for kind in ("keys", "grid") for tokens in (100, 196)]
-    return [*found, nested("superpixels", {half // 2: 256, half: 196, late: 100}), merged(432, 16, depth)]
+COLUMNS = ("mIoU %", "less or more than the first row", "small things mIoU %", "boundary F1 %")
+SCORE_NOTE = (
+    "mIoU at full size over all test frames; differences with their 95 % interval (paired bootstrap over frames); "
+    "small things: pole, sign, pedestrian, bicyclist. Scores of patches are enlarged bilinearly; 'painted': each "
+    "pooled region's own score on its own pixels; 'read over': the last features averaged over superpixels, painted. "
+)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Frames to learn from and to be scored on."""
+    """Indices of the frames to learn from and to be scored on."""
 
     name: str
-    train: Sequence[Sample]
-    test: Sequence[Sample]
+    train: Sequence[int]
+    test: Sequence[int]
 
 
-def by_drive(samples: Sequence[Sample]) -> Iterator[Split]:
+@dataclass(frozen=True)
+class Scores:
+    """Of the test frames, in the order of the splits: confusions (S, C, C) and boundary F1 (S,)."""
+
+    tables: np.ndarray
+    borders: np.ndarray
+
+    def cells(self, first: "Scores") -> list[str]:
+        """What `COLUMNS` names."""
+
+        def gain(rows: np.ndarray) -> float:
+            return mean_iou(self.tables[rows].sum(0)) - mean_iou(first.tables[rows].sum(0))
+
+        everything = np.arange(len(self.tables))
+        told = ""
+        if self is not first:
+            low, high = bootstrap(gain, len(everything), draws=300)
+            told = f"{gain(everything) * 100:+.1f} ({low * 100:+.1f} .. {high * 100:+.1f})"
+        small = intersection_over_union(self.tables.sum(0))[list(SMALL)].mean()
+        border = float(np.nanmean(self.borders))
+        return [f"{self.miou:.1f}", told, f"{small * 100:.1f}", f"{border * 100:.1f}"]
+
+    @property
+    def miou(self) -> float:
+        return mean_iou(self.tables.sum(0)) * 100
+
+
+def ways(depth: int) -> list[Way]:
+    """At 252x336 px = 432 patches."""
+    third, half, late = depth // 3, depth // 2, 2 * depth // 3
+    found = [Way(), Way(reads="superpixels")]
+    for size in ((210, 280), (168, 224)):
+        found += [Way(size=size), Way(size=size, reads="superpixels")]
+    found += [Way(size=(126, 168)), pooled("superpixels", {half: 196})]
+    found += [
+        pooled("superpixels", {at: n}, "tokens") for at, n in ((third, 196), (half, 196), (half, 100), (late, 100))
+    ]
+    found += [pooled("keys", {at: 196}, reads) for at in (third, half) for reads in ("patches", "superpixels")]
+    found += [pooled("keys", {half: 100}), pooled("grid", {half: 196}), pooled("grid", {half: 100})]
+    nested = {third: 256, half: 196, late: 100}
+    return [*found, pooled("superpixels", nested, "tokens"), pooled("keys", nested), merged(432, 24, depth)]
+
+
+def high_ways(depth: int) -> list[Way]:
+    """At 364x490 px = 910 patches, and the whole host at 252x336."""
+    third, half = depth // 3, depth // 2
+    found = [Way(), Way(reads="superpixels"), Way(size=(308, 406)), Way(size=SIZE), Way(size=SIZE, reads="superpixels")]
+    found += [pooled("superpixels", {at: 256}, "tokens") for at in (third, half)]
+    found += [pooled("keys", {third: 256}), pooled("keys", {half: 256}), pooled("keys", {half: 256}, "superpixels")]
+    return [*found, pooled("grid", {half: 256})]
+
+
+def by_drive(samples: Sequence[Sample]) -> list[Split]:
     """Each drive once as the test, the others to learn from: frames of one drive look alike."""
-    for drive in sorted({sample.path.name.split("_")[0] for sample in samples}):
-        test = [sample for sample in samples if sample.path.name.startswith(drive)]
-        yield Split(f"drive {drive}", [sample for sample in samples if sample not in test], test)
+    drives = [sample.path.name.split("_")[0] for sample in samples]
+    return [
+        Split(
+            drive,
+            [at for at, other in enumerate(drives) if other != drive],
+            [at for at, other in enumerate(drives) if other == drive],
+        )
+        for drive in sorted(set(drives))
+    ]
 
 
-def dense_table(host: Path, model: nn.Module, splits: Sequence[Split], batch: int) -> Table:
-    """A row for each way; mIoU over the frames of all splits, each scored by a head that saw none of its kind."""
-    chosen = ways(len(model.encoder.layer))
-    views = {way: [whole(sample, _size(way)) for sample in splits[0].train[:batch]] for way in chosen}
-    seconds = speeds(host, model, views)
-    rows = []
-    for way in chosen:
-        rows.append([way.name, way.tokens, *_scores(host, model, way, splits, batch, False), *seconds[way]])
-        if way.kind == "all" and way.shrink == 1:
-            rows.append([READOUT.name, "all", *_scores(host, model, way, splits, batch, True), "", ""])
-    where = ", ".join(split.name for split in splits)
-    columns = ["way", "tokens", "mIoU %", "95 % interval", "pixels right %", "boundary F1 %", "CPU ms a frame", "speed"]
-    return Table(
-        title=f"CamVid, {where}: {SIZE[0]}x{SIZE[1]} px, linear head on the frozen host",
-        columns=columns,
-        rows=rows,
-        note="mIoU at full size over all test frames, interval by bootstrap over frames; patch logits enlarged "
-        "bilinearly unless read out over superpixels. " + SPEED_NOTE,
+def scenes(
+    host: Path, model: nn.Module, chosen: Sequence[Way], size: tuple[int, int], samples: Sequence[Sample],
+    questions: dict[str, Sequence[Split]], batch: int, rounds: int,
+) -> tuple[list[Table], dict[Way, dict[str, Scores]]]:  # fmt: skip
+    """A table for each question (a name and its splits), a row for each way; and the scores themselves."""
+    costs = speeds(
+        host, model, {way: [whole(sample, way.size or size) for sample in samples[:batch]] for way in chosen}, rounds
     )
+    depths = sorted({way.depth for way in chosen if way.depth})
+    views = {size: views_of(host, model, [whole(sample, size) for sample in samples], depths, batch)}
+    scores: dict[Way, dict[str, Scores]] = {}
+    for forward in dict.fromkeys(way.forward for way in chosen):
+        reads: list[Reads] = [way.reads for way in chosen if way.forward == forward]
+        own = forward.size or size
+        seen = views.get(own) or Views([whole(sample, own) for sample in samples])
+        found = read_all(host, model, forward, reads, seen, batch)
+        for way in (way for way in chosen if way.forward == forward):
+            scores[way] = {name: scored(found[way.reads], samples, splits) for name, splits in questions.items()}
+    tables = [
+        Table(
+            title=f"CamVid, {name}: {size[0]}x{size[1]} px, linear head on the frozen host",
+            columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
+            rows=[_row(way, scores[way][name], scores[chosen[0]][name], costs[way]) for way in chosen],
+            note=SCORE_NOTE + SPEED_NOTE,
+        )
+        for name in questions
+    ]
+    return tables, scores
 
 
-def _size(way: Way) -> tuple[int, int]:
-    return tuple(round(side * way.shrink / 14) * 14 for side in SIZE)  # type: ignore[return-value]
+def exact_row(
+    host: Path, model: nn.Module, size: tuple[int, int], samples: Sequence[Sample], splits: Sequence[Split], batch: int
+) -> Scores:  # fmt: skip
+    """The host as it is in float32: what bfloat16 changes."""
+    views = Views([whole(sample, size) for sample in samples])
+    return scored(read_all(host, model, Way(), ["patches"], views, batch, exact=True)["patches"], samples, splits)
 
 
-def _scores(host: Path, model: nn.Module, way: Way, splits: Sequence[Split], batch: int, readout: bool) -> list[str]:
+def _row(way: Way, scores: Scores, first: Scores, cost: Cost) -> list[str]:
+    return [way.name, way.tokens, *scores.cells(first), f"{cost[0]:.0f}", f"{cost[1]:.2f}x"]
+
+
+def scored(readings: Sequence[Reading], samples: Sequence[Sample], splits: Sequence[Split]) -> Scores:
+    """Of a head learned from the frames of each split and asked about its others."""
     tables, borders = [], []
-    samples = list(dict.fromkeys(sample for split in splits for sample in (*split.train, *split.test)))
-    known = dict(_features(host, model, way, samples, batch))
     for split in splits:
-        weights = _head([known[sample] for sample in split.train], split.train)
-        for sample in split.test:
-            predicted = _predict(known[sample], weights, sample, readout)
-            truth = _truth(sample)
-            tables.append(region_histograms(predicted, truth, CLASSES, CLASSES).T)
-            borders.append(boundary_f1(predicted, truth, CLASSES))
-    stacked = np.stack(tables)
-    low, high = bootstrap(lambda rows: mean_iou(stacked[rows].sum(0)), len(stacked), draws=200)
-    total = stacked.sum(0)
-    right = np.trace(total) / total.sum()
-    border = float(np.nanmean(borders))
-    interval = f"{low * 100:.1f} - {high * 100:.1f}"
-    return [f"{mean_iou(total) * 100:.1f}", interval, f"{right * 100:.1f}", f"{border * 100:.1f}"]
+        weights = head_of([readings[at] for at in split.train], [samples[at] for at in split.train])
+        for at in split.test:
+            found = confusion(readings[at], _linear(readings[at].values, weights), truth_of(samples[at]))
+            tables.append(found[0])
+            borders.append(found[1])
+    return Scores(np.stack(tables), np.array(borders))
 
 
-@torch.inference_mode()
-def _features(
-    host: Path, model: nn.Module, way: Way, samples: Sequence[Sample], batch: int
-) -> Iterator[tuple[Sample, Tensor]]:
-    """(D, h, w) of every frame."""
-    prepared(model, way)
-    rows, columns = (side // 14 for side in _size(way))
-    for part in batches(samples, batch):
-        images = [whole(sample, _size(way)) for sample in part]
-        patches = run(model, way, images, normalised(images, host)).last_hidden_state[:, -rows * columns :]
-        yield from zip(part, patches.transpose(1, 2).unflatten(2, (rows, columns)))
+def confusion(reading: Reading, scores: Tensor, truth: np.ndarray) -> tuple[np.ndarray, float]:
+    """((C, C) pixels, boundary F1) of one frame, from scores (R, classes)."""
+    predicted = reading.painted(scores, truth.shape)
+    counted = truth < CLASSES
+    pairs = truth[counted].astype(np.int64) * CLASSES + predicted[counted]
+    table = np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    return table, boundary_f1(predicted, truth, CLASSES)
 
 
-def _head(features: Sequence[Tensor], samples: Sequence[Sample]) -> np.ndarray:
-    """Softmax regression from patch features to the shares of the classes in each patch."""
-    values, targets = [], []
-    for one, sample in zip(features, samples):
-        _, rows, columns = one.shape
-        truth = _truth(sample)
-        cells = (np.arange(truth.shape[0]) * rows // truth.shape[0])[:, None] * columns
-        cells = cells + np.arange(truth.shape[1]) * columns // truth.shape[1]
-        shares = region_histograms(cells, truth, rows * columns, CLASSES)
+def head_of(readings: Sequence[Reading], samples: Sequence[Sample]) -> np.ndarray:
+    """Softmax regression from rows to the shares of the classes in their pixels; each row counts by its pixels. Of
+    patches a fourth, others in each frame: neighbours look alike. At most 30 steps, which is near the minimum.
+    """
+    values, targets, weights = [], [], []
+    for number, (reading, sample) in enumerate(zip(readings, samples)):
+        shares = reading.shares(truth_of(sample), CLASSES)
         counted = shares.sum(1) > 0
-        values.append(one.flatten(1).T.numpy()[counted])
+        if reading.smooth:
+            rows, columns = np.indices(reading.regions.shape)
+            counted &= ((rows + 2 * columns + number) % 4 == 0).ravel()
+        values.append(reading.values[torch.from_numpy(counted)].numpy())
         targets.append(shares[counted] / shares[counted].sum(1, keepdims=True))
-    problem = SoftmaxRegression(np.concatenate(values), np.concatenate(targets))
-    return problem.solve(C, problem.zeros(), 100, 1e-4)[0]
+        weights.append(shares[counted].sum(1))
+    area = np.concatenate(weights)
+    problem = SoftmaxRegression(np.concatenate(values), np.concatenate(targets), area / area.mean())
+    return problem.solve(C, problem.zeros(), 30, 1e-4)[0]
 
 
-def _predict(features: Tensor, weights: np.ndarray, sample: Sample, readout: bool) -> np.ndarray:
-    """Classes of the full-size frame."""
-    height, width = _truth(sample).shape
-    if readout:
-        grid = (features.shape[1], features.shape[2])
-        ((maps,),) = (maps_of(READOUT, [whole(sample, SIZE)], grid),)
-        features = superpixel_readout(features[None], maps[None] if maps.ndim == 2 else maps, 196)[0]
+def _linear(values: Tensor, weights: np.ndarray) -> Tensor:
     matrix = torch.from_numpy(weights).float()
-    logits = torch.einsum("dhw,dc->chw", features, matrix[:-1]) + matrix[-1][:, None, None]
-    mode = "nearest" if readout else "bilinear"
-    corners = {} if readout else {"align_corners": False}
-    return nn.functional.interpolate(logits[None], (height, width), mode=mode, **corners)[0].argmax(0).numpy()
+    return values.float() @ matrix[:-1] + matrix[-1]
 
 
-def _truth(sample: Sample) -> np.ndarray:
+@lru_cache(maxsize=512)
+def _read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def truth_of(sample: Sample) -> np.ndarray:
+    """(h, w) labels; those from 11 on are void."""
     assert sample.labels is not None
-    return np.asarray(Image.open(sample.labels))
+    return _read(sample.labels)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from focusvit.score.intervals import wilson
-from tests.benchmarks.hosts.images import Sample, batches, normalised, square
+from tests.benchmarks.hosts.images import Sample, square
 from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
-from tests.benchmarks.hosts.ways import Way, merged, nested, pooled, prepared, run
+from tests.benchmarks.hosts.states import Views, outputs, views_of
+from tests.benchmarks.hosts.ways import Way, merged, pooled, prepared
 from tests.benchmarks.report import Table
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import Logistic
@@ -22,24 +23,32 @@ SIDE, PATCHES = 224, 256
 def ways(depth: int) -> list[Way]:
     """Superpixels at several depths and budgets, and what else could be done with the same tokens."""
     third, half, late = depth // 3, depth // 2, 2 * depth // 3
-    found = [Way("all patches"), Way("168 px", shrink=0.75), Way("112 px", shrink=0.5)]
-    found += [pooled("superpixels", tokens, at) for at in (third, half, late, late + 1) for tokens in (64, 128, 196)]
-    found += [pooled(kind, 128, at) for kind in ("keys", "grid") for at in (half, late)]
-    found.append(nested("superpixels", {half: 196, late: 128, late + 2: 64}))
-    return [*found, merged(PATCHES, 8, depth), merged(PATCHES, 16, depth)]
+    found = [Way(), Way(size=(168, 168)), Way(size=(112, 112))]
+    found += [pooled("superpixels", {at: count}) for at, count in ((half, 128), (half, 64), (late, 128))]
+    found += [pooled("keys", {at: count}) for at, count in ((third, 128), (half, 128), (half, 64))]
+    nested = {third: 196, half: 128, late: 64}
+    found += [pooled("grid", {half: 128}), pooled("superpixels", nested), pooled("keys", nested)]
+    return [*found, merged(PATCHES, 16, depth)]
 
 
-def frozen_table(host: Path, model: nn.Module, train: Sequence[Sample], test: Sequence[Sample], batch: int) -> Table:
+def frozen_table(
+    host: Path, model: nn.Module, name: str, train: Sequence[Sample], test: Sequence[Sample], batch: int, rounds: int
+) -> Table:
     """A row for each way."""
-    chosen = ways(len(model.encoder.layer))
-    views = {way: [square(sample, round(SIDE * way.shrink)) for sample in train[:batch]] for way in chosen}
-    seconds = speeds(host, model, views)
+    chosen = ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
+    sides = {way: (way.size or (SIDE, SIDE))[0] for way in chosen}
+    costs = speeds(host, model, {way: [square(one, sides[way]) for one in train[:batch]] for way in chosen}, rounds)
+    depths = sorted({way.depth for way in chosen if way.depth})
+    samples = [*train, *test]
+    views = views_of(host, model, [square(sample, SIDE) for sample in samples], depths, batch)
     rows = []
     for way in chosen:
-        values = [features(host, model, way, samples, batch) for samples in (train, test)]
-        rows.append([way.name, way.tokens, *probes(values[0], train, values[1], test), *seconds[way]])
+        seen = views if way.size is None else Views([square(sample, sides[way]) for sample in samples])
+        values = class_tokens(host, prepared(model, way), way, seen, range(len(samples)), batch)
+        told = probes(values[: len(train)], train, values[len(train) :], test)
+        rows.append([way.name, way.tokens, *told, f"{costs[way][0]:.0f}", f"{costs[way][1]:.2f}x"])
     return Table(
-        title=f"{len(train)} images to learn from, {len(test)} to test, {SIDE} px, class token of the frozen host",
+        title=f"{name}: {len(train)} images to learn from, {len(test)} to test, {SIDE} px, class token, frozen host",
         columns=["way", "tokens", "kNN", "logistic", "CPU ms an image", "speed"],
         rows=rows,
         note="Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,
@@ -47,15 +56,15 @@ def frozen_table(host: Path, model: nn.Module, train: Sequence[Sample], test: Se
 
 
 @torch.inference_mode()
-def features(host: Path, model: nn.Module, way: Way, samples: Sequence[Sample], batch: int) -> np.ndarray:
-    """(S, D) class tokens."""
-    prepared(model, way)
-    side = round(SIDE * way.shrink)
-    found = []
-    for part in batches(samples, batch):
-        images = [square(sample, side) for sample in part]
-        found.append(run(model, way, images, normalised(images, host)).last_hidden_state[:, 0].numpy())
-    return np.concatenate(found)
+def class_tokens(
+    host: Path, model: nn.Module, way: Way, views: Views, rows: Sequence[int], batch: int
+) -> np.ndarray:  # fmt: skip
+    """(rows, D), by the model as it was prepared."""
+    parts = [
+        outputs(host, model, way, views, rows[start : start + batch])[:, 0].numpy()
+        for start in range(0, len(rows), batch)
+    ]
+    return np.concatenate(parts)
 
 
 def probes(bank: np.ndarray, train: Sequence[Sample], values: np.ndarray, test: Sequence[Sample]) -> list[str]:

@@ -1,60 +1,116 @@
-"""`bench hosts`: superpixels in a real pretrained ViT against every other way to spend fewer tokens, without training
-it."""
+"""`bench hosts`: superpixels in a real pretrained ViT against every other way to spend fewer tokens, frozen and after a
+short fine-tuning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import nn
 
 from pipeline.errors import UsageError
-from tests.benchmarks.hosts.dense import Split, by_drive, dense_table
+from tests.benchmarks.hosts import dense, tuning
 from tests.benchmarks.hosts.frozen import frozen_table
 from tests.benchmarks.hosts.images import Sample, class_folders, frames, load_host
-from tests.benchmarks.record import RecordConfig, begin, data_folder
+from tests.benchmarks.record import Record, RecordConfig, begin, data_folder
 
-SECTIONS = ("images", "dense", "drives")
+Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchHostsConfig(RecordConfig):
-    """A frozen ViT as it is, patched in several ways, and with fewer pixels."""
+    """A pretrained ViT as it is, patched in several ways, and with fewer pixels."""
 
     host: str
     """a Hugging Face folder of a Dinov2Model with patches of 14, with its preprocessor_config.json"""
-    sections: tuple[str, ...] = SECTIONS
-    """images: kNN and logistic probe on $FOCUSVIT_DATA/flowers17; dense: CamVid's train and val; drives: CamVid's
-    train, each drive once as the test"""
-    per_class: int = 64
-    """images of a class to learn from"""
+    section: Section = "scenes"
+    """scenes: CamVid, a linear head on frozen features, each drive of train once as the test, and train to val;
+    scenes-high: drives at 364x490 px; scenes-tuned: drives after a short fine-tuning; images: kNN and logistic probe of
+    `data`; images-tuned: its classes after a short fine-tuning"""
+    data: str = "flowers17"
+    """class folders below $FOCUSVIT_DATA, for images"""
+    per_class: int = 1000
+    """images of a class to learn from, at most"""
+    per_class_test: int = 1000
+    """images of a class to be scored on, at most"""
     frames: int = 1000
-    """of CamVid, at most so many of a split, evenly spread"""
+    """of each split of CamVid, at most, evenly spread"""
+    epochs: int = 3
+    """of fine-tuning"""
+    rounds: int = 4
+    """of timing"""
     batch: int = 8
 
     def __post_init__(self) -> None:
-        wrong = [section for section in self.sections if section not in SECTIONS]
-        if wrong or min(self.per_class, self.frames, self.batch) < 1:
-            raise ValueError(f"--sections are {', '.join(SECTIONS)} and numbers at least 1, not {wrong or 'less'}")
+        counts = (self.per_class, self.per_class_test, self.frames, self.epochs, self.rounds, self.batch)
+        if min(counts) < 1:
+            raise ValueError(f"the numbers are {counts}; each must be at least 1")
 
 
 def main(argv: list[str]) -> int:
-    """Print the tables and save them under tests/benchmarks/results."""
+    """Print the tables and save them under tests/benchmarks/results, a record for each section."""
     config, record = begin("hosts", BenchHostsConfig, argv, ("torch", "transformers", "fast-slic", "numpy", "scipy"))
     host = Path(config.host)
     if not (host / "preprocessor_config.json").is_file():
         raise UsageError(f"--host {host} holds no preprocessor_config.json: give a Hugging Face folder.")
     model = load_host(host)
     record.facts |= {"threads": torch.get_num_threads(), "host": type(model).__name__}
-    if "images" in config.sections:
-        root = Path(data_folder("flowers17"))
-        train, test = class_folders(root / "train", config.per_class), class_folders(root / "val", config.per_class)
-        record.add(frozen_table(host, model, train, test, config.batch))
-    camvid = {split: _spread(frames(Path(data_folder("camvid")) / split), config.frames) for split in ("train", "val")}
-    if "drives" in config.sections:
-        record.add(dense_table(host, model, list(by_drive(camvid["train"])), config.batch))
-    if "dense" in config.sections:
-        record.add(dense_table(host, model, [Split("train to val", camvid["train"], camvid["val"])], config.batch))
+    record.name = config.name or "-".join(
+        ["hosts", config.section, *([config.data] if "images" in config.section else [])]
+    )
+    sections: dict[str, Callable[[BenchHostsConfig, Path, nn.Module, Record], None]] = {
+        "scenes": _scenes, "scenes-high": _scenes_high, "scenes-tuned": _scenes_tuned, "images": _images,
+        "images-tuned": _images,
+    }  # fmt: skip
+    sections[config.section](config, host, model, record)
     return record.end()
 
 
-def _spread(samples: list[Sample], count: int) -> list[Sample]:
-    return samples[:: -(-len(samples) // count)]
+def _scenes(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    train, val = _camvid(config, "train"), _camvid(config, "val")
+    whole = dense.Split("train to val", range(len(train)), range(len(train), len(train) + len(val)))
+    questions = {"each drive of train once as the test": dense.by_drive(train), whole.name: [whole]}
+    samples = [*train, *val]
+    chosen = dense.ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
+    tables, scores = dense.scenes(
+        host, model, chosen, dense.SIZE, samples, questions, config.batch, config.rounds
+    )  # fmt: skip
+    exact = dense.exact_row(host, model, dense.SIZE, train, dense.by_drive(train), config.batch)
+    drives = next(iter(questions))
+    record.facts["all patches, drives, mIoU in float32"] = (
+        f"{exact.miou:.2f} % (bfloat16 {scores[chosen[0]][drives].miou:.2f} %)"
+    )
+    record.add(*tables)
+
+
+def _scenes_high(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    train = _camvid(config, "train")
+    chosen = dense.high_ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
+    questions = {"each drive of train once as the test": dense.by_drive(train)}
+    tables, _ = dense.scenes(host, model, chosen, dense.HIGH, train, questions, config.batch, config.rounds)
+    record.add(*tables)
+
+
+def _scenes_tuned(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    train = _camvid(config, "train")
+    settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
+    table, _ = tuning.tuned_scenes(host, model, dense.SIZE, train, dense.by_drive(train), settings, config.rounds)
+    record.add(table)
+
+
+def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    root = Path(data_folder(config.data))
+    train = class_folders(root / "train", config.per_class)
+    test = class_folders(root / "val", config.per_class_test)
+    if config.section == "images":
+        record.add(frozen_table(host, model, config.data, train, test, config.batch, config.rounds))
+        return
+    settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
+    table, _ = tuning.tuned_images(host, model, config.data, train, test, settings, config.rounds)
+    record.add(table)
+
+
+def _camvid(config: BenchHostsConfig, split: str) -> list[Sample]:
+    found = frames(Path(data_folder("camvid")) / split)
+    return found[:: -(-len(found) // config.frames)]

@@ -10,7 +10,11 @@ from pipeline.sources.embedded import draw_shape
 from tests.benchmarks.hosts.frozen import probes
 from tests.benchmarks.hosts.images import Sample
 from tests.benchmarks.hosts.shapes import shape_table
-from tests.benchmarks.hosts.ways import bipartite, maps_of, nested, pooled
+from tests.benchmarks.hosts.dense import Scores, confusion, head_of
+from tests.benchmarks.hosts.readings import Reading, read, read_all
+from tests.benchmarks.hosts.states import Views, outputs, views_of
+from tests.benchmarks.hosts.tuning import Tuning, tuned
+from tests.benchmarks.hosts.ways import Way, bipartite, maps_of, pooled, prepared
 
 
 def test_probes_find_classes_that_features_tell():
@@ -31,10 +35,10 @@ def test_token_merging_keeps_every_patch_once():
 
 def test_maps_have_exactly_the_regions_asked_for():
     image = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
-    for way in (nested("superpixels", {1: 9, 2: 4}), pooled("grid", 6, 1)):
+    for way in (pooled("superpixels", {1: 9, 2: 4}), pooled("grid", {1: 6})):
         found = maps_of(way, [image], (4, 4))
         assert [len(maps.unique()) for maps in found] == [tokens for _, tokens in way.levels]
-    assert maps_of(pooled("keys", 6, 1), [image], (4, 4)) is None
+    assert maps_of(pooled("keys", {1: 6}), [image], (4, 4)) is None
 
 
 def test_the_speed_table_of_a_shape_has_every_source_of_superpixels():
