@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from focusvit.model.merging import ward
 from focusvit.model.partitions import rows_of_cells
 from focusvit.model.regions import overlap_matrix
-from focusvit.segment.ward import ward
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """FocusViTConfig: every variant of the family, its controls and the plain ViT, as one set of values."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal, get_args
 
 Stem = Literal["linear", "conv"]
@@ -38,6 +39,9 @@ class FocusViTConfig:
     """d0, the number of blocks that run on all patches, before pooling."""
     tokens: int | None = 64
     """K, the number of pooled tokens (superpixels) an image; None pools nothing."""
+    then: tuple[tuple[int, int], ...] = ()
+    """Further levels of the same hierarchy, (block, tokens): before that block touching tokens merge, by the likeness
+    of its own keys, until so many are left. A call with no more tokens than a level has skips it."""
     partition: Partition = "superpixel"
     """What is pooled: the batch's superpixel maps, or a control: grid cells, random regions, token merging (ToMe)."""
     overlap: Overlap = "soft"
@@ -82,6 +86,7 @@ class FocusViTConfig:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "then", tuple((int(block), int(tokens)) for block, tokens in self.then))
         if not isinstance(self.image_px, int):
             object.__setattr__(self, "image_px", tuple(self.image_px))
         _check_choices(self)
@@ -173,7 +178,25 @@ def _check_numbers(config: FocusViTConfig) -> None:
         raise ValueError(f"model.mean {config.mean} and model.std {config.std} need three numbers each, std above 0")
 
 
+def _check_levels(config: FocusViTConfig) -> None:
+    if not config.then:
+        return
+    if not config.needs_maps or config.trunk != "full" or config.allow_empty:
+        raise ValueError(
+            f"model.then merges superpixels between blocks of full attention; model.trunk is '{config.trunk}', tokens "
+            f"{config.tokens}, partition '{config.partition}' and allow_empty {config.allow_empty}: leave then empty"
+        )
+    blocks, counts = zip((config.grid_depth, config.tokens or 0), *config.then)
+    rises, falls = (all(a < b for a, b in pairwise(numbers)) for numbers in (blocks, counts[::-1]))
+    if not rises or not falls or blocks[-1] >= config.depth or counts[-1] < 1:
+        raise ValueError(
+            f"model.then is {config.then}: blocks must rise from {config.grid_depth + 1} to {config.depth - 1} at most "
+            f"and tokens fall from {(config.tokens or 0) - 1} to 1 at least"
+        )
+
+
 def _check_combinations(config: FocusViTConfig) -> None:
+    _check_levels(config)
     if config.merges:
         if config.trunk != "full" or config.grid_depth == config.depth:
             raise ValueError(

@@ -16,7 +16,7 @@ from .blocks import Block
 from .config import FocusViTConfig
 from .inputs import check_shapes
 from .latents import LatentRead, LatentStart, pooled_regions, read_back
-from .merging import merging_trunk
+from .merging import Levels, merging_trunk, of_first_level
 from .partitions import drawn_by_pixels, patch_regions, static_partition
 from .pooling import SuperpixelPooling
 from .position import DescriptorEncoding, RegionFeatures
@@ -30,10 +30,8 @@ Seen = dict[str, Any] | None
 
 
 class FocusViT(nn.Module):
-    """stem -> grid blocks -> superpixel pooling + dynamic position -> trunk on tokens or latents -> norm -> head.
-
-    A part that a variant lacks is None.
-    """
+    """stem -> grid blocks -> superpixel pooling + dynamic position -> trunk on tokens or latents -> norm -> head. A
+    part that a variant lacks is None."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -102,22 +100,19 @@ class FocusViT(nn.Module):
         self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """What the head reads (B, D), and each superpixel's own row after the last norm (B, K, D); of a model without
-        pooling each patch's.
-
-        Raises:
-            ValueError: for a trunk that ends in latents or in merged tokens.
+        pooling each patch's. Raises ValueError for a trunk that ends in latents or in merged tokens.
         """
         if self.reads is not None or self.config.merges:
             raise ValueError("this trunk does not end in one row for each superpixel (latents, merged tokens)")
         num_tokens = check_shapes(self.config, images, maps, num_tokens)
         seen: dict[str, Any] = {"attention": None, "reads": None}
         features = self._path(images, maps, num_tokens, seen)
-        return features, seen["rows"][:, self.num_class_tokens :]
+        return features, of_first_level(seen, seen["rows"][:, self.num_class_tokens :])
 
     def dense_features(self, images: Tensor, maps: Tensor | None = None, num_tokens: int | None = None) -> Tensor:
         """(B, K, 2 D): each token before the trunk and after it. Latents are read back by their pooling weights."""
         seen = self.forward_intermediates(images, maps, num_tokens)
-        tokens, end = seen["tokens"], seen["rows"]
+        tokens, end = seen["tokens"], of_first_level(seen, seen["rows"])
         end = end if end.shape[1] == tokens.shape[1] else read_back(seen["latent_weights"], end)
         return torch.cat([tokens, end], 2)
 
@@ -126,8 +121,8 @@ class FocusViT(nn.Module):
     ) -> dict[str, Any]:
         """The stages by name: stem and grid (B, N, D), overlap (B, K, N), regions, tokens (B, K, D), latents (B, M, D),
         latent_weights (B, M, K), attention and reads (lists of (B, heads, queries, keys), one a block or a read), rows
-        (B, K or M, D: after the last norm), features (B, D), logits. The class token comes first in attention. Keys
-        exist where the variant has the stage.
+        (B, K or M, D: after the last norm), features (B, D), logits; levels, {block: (B, K', K) weights that make its
+        tokens}. The class token comes first in attention. Keys exist where the variant has the stage.
         """
         num_tokens = check_shapes(self.config, images, maps, num_tokens)
         seen: dict[str, Any] = {"attention": [], "reads": []}
@@ -157,9 +152,13 @@ class FocusViT(nn.Module):
             blocks = self.blocks[config.grid_depth :]
             x, weight = merging_trunk(blocks, x, num_tokens, self.num_class_tokens, trace)
         else:
-            context = self._context(x, regions, phi, seen)
-            for block in self.blocks[config.grid_depth : self._latents_from]:
-                x = block(x, context, trace)
+            context, levels = self._context(x, regions, phi, seen), Levels(config, maps, self.num_class_tokens)
+            for number in range(config.grid_depth, self._latents_from):
+                if levels.begins(number, regions):
+                    x, regions = levels.merge(number, self.blocks[number], x, regions)
+                    context = AttentionContext(self._key_bias(regions))
+                x = self.blocks[number](x, context, trace)
+            _note(seen, levels=levels.weights)
             weight = regions.area / regions.area.sum(1, keepdim=True)
         if self.reads is not None:
             x, weight = self._latent_trunk(x, regions, phi, seen)

@@ -85,8 +85,13 @@ def _blocks(model: FocusViT, seen: dict[str, Any]) -> Iterator[tuple[str, np.nda
     """
     config, first = model.config, model.num_class_tokens
     trace = iter([_array(part).mean(0) for part in seen["attention"]])
+    up = down = None  # from superpixels to the tokens of a further level, and back
     for block in range(config.depth):
         rows = next(trace)
+        if block in seen.get("levels", {}):
+            weights = _array(seen["levels"][block])
+            member = (weights > 0).astype(float)
+            up, down = (weights, member) if up is None or down is None else (weights @ up, member @ down)
         if block < config.grid_depth:
             yield "patches", rows
         elif config.merges:
@@ -100,6 +105,8 @@ def _blocks(model: FocusViT, seen: dict[str, Any]) -> Iterator[tuple[str, np.nda
                 rows = rows @ _with_first(_latents(seen), first)
             if config.trunk == "gather":
                 rows = next(trace) @ rows  # tokens read latents, which gathered from the tokens
+            if up is not None and down is not None:
+                rows = _with_first(down.T, first) @ rows @ _with_first(up, first)
             yield "patches" if config.tokens is None else "tokens", rows
 
 

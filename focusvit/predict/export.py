@@ -12,6 +12,7 @@ from torch import nn
 
 from focusvit import __version__
 from focusvit.box.names import checkpoint_place
+from focusvit.model.config import FocusViTConfig
 from focusvit.options import ExportConfig
 from pipeline.commandline import parse
 from pipeline.errors import DataError, UsageError
@@ -33,6 +34,11 @@ def main(argv: list[str]) -> int:
     model, out = predictor.model, storage.resolve(config.out)
     if config.tokens and model.config.tokens is None:
         raise UsageError(f"--tokens {config.tokens}: {predictor.name} is a plain ViT, its number of tokens is fixed.")
+    if isinstance(model.config, FocusViTConfig) and model.config.then:
+        raise UsageError(
+            f"{predictor.name} has further levels (then={model.config.then}), whose merging no graph can hold: export "
+            f"a model of one level."
+        )
     record = export_record(predictor, config.batch_size, "int8" if config.int8 else "fp32")
     sys.stdout.write(
         f"export {predictor.name} to {out}: {record.precision}, batch {record.batch_size}, "

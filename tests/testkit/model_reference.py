@@ -42,6 +42,10 @@ VARIANTS: dict[str, dict[str, object]] = {
     "window": {"trunk": "window", "window": 3},
     "window_projection": {"trunk": "window", "window": 3, "window_projection": True, "readout": "mean"},
 }
+NESTED_VARIANTS: dict[str, dict[str, object]] = {
+    "nested": {"then": ((2, 5), (3, 2)), "area_bias": True},
+    "nested_mean": {"then": ((3, 4),), "readout": "mean"},
+}
 CONTROL_VARIANTS: dict[str, dict[str, object]] = {
     "plain": {"tokens": None, "stem": "linear", "position": "pooled", "grid_depth": 0},
     "plain_both": {"tokens": None, "readout": "mean"},

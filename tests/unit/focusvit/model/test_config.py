@@ -38,6 +38,12 @@ tiny = reference.tiny_config
         ({"area_bias": True, "trunk": "window"}, "area_bias acts on full attention of tokens.* 'window'"),
         ({"area_bias": True, "partition": "merge"}, "area_bias acts on full attention of tokens.* 'merge'"),
         ({"area_bias": True, "tokens": None}, "area_bias acts on full attention of tokens.* tokens None"),
+        ({"then": ((2, 7),)}, r"then is \(\(2, 7\),\): blocks must rise from 2 to 3 .* fall from 6 to 1"),
+        ({"then": ((1, 5),)}, "blocks must rise from 2 to 3"),
+        ({"then": ((2, 4), (3, 5))}, "blocks must rise from 2 to 3"),
+        ({"then": ((4, 4),)}, "blocks must rise from 2 to 3"),
+        ({"then": ((2, 4),), "trunk": "latent"}, "then merges superpixels .* model.trunk is 'latent'"),
+        ({"then": ((2, 4),), "partition": "grid"}, "then merges superpixels .* partition 'grid'"),
         ({"window_projection": True}, "window_projection belongs to trunk window.* 'full'"),
     ],
 )
@@ -47,7 +53,7 @@ def test_a_wrong_config_is_named_with_its_fix(values: dict[str, object], message
 
 
 def test_a_config_survives_json() -> None:
-    config = tiny(mean=(0.5, 0.5, 0.5))
+    config = tiny(mean=(0.5, 0.5, 0.5), then=((2, 5), (3, 4)))
     assert FocusViTConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 

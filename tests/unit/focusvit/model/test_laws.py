@@ -8,8 +8,8 @@ from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.regions import EMPTY_BIAS
 from testkit import model_reference as reference
 
-VARIANTS = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}
-WITH_MAPS = list(reference.VARIANTS)
+VARIANTS = {**reference.VARIANTS, **reference.NESTED_VARIANTS, **reference.CONTROL_VARIANTS}
+WITH_MAPS = [*reference.VARIANTS, *reference.NESTED_VARIANTS]
 # Float32: another batch size or token order lets the matrix product sum in another order.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -80,7 +80,7 @@ def test_controls_take_another_budget_at_every_call(name: str, num_tokens: int) 
     torch.testing.assert_close(build(name)(images, None, num_tokens), made_for_it(images), **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_MAPS if "window" not in name])
+@pytest.mark.parametrize("name", [name for name in reference.VARIANTS if "window" not in name])
 def test_exactly_k_regions_need_no_mask_and_no_padding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls, real = build(name), [], nn.functional.scaled_dot_product_attention
 
@@ -102,7 +102,7 @@ def _latents(model: FocusViT) -> tuple[int, ...]:
     return (model.config.num_latents, model.config.num_latents + 1) if model.config.has_latents else ()
 
 
-@pytest.mark.parametrize("name", WITH_MAPS)
+@pytest.mark.parametrize("name", reference.VARIANTS)
 def test_empty_slots_are_masked_and_change_nothing(name: str) -> None:
     """Images with other numbers of regions in one batch: each gets the logits that it gets alone, at its exact K."""
     model = build(name, allow_empty=True)

@@ -10,9 +10,12 @@ import torch
 
 from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.presets import focusvit_64px
+from focusvit.predict import export
 from focusvit.predict.graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
 from focusvit.predict.onnx_predictor import in_batches, inference_session
+from pipeline.errors import UsageError
 from testkit import model_reference as reference
+from testkit.tiny_checkpoint import make_checkpoint
 
 VARIANTS = {**reference.VARIANTS, **reference.CONTROL_VARIANTS}
 QUICK = ("default", "hard_max", "gather", "merge")
@@ -114,3 +117,10 @@ def test_batches_are_filled_up_and_cut_again() -> None:
         return part * 2
 
     assert in_batches(run, [rows], 3).tolist() == (rows * 2).tolist() and seen == [3, 3, 3]
+
+
+def test_a_model_of_several_levels_is_refused_before_any_file(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "ckpt", depth=3, then=((2, 4),))
+    with pytest.raises(UsageError, match=r"further levels \(then=\(\(2, 4\),\)\)"):
+        export.main(["--checkpoint", checkpoint, "--out", str(tmp_path / "model.onnx")])
+    assert not (tmp_path / "model.onnx").exists()

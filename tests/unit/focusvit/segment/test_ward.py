@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from focusvit.model.merging import _ward, touching, ward
 from focusvit.segment.slic import slic
-from focusvit.segment.ward import _ward, slic_levels, touching, ward
+from focusvit.segment.ward import slic_levels
 from pipeline.superpixels.merge_order import ids_after, merge_order
 
 GENERATOR = torch.Generator().manual_seed(0)

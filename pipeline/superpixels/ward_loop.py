@@ -6,7 +6,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def merge_regions(mean: np.ndarray, area: np.ndarray, near: np.ndarray, budgets: np.ndarray) -> np.ndarray:
-    """Labels int64 (len(budgets), R) of one image, by the rule of `ward.ward`, ties included.
+    """Labels int64 (len(budgets), R) of one image, by the rule of `focusvit.model.merging.ward`, ties included.
 
     mean (R, F) and area (R,) float32, near (R, R) bool, symmetric: all written over. budgets int64, falling. Every
     region remembers its cheapest neighbour, so a step looks at R numbers and at the neighbours of the two that merge.
@@ -26,10 +26,10 @@ def merge_regions(mean: np.ndarray, area: np.ndarray, near: np.ndarray, budgets:
     left = count
     for level in range(budgets.shape[0]):
         while left > budgets[level]:
-            one = np.argmin(best)
-            if best[one] == np.inf:
+            lowest = np.argmin(best)
+            if best[lowest] == np.inf:
                 raise ValueError("the regions left do not touch each other, so they cannot merge")
-            kept, gone = min(one, partner[one]), max(one, partner[one])
+            kept, gone = min(lowest, partner[lowest]), max(lowest, partner[lowest])
             _join(mean, area, near, cost, kept, gone)
             alive[gone], best[gone] = 0, np.inf
             _choose(cost, kept, best, partner)
