@@ -60,7 +60,7 @@ def demo() -> TrainConfig:
         model=_DEMO_MODEL,
         data=DataConfig(image_px=96, map_px=48, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
-        epochs=10,
+        epochs=8,
         global_batch=32,
         eval_every_epochs=2,
         checkpoint_every_epochs=2,

@@ -18,7 +18,7 @@ def test_demo_twice(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "demo finished in" in done.stdout
-    for written in ("superpixels.png", "mlflow.db", "runs/transfer/results.json", "report"):
+    for written in ("index.html", "mlflow.db", "runs/transfer/results.json"):
         assert (out / written).exists()
     rows = json.loads((out / "runs/transfer/results.json").read_text())
     assert rows, "the transfer suite wrote an empty table"

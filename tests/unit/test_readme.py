@@ -3,8 +3,11 @@
 import re
 
 import pytest
+import torch
 from PIL import Image
+from transformers import ViTConfig, ViTModel
 
+import focusvit
 from testkit.checkout import ROOT
 from testkit.command_lines import check
 from testkit.tiny_checkpoint import make_checkpoint
@@ -57,24 +60,65 @@ def test_recipes_named_in_the_readme_exist():
     assert named and set(named) <= set(RECIPES)
 
 
+BLOCKS = {  # every block of Python in a document -> what a test must bring
+    ("README.md", 0): "nothing",
+    ("focusvit/README.md", 0): "inputs",
+    ("focusvit/README.md", 1): "files",
+    ("focusvit/README.md", 2): "host",
+    ("transfer/README.md", 0): "a registry: tests/integration/test_transfer_registry.py has one",
+}
+
+
+def python_blocks(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_every_block_of_python_is_known_here():
+    assert set(BLOCKS) == {(name, i) for name in DOCUMENTS for i in range(len(python_blocks(name)))}
+
+
+def grid(side: int, cells: int) -> torch.Tensor:
+    """A map uint8 (1, side, side) of cells x cells regions."""
+    line = torch.arange(side) * cells // side
+    return (line[:, None] * cells + line)[None].to(torch.uint8)
+
+
+def run(document: str, number: int, **names) -> dict:
+    exec(python_blocks(document)[number], names)
+    return names
+
+
 def test_the_python_of_the_readme_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    names: dict = {}
-    exec(code, names)
+    names = run("README.md", 0)
     assert names["logits"].shape == (1, 40) and names["features"].shape == (1, 197, 768)
 
 
+def test_the_python_of_the_model_runs():
+    images = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    with torch.inference_mode():
+        names = run("focusvit/README.md", 0, images=images, maps=grid(112, 8), maps100=grid(112, 10))
+    assert names["logits"].shape == (1, 40) and len(names["stages"]) > 1
+
+
 def test_the_python_of_a_package_runs(tmp_path, monkeypatch, capsys):
-    code = re.search(r"## From Python\n\n```python\n(.*?)```", (ROOT / "focusvit/README.md").read_text(), re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
     make_checkpoint(tmp_path / "runs" / "pets")
     make_dataset(tmp_path / "shards")
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (48, 40), (200, 30, 30)).save("photos/red.png")
-    names: dict = {}
-    exec(code, names)
+    names = run("focusvit/README.md", 1)
     assert "(32, 32)" in capsys.readouterr().out and names["features"].shape == (1, 32)
     assert names["image"].shape == (3, 32, 32) and names["map"].max() == 8 and names["label"] >= 0
+
+
+def test_the_python_of_a_patched_host_runs():
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 10}
+    model = ViTModel(ViTConfig(**small)).eval()
+    pixels, patches = torch.randn(1, 3, 224, 224), torch.randn(1, 196, 16)
+    with torch.inference_mode():
+        given = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "maps": grid(224, 9), "pixels": pixels, "patches": patches}
+        names = run("focusvit/README.md", 2, focusvit=focusvit, model=model, **given)
+    assert names["features"].shape == (1, 16, 224, 224)
 
 
 def test_documents_stay_short():
