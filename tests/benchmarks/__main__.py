@@ -49,7 +49,11 @@ BENCHES: Verbs = {
     "starts": ("tests.benchmarks.train.starts:main", "what pretrained weights are worth: frozen, and fine-tuned"),
     "box": ("tests.benchmarks.train.box:main", "a run's checkpoint as a model of the package, in half precision"),
     "picture": ("tests.benchmarks.model.picture:main", "the picture of the README, drawn with a checkpoint"),
-    "hosts": ("tests.benchmarks.hosts.hosts:main", "superpixels in a pretrained ViT, frozen: quality against speed"),
+    "hosts": (
+        "tests.benchmarks.hosts.hosts:main",
+        "superpixels in a pretrained ViT, frozen and fine-tuned: quality against speed",
+    ),
+    "hosts-picture": ("tests.benchmarks.hosts.pictures:main", "score against speed of every `bench hosts` record"),
     "gpu": ("tests.benchmarks.gpu.gpu:main", "every figure that needs a GPU, by one command; --rehearsal on a CPU"),
     "gpu-inputs": ("tests.benchmarks.gpu.inputs:main", "arrays of the study that travel to a GPU machine"),
 }

@@ -31,11 +31,11 @@ def boundary_f1(predicted: np.ndarray, truth: np.ndarray, num_classes: int) -> f
     if not mine.any() or not true.any():
         return 0.0
     reach = TOLERANCE * math.hypot(*truth.shape)
-    precision = float((_distance_to(true)[mine] <= reach).mean())
-    recall = float((_distance_to(mine)[true] <= reach).mean())
+    precision = float((distance_to(true)[mine] <= reach).mean())
+    recall = float((distance_to(mine)[true] <= reach).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _distance_to(border: np.ndarray) -> np.ndarray:
+def distance_to(border: np.ndarray) -> np.ndarray:
     """float32 (h, w): Euclidean distance in pixels to the nearest True."""
     return cv2.distanceTransform((~border).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

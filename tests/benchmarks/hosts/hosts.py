@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import torch
 from torch import nn
 
 from pipeline.errors import UsageError
 from tests.benchmarks.hosts import dense, tuning
+from tests.benchmarks.hosts.borders import border_table
 from tests.benchmarks.hosts.frozen import frozen_table
 from tests.benchmarks.hosts.images import Sample, class_folders, frames, load_host
+from tests.benchmarks.hosts.pictures import painted_frames
+from tests.benchmarks.pipeline.superpixels import load_photos
 from tests.benchmarks.record import Record, RecordConfig, begin, data_folder
 
-Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned"]
+Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned", "borders", "frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,8 @@ class BenchHostsConfig(RecordConfig):
     section: Section = "scenes"
     """scenes: CamVid, a linear head on frozen features, each drive of train once as the test, and train to val;
     scenes-high: drives at 364x490 px; scenes-tuned: drives after a short fine-tuning; images: kNN and logistic probe of
-    `data`; images-tuned: its classes after a short fine-tuning"""
+    `data`; images-tuned: its classes after a short fine-tuning; borders: BSDS500, clusters of features against
+    borders that people drew; frames: painted frames of CamVid as a picture"""
     data: str = "flowers17"
     """class folders below $FOCUSVIT_DATA, for images"""
     per_class: int = 1000
@@ -61,7 +66,7 @@ def main(argv: list[str]) -> int:
     )
     sections: dict[str, Callable[[BenchHostsConfig, Path, nn.Module, Record], None]] = {
         "scenes": _scenes, "scenes-high": _scenes_high, "scenes-tuned": _scenes_tuned, "images": _images,
-        "images-tuned": _images,
+        "images-tuned": _images, "borders": _borders, "frames": _frames,
     }  # fmt: skip
     sections[config.section](config, host, model, record)
     return record.end()
@@ -114,3 +119,14 @@ def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Reco
 def _camvid(config: BenchHostsConfig, split: str) -> list[Sample]:
     found = frames(Path(data_folder("camvid")) / split)
     return found[:: -(-len(found) // config.frames)]
+
+
+def _borders(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    photos = list(load_photos(Path(data_folder("bsds500/val")), config.frames))
+    record.add(border_table(host, model, photos, config.batch))
+
+
+def _frames(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    sheet = painted_frames(host, model, dense.SIZE, _camvid(config, "train"), config.batch)
+    cv2.imwrite(str(record.path(".jpg")), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    record.save()

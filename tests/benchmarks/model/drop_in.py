@@ -43,6 +43,8 @@ class BenchDropInConfig(TimedConfig):
     """of the patches that is left in these hosts"""
     depth: float = 0.5
     """of their blocks that run before"""
+    most_patches: int = 20000
+    """a speed table of a batch with more patches is left out, and the record says so"""
     device: str = "cpu"
     rounds: int = 5
     steps: int = 30
@@ -72,7 +74,12 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{error}. Install the peers: pip install -e '.[soak]'.") from None
     record.say(f"ViT {config.size} at {PX} px, {config.tokens} tokens, batch {config.batch_size}")
     record.facts |= {"threads": torch.get_num_threads(), "clock": config.clock}
+    left_out = []
     for shape, px, batch in itertools.product(config.shapes, config.image_px, config.batches):
+        if batch * (px // SHAPES[shape][1]) ** 2 > config.most_patches:
+            left_out.append(f"{shape} at {px} px, batch {batch}")
+            record.facts["left out, too slow here"] = "; ".join(left_out)
+            continue
         photos = [photo for _, photo in zip(range(batch), itertools.cycle(photos_or_drawn("", batch)[0]))]
         record.add(
             shape_table(

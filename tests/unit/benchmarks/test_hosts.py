@@ -11,9 +11,11 @@ from PIL import Image
 
 from pipeline.sources.embedded import draw_shape
 from testkit.hosts import hugging_face
+from tests.benchmarks.hosts.borders import CLUSTERS, _score
 from tests.benchmarks.hosts.dense import Scores, confusion, head_of
 from tests.benchmarks.hosts.frozen import probes
 from tests.benchmarks.hosts.images import Sample
+from tests.benchmarks.hosts.pictures import points
 from tests.benchmarks.hosts.readings import Reading, read
 from tests.benchmarks.hosts.shapes import shape_table
 from tests.benchmarks.hosts.states import Views, outputs, views_of
@@ -146,3 +148,27 @@ def test_fine_tuning_changes_what_lies_behind_the_pooling_only(host):
     assert not same & {name for name in behind if "mask_token" not in name} and before.keys() - behind <= same
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not torch.equal(head.weight, torch.ones(3, 32))
+
+
+def test_clusters_that_follow_the_drawn_borders_score_all_of_them():
+    """Two people: one drew the clusters, the other one border only, which all lie on ours."""
+    regions = np.arange(CLUSTERS)[None].repeat(2, 0)
+    reading = Reading(torch.eye(CLUSTERS) * 10, regions, False)
+    drawn = np.kron(regions, np.ones((20, 20), int))
+    halves = drawn // (CLUSTERS // 2)
+    f1, recall = _score(reading, [drawn])
+    assert (f1, recall) == (1.0, 1.0)
+    f1, recall = _score(reading, [drawn, halves])
+    precision = 1 / (CLUSTERS - 1)
+    assert recall == 1.0 and f1 == pytest.approx((1 + 2 * precision / (1 + precision)) / 2)
+
+
+def test_points_of_the_picture_are_the_rows_of_the_table():
+    table = {"columns": ["way", "mIoU %", "speed"], "score": "mIoU %"}
+    table["rows"] = [
+        ["168x224 px, read over 196 superpixels", "33.3", "2.50x"],
+        ["keys, 9 before block 2", "36.0", "1.10x"],
+    ]
+    first, second = points(table)
+    assert (first["speed"], first["score"], first["mark"]) == (2.5, 33.3, "^")
+    assert (second["score"], second["mark"]) == (36.0, "o") and first["colour"] != second["colour"]

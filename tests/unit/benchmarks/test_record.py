@@ -53,7 +53,13 @@ def test_without_git_or_inside_another_checkout_there_is_no_commit(committed: Pa
     assert checkout(tmp_path) == checkout(committed / "results") == Checkout("no git checkout")
 
 
-OTHERS = ("picture", "gpu-inputs", "box", "gpu")  # only the last one measures, in its own frame (test_gpu.py)
+OTHERS = (
+    "picture",
+    "hosts-picture",
+    "gpu-inputs",
+    "box",
+    "gpu",
+)  # the last one measures, in its own frame (test_gpu.py)
 
 
 def test_a_changed_checkout_is_refused_unless_the_record_says_so(

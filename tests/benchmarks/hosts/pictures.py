@@ -1,0 +1,126 @@
+"""Pictures of `bench hosts`: painted frames, and score against measured speed for every table that is there
+(`bench hosts-picture`)."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from focusvit.predict.pictures import labelled_sheet
+from tests.benchmarks.hosts.dense import CLASSES, by_drive, confusion, head_of, truth_of
+from tests.benchmarks.hosts.images import Sample, whole
+from tests.benchmarks.hosts.readings import read_all
+from tests.benchmarks.hosts.states import views_of
+from tests.benchmarks.hosts.ways import Way, pooled
+from tests.benchmarks.report import RESULTS
+
+# sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist, void
+_COLOURS = np.array(
+    [
+        (128, 180, 230), (150, 60, 60), (250, 220, 90), (110, 70, 130), (220, 150, 200), (90, 140, 50), (240, 120, 30),
+        (120, 90, 60), (50, 60, 180), (230, 40, 60), (40, 200, 200), (0, 0, 0),
+    ], np.uint8,
+)  # fmt: skip
+_KINDS = {
+    "all patches": "black", "px": "tab:gray", "superpixels": "tab:red", "keys": "tab:orange", "grid": "tab:blue",
+    "token merging": "tab:green",
+}  # fmt: skip
+
+
+def painted_frames(
+    host: Path, model: nn.Module, size: tuple[int, int], samples: Sequence[Sample], batch: int
+) -> np.ndarray:
+    """uint8 RGB: the middle frame of each drive, its truth, and what heads that never saw the drive make of it."""
+    half = len(model.encoder.layer) // 2  # type: ignore[union-attr, arg-type]
+    chosen = [Way(), Way(reads="superpixels"), pooled("superpixels", {half: 196}, "tokens")]
+    chosen += [pooled("keys", {half: 196}, "superpixels"), pooled("grid", {half: 196})]
+    views = views_of(host, model, [whole(sample, size) for sample in samples], [half], batch)
+    splits = by_drive(samples)
+    shown = [split.test[len(split.test) // 2] for split in splits]
+    rows: list[list[tuple[str, np.ndarray]]] = []
+    for at in shown:
+        truth = truth_of(samples[at])
+        photo = np.asarray(Image.open(samples[at].path).convert("RGB"))
+        rows.append([("a frame", photo), ("truth", _COLOURS[np.minimum(truth, CLASSES)])])
+    for way in chosen:
+        readings = read_all(host, model, way.forward, [way.reads], views, batch)[way.reads]
+        for split, at, row in zip(splits, shown, rows):
+            weights = head_of([readings[n] for n in split.train], [samples[n] for n in split.train])
+            matrix, truth = torch.from_numpy(weights).float(), truth_of(samples[at])
+            scores = readings[at].values.float() @ matrix[:-1] + matrix[-1]
+            painted = np.where(truth < CLASSES, readings[at].painted(scores, truth.shape), CLASSES)
+            _, border = confusion(readings[at], scores, truth)
+            row.append((f"{way.name}: borders {border:.0%}", _COLOURS[painted]))
+    cells = [cell for row in rows for cell in row]
+    return labelled_sheet(cells, "CamVid, each drive unseen by its head", columns=len(rows[0]), cell_px=300)
+
+
+def main(argv: list[str]) -> int:
+    """Draw results/hosts.jpg off the records results/hosts-*.json."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tables = [table for path in sorted(RESULTS.glob("hosts-*.json")) for table in _told(path)]
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(6 * columns, 4.6 * rows), squeeze=False)
+    for axis in axes.flat[len(tables) :]:
+        axis.axis("off")
+    for axis, table in zip(axes.flat, tables):
+        for row in points(table):
+            axis.plot(row["speed"], row["score"], row["mark"], color=row["colour"], markersize=6)
+        axis.set_title(table["title"].split(":")[0], fontsize=9)
+        axis.set_xlabel("measured speed, the whole host = 1", fontsize=8)
+        axis.set_ylabel(table["score"], fontsize=8)
+        axis.grid(alpha=0.3)
+    marks = [
+        pyplot.Line2D([], [], color=colour, marker="o", linestyle="", label=kind) for kind, colour in _KINDS.items()
+    ]
+    marks.append(
+        pyplot.Line2D([], [], color="black", marker="^", linestyle="", label="painted or read over superpixels")
+    )
+    figure.legend(handles=marks, loc="lower center", ncols=len(marks), fontsize=9)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    figure.savefig(RESULTS / "hosts.jpg", dpi=80)
+    sys.stdout.write(f"hosts-picture: wrote {RESULTS / 'hosts.jpg'}\n")
+    return 0
+
+
+def _told(path: Path) -> list[dict[str, Any]]:
+    """The tables of a record that have a speed, with the name of their score."""
+    found = []
+    for table in json.loads(path.read_text())["tables"]:
+        score = next((name for name in ("mIoU %", "fine-tuned", "kNN") if name in table["columns"]), None)
+        if score and "speed" in table["columns"]:
+            found.append({**table, "score": score})
+    return found
+
+
+def points(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Speed, score, colour and mark of each row."""
+    speed, score = (table["columns"].index(name) for name in ("speed", table["score"]))
+    found = []
+    for row in table["rows"]:
+        kind = next(
+            name for name in _KINDS if row[0].startswith(name) or (name == "px" and re.match(r"\d+x\d+ px", row[0]))
+        )
+        number = float(re.match(r"[\d.]+", str(row[score]))[0])  # type: ignore[index]
+        painted = "painted" in row[0] or "read over" in row[0]
+        found.append(
+            {
+                "speed": float(row[speed].rstrip("x")),
+                "score": number,
+                "colour": _KINDS[kind],
+                "mark": "^" if painted else "o",
+            }
+        )
+    return found
