@@ -19,9 +19,9 @@ from focusvit.cli import main
 from focusvit.data.config import DataConfig
 from focusvit.data.loader import EvalLoader, TrainLoader
 from pipeline.errors import DataError, UsageError
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 FLIPS = int(os.environ.get("FOCUSVIT_FLIPS", "40"))
@@ -34,12 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for start, split in ((0, "train"), (50, "val")):
         write_folder(root / split, class_images(classes=2, per_class=4, start=start))
         (root / split / "n00000001" / "bad.jpg").write_bytes(b"no image")
-        preprocess(
-            PreprocessConfig(
-                source=str(root / split), out=str(root / "out"), split=split, local=True, workers=0,
-                samples_per_shard=5, on_error="skip",
-            )
-        )  # fmt: skip
+        preprocessed(root / split, root / "out", split, samples_per_shard=5, on_error="skip")
     return root
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.plan.plan import make_plan, save_plan
-from pipeline.preprocess import PreprocessConfig, preprocess
+from pipeline.preprocess import PreprocessConfig
 from pipeline.shards.build import ShardSpec
 from pipeline.shards.commit import root_hash
 from pipeline.shards.dataset import open_dataset, plan_uri
@@ -26,6 +26,7 @@ from pipeline.sources import detect
 from testkit import failing_work
 from testkit.checkout import ROOT
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,5 @@ def test_ray_without_a_session_starts_and_ends_its_own(source: Path, tmp_path: P
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert again.returncode == 0, again.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    whole = preprocess(
-        PreprocessConfig(source=str(source), out=str(tmp_path / "whole"), samples_per_shard=1, local=True, workers=0)
-    )
-    assert open_dataset(str(tmp_path / "out")).splits["train"].root_hash == whole.root_hash  # type: ignore[union-attr]
+    whole = preprocessed(source, tmp_path / "whole", samples_per_shard=1)
+    assert open_dataset(str(tmp_path / "out")).splits["train"].root_hash == whole.root_hash

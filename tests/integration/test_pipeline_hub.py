@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.sources import detect
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 @pytest.mark.soak
@@ -24,8 +24,7 @@ def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     read = source.reader().read
     found = {read(row.file, row.offset, row.length): row.class_name for row in source.images()}
     assert found == {data: name for name, files in images.items() for data in files.values()}
-    summary = preprocess(PreprocessConfig(source=uri, out=str(tmp_path / "out"), split="test", local=True, workers=0))
-    assert isinstance(summary, Summary) and summary.num_samples == 3
+    assert preprocessed(uri, tmp_path / "out", "test").num_samples == 3
     with pytest.raises(UsageError, match="no split 'val'; it holds test, train"):
         detect(uri, "val")
     with pytest.raises(DataError, match="cannot download hub:nobody/nothing"):

@@ -17,10 +17,11 @@ from PIL import Image
 
 from focusvit.cli import main
 from pipeline.plan.plan import make_plan
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import Summary
 from pipeline.shards.dataset import Split, open_dataset
 from pipeline.sources import detect
 from testkit.image_sources import tar_bytes, write_folder, write_parquet, write_tar_of_tars
+from testkit.preprocessed import preprocessed
 
 DATA = os.environ.get("FOCUSVIT_DATA", "")
 pytestmark = [
@@ -119,10 +120,8 @@ def _layouts() -> dict[str, Callable[[Path, Images], Path]]:
 
 
 def _run(source: Path | str, out: Path, **options: object) -> tuple[Summary, Split]:
-    split = options.setdefault("split", "train")
-    summary = preprocess(PreprocessConfig(source=str(source), out=str(out), local=True, **options))  # type: ignore[arg-type]
-    assert isinstance(summary, Summary)
-    return summary, open_dataset(str(out)).split(str(split))
+    summary = preprocessed(source, out, **{"workers": None, **options})
+    return summary, open_dataset(str(out)).split(summary.split)
 
 
 def test_every_layout_gives_the_same_samples_and_those_with_names_the_same_shards(

@@ -13,11 +13,12 @@ from focusvit.cli import main
 from pipeline.errors import DataError
 from pipeline.io import storage
 from pipeline.io import store as stores
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import Summary
 from pipeline.shards.dataset import open_dataset
 from testkit.checkout import ROOT
 from testkit.flaky_store import FlakyStore
 from testkit.image_sources import jpeg
+from testkit.preprocessed import preprocessed
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
@@ -37,10 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(source: str, out: str, **options: object) -> Summary:
-    options = {"local": True, "workers": 2, "samples_per_shard": 5, **options}
-    summary = preprocess(PreprocessConfig(source=source, out=out, **options))  # type: ignore[arg-type]
-    assert isinstance(summary, Summary)
-    return summary
+    return preprocessed(source, out, **{"workers": 2, "samples_per_shard": 5, **options})
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import Split, open_dataset
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("readers")
     images = write_folder(root / "images", class_images(per_class=6))
-    preprocess(PreprocessConfig(source=str(images), out=str(root / "out"), local=True, workers=0, samples_per_shard=5))
+    preprocessed(images, root / "out", samples_per_shard=5)
     return root / "out"
 
 

@@ -23,10 +23,11 @@ from PIL import Image
 from focusvit.cli import main
 from pipeline.care.verify import VerifyConfig, find_problems
 from pipeline.image.image import decode_image
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import Summary
 from pipeline.shards.dataset import open_dataset
 from testkit.checkout import ROOT
 from testkit.image_sources import jpeg, png
+from testkit.preprocessed import preprocessed
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 
@@ -117,10 +118,8 @@ def test_twenty_kills_end_in_one_root_hash(tmp_path: Path, mode: list[str], seed
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     source, out = str(tmp_path / "images"), tmp_path / "out"
-    whole = preprocess(
-        PreprocessConfig(source=source, out=str(tmp_path / "whole"), samples_per_shard=2, local=True, workers=0)
-    )
-    assert isinstance(whole, Summary) and whole.num_shards == 40
+    whole = preprocessed(source, tmp_path / "whole", samples_per_shard=2)
+    assert whole.num_shards == 40
     command = [sys.executable, "-m", "focusvit.cli", "preprocess", "--source", source, "--out", str(out)]
     campaign = Campaign([*command, "--samples-per-shard", "2", *mode], out, tmp_path / "log", seed)
     assert campaign.root == whole.root_hash
@@ -179,10 +178,7 @@ def test_a_thousand_mutants(tmp_path: Path) -> None:
     (tmp_path / "sums").write_text("\n".join(lines))
 
     def run(out: str, **options: object) -> Summary:
-        config = PreprocessConfig(source=str(images), out=str(tmp_path / out), local=True, on_error="skip", **options)  # type: ignore[arg-type]
-        summary = preprocess(config)
-        assert isinstance(summary, Summary)
-        return summary
+        return preprocessed(images, tmp_path / out, **{"workers": None, "on_error": "skip", **options})
 
     summary = run("plain")
     assert summary.num_samples + summary.num_skipped == 1000 + len(originals)
@@ -208,10 +204,7 @@ def test_every_flipped_byte_of_a_data_set_is_found(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     out, rng = tmp_path / "out", random.Random(0)
-    config = PreprocessConfig(
-        source=str(tmp_path / "images"), out=str(out), local=True, workers=0, samples_per_shard=5, on_error="skip"
-    )
-    preprocess(config)
+    preprocessed(tmp_path / "images", out, samples_per_shard=5, on_error="skip")
     files = sorted(path for path in out.rglob("*") if path.is_file())
     assert len(files) == 2 * 3 + 2 + 1 + 1 + 2  # of shards; plan, index; errors; wids; dataset.json, _info.json
     check = VerifyConfig(uri=str(out), workers=0)

@@ -23,15 +23,13 @@ from testkit.image_sources import (
 )
 from testkit.layout_trees import MASKS
 from testkit.odd_files import write_odd_files
+from testkit.preprocessed import preprocessed
 
 IMAGES = class_images()
 
 
 def _run(source: Path | str, out: Path | str, **options: object) -> Summary:
-    options = {"local": True, "workers": 0, "samples_per_shard": 5, **options}
-    summary = preprocess(PreprocessConfig(source=str(source), out=str(out), **options))  # type: ignore[arg-type]
-    assert isinstance(summary, Summary)
-    return summary
+    return preprocessed(source, out, **{"samples_per_shard": 5, **options})
 
 
 @pytest.fixture

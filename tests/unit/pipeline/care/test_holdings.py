@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 
 from focusvit.cli import main
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 def test_info_tells_sizes_classes_regions_and_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_folder(tmp_path / "images", class_images(per_class=4))
     (images / "n00000002" / "n00000002_0.JPEG").write_bytes(b"no image")
     out = tmp_path / "out"
-    preprocess(
-        PreprocessConfig(source=str(images), out=str(out), local=True, workers=0, samples_per_shard=5, on_error="skip")
-    )
+    preprocessed(images, out, samples_per_shard=5, on_error="skip")
     capsys.readouterr()
     assert main(["info", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -8,10 +8,10 @@ import pytest
 from focusvit.cli import main
 from pipeline.care.remap import RemapConfig
 from pipeline.care.verify import VerifyConfig
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.segment import SuperpixelConfig
 from testkit.image_sources import class_images, jpeg, write_folder
+from testkit.preprocessed import preprocessed
 
 OTHER = SuperpixelConfig(fine_regions=64)
 
@@ -22,12 +22,7 @@ def made(tmp_path: Path) -> Path:
     (images / "n00000001" / "large.jpg").write_bytes(jpeg(0, 500, 400))
     (images / "n00000001" / "bad.jpg").write_bytes(b"no image")
     for name, superpixels in (("out", SuperpixelConfig()), ("fresh", OTHER)):
-        preprocess(
-            PreprocessConfig(
-                source=str(images), out=str(tmp_path / name), local=True, workers=0, samples_per_shard=5,
-                on_error="skip", superpixels=superpixels,
-            )
-        )  # fmt: skip
+        preprocessed(images, tmp_path / name, samples_per_shard=5, on_error="skip", superpixels=superpixels)
     shutil.rmtree(images)
     return tmp_path
 

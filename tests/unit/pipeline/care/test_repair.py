@@ -14,21 +14,17 @@ import pytest
 
 from focusvit.cli import main
 from pipeline.errors import DataError
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.shards.sidecar import sidecar_bytes
 from testkit.image_sources import class_images, jpeg, write_folder
 from testkit.odd_files import write_odd_files
+from testkit.preprocessed import preprocessed
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def _preprocess(source: Path, out: Path, split: str) -> None:
-    preprocess(
-        PreprocessConfig(
-            source=str(source), out=str(out), split=split, local=True, workers=0, samples_per_shard=3, on_error="skip"
-        )
-    )
+    preprocessed(source, out, split, samples_per_shard=3, on_error="skip")
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 
 from focusvit.cli import main
 from pipeline.plan.plan import load_plan, save_plan
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from testkit.image_sources import annotated_val, class_images, tar_bytes, write_folder, write_tar_of_tars
+from testkit.preprocessed import preprocessed
 
 IMAGES = class_images(classes=2, per_class=6)
 
@@ -26,12 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images" / "n00000001" / "bad.jpg").write_bytes(b"no image")
     (root / "val.tar").write_bytes(tar_bytes(annotated_val(class_images(classes=2, per_class=2, start=50))))
     for source, split in (("images", "train"), ("val.tar", "val")):
-        preprocess(
-            PreprocessConfig(
-                source=str(root / source), out=str(root / "out"), split=split, local=True, workers=0,
-                samples_per_shard=5, on_error="skip",
-            )
-        )  # fmt: skip
+        preprocessed(root / source, root / "out", split, samples_per_shard=5, on_error="skip")
     return root
 
 

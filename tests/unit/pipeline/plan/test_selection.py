@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.errors import DataError, UsageError
 from pipeline.plan.selection import read_checksums
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import Summary
 from testkit.image_sources import class_images, jpeg, write_folder
+from testkit.preprocessed import preprocessed
 
 
 @pytest.fixture
@@ -23,11 +24,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def _run(source: Path, **options: object) -> Summary:
-    out = str(source.parent / "out")
-    config = PreprocessConfig(source=str(source), out=out, local=True, workers=0, samples_per_shard=5, **options)  # type: ignore[arg-type]
-    summary = preprocess(config)
-    assert isinstance(summary, Summary)
-    return summary
+    return preprocessed(source, source.parent / "out", samples_per_shard=5, **options)
 
 
 def test_a_swapped_image_is_refused_and_the_right_one_taken(source: Path) -> None:

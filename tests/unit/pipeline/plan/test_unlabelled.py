@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import Summary
 from pipeline.shards.dataset import open_dataset
 from pipeline.sources.source import Choices
 from testkit.image_sources import jpeg, tar_bytes
+from testkit.preprocessed import preprocessed
 
 
 def _tar(labels: list[bytes | None]) -> dict[str, bytes]:
@@ -33,16 +34,8 @@ def _run(root: Path, files: dict[str, bytes], unlabelled: str = "fail") -> tuple
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_bytes(data)
     lines: list[str] = []
-    config = PreprocessConfig(
-        source=str(root),
-        out=str(root.parent / f"out-{unlabelled}"),
-        choices=Choices(unlabelled=unlabelled),  # type: ignore[arg-type]
-        local=True,
-        workers=0,
-    )
-    summary = preprocess(config, lines.append)
-    assert isinstance(summary, Summary)
-    return summary, lines
+    choices = Choices(unlabelled=unlabelled)  # type: ignore[arg-type]
+    return preprocessed(root, root.parent / f"out-{unlabelled}", say=lines.append, choices=choices), lines
 
 
 @pytest.mark.parametrize("kind", MIXED)

@@ -7,23 +7,15 @@ import pytest
 
 from focusvit.cli import main
 from pipeline.errors import UsageError
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
+from pipeline.preprocess import PreprocessConfig
 from pipeline.shards import overlap
 from pipeline.shards.dataset import open_dataset
 from pipeline.shards.overlap import shared_images
 from testkit.image_sources import class_images, jpeg, tar_bytes, write_folder, write_parquet
 from testkit.layout_trees import MASKS
+from testkit.preprocessed import preprocessed
 
 IMAGES = class_images(classes=2, per_class=5)
-
-
-def _run(
-    source: Path, out: Path, split: str, say: Callable[[str], None] = lambda _: None, **options: object
-) -> Summary:
-    config = PreprocessConfig(source=str(source), out=str(out), split=split, local=True, workers=0, **options)  # type: ignore[arg-type]
-    summary = preprocess(config, say)  # type: ignore[arg-type]
-    assert isinstance(summary, Summary)
-    return summary
 
 
 def _sources(out: Path, split: str) -> set[str]:
@@ -54,39 +46,39 @@ def _dense(root: Path) -> Path:
 @pytest.mark.parametrize("write", [_folder, _tar, _parquet, _dense])
 def test_one_source_without_splits_is_not_both_splits(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     source, out = write(tmp_path), tmp_path / "out"
-    num = _run(source, out, "train").num_samples
+    num = preprocessed(source, out, "train").num_samples
     with pytest.raises(
         UsageError, match=rf"{num} of the {num} images of split 'val' are in split 'train'.*--val-share"
     ):
-        _run(source, out, "val")
+        preprocessed(source, out, "val")
     assert set(open_dataset(str(out)).splits) == {"train"}
 
 
 @pytest.mark.parametrize("write", [_folder, _tar, _parquet, _dense])
 def test_a_share_makes_both_of_one_source(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     source, out = write(tmp_path), tmp_path / "out"
-    train, val = (_run(source, out, split, val_share=0.4).num_samples for split in ("train", "val"))
+    train, val = (preprocessed(source, out, split, val_share=0.4).num_samples for split in ("train", "val"))
     assert (train, val) == ((6, 4) if write is not _dense else (1, 1))
     assert not _sources(out, "train") & _sources(out, "val")
     assert not shared_images(str(out), ["train", "val"])
     if write is not _dense:  # whose val is one image for any share
         with pytest.raises(UsageError, match="already holds another plan of split 'val'"):
-            _run(source, out, "val", val_share=0.8)
+            preprocessed(source, out, "val", val_share=0.8)
 
 
 def test_a_share_divides_the_training_split_where_there_is_no_val(tmp_path: Path) -> None:
     source, out = tmp_path / "images", tmp_path / "out"
     write_folder(source / "Training", IMAGES)
     write_folder(source / "Testing", class_images(classes=2, per_class=1, start=500))
-    assert [_run(source, out, split, val_share=0.2).num_samples for split in ("train", "val")] == [8, 2]
-    assert _run(source, out, "test").num_samples == 2
+    assert [preprocessed(source, out, split, val_share=0.2).num_samples for split in ("train", "val")] == [8, 2]
+    assert preprocessed(source, out, "test").num_samples == 2
     shard = out / "val-000000.tar"
     before = shard.read_bytes()
     shard.write_bytes(b"")
     assert main(["verify", str(out), "--repair", "--workers", "0"]) == 0 and shard.read_bytes() == before
     write_folder(source / "dev", class_images(classes=2, per_class=1, start=700))
     with pytest.raises(UsageError, match="has the validation split 'dev' of its own"):
-        _run(source, tmp_path / "other", "train", val_share=0.2)
+        preprocessed(source, tmp_path / "other", "train", val_share=0.2)
 
 
 @pytest.mark.parametrize(("share", "split"), [(0.0, "val"), (1.0, "train"), (0.2, "test")])
@@ -96,24 +88,24 @@ def test_a_share_that_says_nothing_is_refused(share: float, split: str) -> None:
 
 
 def test_a_copy_of_the_training_images_is_refused_by_its_bytes(tmp_path: Path) -> None:
-    _run(_folder(tmp_path / "a"), tmp_path / "out", "train")
+    preprocessed(_folder(tmp_path / "a"), tmp_path / "out", "train")
     copy = write_folder(tmp_path / "b", {c: {f"copy {n}": d for n, d in files.items()} for c, files in IMAGES.items()})
     with pytest.raises(
         UsageError, match="10 of the first 10 images of split 'val' have the bytes of images in split 'train'"
     ):
-        _run(copy, tmp_path / "out", "val")
+        preprocessed(copy, tmp_path / "out", "val")
 
 
 def test_few_copies_are_said_at_the_end_by_verify_and_by_pretrain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, lines = tmp_path / "out", list[str]()
-    _run(_folder(tmp_path / "a"), out, "train")
+    preprocessed(_folder(tmp_path / "a"), out, "train")
     mostly = {
         "n00000001": {f"{i}.jpg": jpeg(900 + i) for i in range(4)}
         | {"copy.jpg": IMAGES["n00000001"]["n00000001_0.JPEG"]}
     }
-    _run(write_folder(tmp_path / "b", mostly), out, "val", lines.append)
+    preprocessed(write_folder(tmp_path / "b", mostly), out, "val", lines.append)
     sentence = (
         "1 of the 5 images of split 'val' have the bytes of images in split 'train', for example n00000001/copy.jpg"
     )
@@ -126,13 +118,13 @@ def test_data_sets_of_before_say_nothing(tmp_path: Path) -> None:
     import json
 
     out = tmp_path / "out"
-    _run(_folder(tmp_path / "a"), out, "train")
+    preprocessed(_folder(tmp_path / "a"), out, "train")
     for path in (out / ".focusvit" / "shards").iterdir():
         sidecar = json.loads(path.read_text())
         assert len(sidecar.pop("content_ids")) == 10
         path.write_text(json.dumps(sidecar))
     copy = write_folder(tmp_path / "b", IMAGES)
-    _run(copy, out, "val")
+    preprocessed(copy, out, "val")
     assert shared_images(str(out), ["train", "val"]) == []
 
 

@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards.dataset import Split, open_dataset
 from testkit.image_sources import class_images, jpeg, write_folder
 from testkit.layout_trees import MASKS
+from testkit.preprocessed import preprocessed
 
 
 def _run(source: Path, out: Path, split: str = "train", **options: object) -> Split:
-    config = PreprocessConfig(source=str(source), out=str(out), split=split, local=True, workers=0, **options)  # type: ignore[arg-type]
-    assert isinstance(preprocess(config), Summary)
+    preprocessed(source, out, split, **options)
     return open_dataset(str(out)).split(split)
 
 

@@ -13,11 +13,11 @@ import pytest
 from pipeline.care.verify import main
 from pipeline.errors import DataError, UsageError
 from pipeline.plan.plan import make_plan
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.sources.parquet import HuggingFaceParquet, open_parquet
 from pipeline.sources.source import Choices
 from testkit.image_sources import jpeg, png
+from testkit.preprocessed import preprocessed
 
 IMAGES = [jpeg(i, 8, 8) for i in range(4)]
 MASKS = [png(i, 8, 8) for i in range(4)]
@@ -231,10 +231,7 @@ def test_a_repair_reads_the_columns_of_before(tmp_path: Path) -> None:
     _write(tmp_path / "set" / "0.parquet", columns)
     out = tmp_path / "out"
     lines: list[str] = []
-    config = PreprocessConfig(
-        source=str(tmp_path / "set"), out=str(out), choices=Choices(image_column="right"), local=True, workers=0
-    )
-    preprocess(config, lines.append)
+    preprocessed(tmp_path / "set", out, say=lines.append, choices=Choices(image_column="right"))
     assert any("columns  image from 'right'; label from 'label'; not read: left" in line for line in lines)
     sha256s = {hashlib.sha256(data).hexdigest() for data in MASKS}
     split = open_dataset(str(out)).split("train")

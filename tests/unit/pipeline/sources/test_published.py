@@ -12,11 +12,11 @@ from scipy.io import savemat
 
 from pipeline.errors import DataError, UsageError
 from pipeline.io import tar
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.sources import Source, detect
 from pipeline.sources.ilsvrc import diagnosis
 from testkit.image_sources import class_images, jpeg, tar_bytes, write_folder
+from testkit.preprocessed import preprocessed
 
 VAL = {f"ILSVRC2012_val_{i + 1:08d}.JPEG": jpeg(i) for i in range(6)}
 WNIDS = ["n00000002", "n00000001", "n00000002", "n00000003", "n00000001", "n00000003"]
@@ -154,16 +154,9 @@ def test_webdataset_tars_in_two_forms(tmp_path: Path) -> None:
         detect(str(timm), "test")
 
 
-def _run(source: Path, split: str) -> Summary:
-    config = PreprocessConfig(source=str(source), out=str(source / "out"), split=split, local=True, workers=0)
-    summary = preprocess(config)
-    assert isinstance(summary, Summary)
-    return summary
-
-
 def test_own_shards_are_a_source_too(tmp_path: Path) -> None:
     images = write_folder(tmp_path / "images", class_images())
-    _run(images, "train")
+    preprocessed(images, images / "out", "train")
     again = detect(str(images / "out"), "train")
     assert sorted(data for _, data in _content(again).values()) == sorted(
         data for files in class_images().values() for data in files.values()
@@ -194,7 +187,7 @@ def test_images_with_label_maps(tmp_path: Path, palette: bool) -> None:
         }
         _write(tmp_path / "train", files)
     (tmp_path / "classes.txt").write_text("".join(f"c{i}\r\n" for i in range(12)))
-    assert _run(tmp_path, "train").num_samples == 4
+    assert preprocessed(tmp_path, tmp_path / "out", "train").num_samples == 4
     split = open_dataset(str(tmp_path / "out")).split("train")
     assert split.num_classes == 12 and set(split.class_ids.tolist()) == {-1}
     for number in range(4):
@@ -253,7 +246,7 @@ def test_label_lists(tmp_path: Path) -> None:
     _write(tmp_path / "train", {f"x/{i}.jpg": jpeg(i) for i in range(3)})
     listing = tmp_path / "train" / "labels.csv"
     listing.write_text("file,labels\nx/0.jpg,dog;cat\nx/1.jpg,fox\nx/2.jpg,\n")
-    assert _run(tmp_path, "train").num_classes == 3
+    assert preprocessed(tmp_path, tmp_path / "out", "train").num_classes == 3
     split = open_dataset(str(tmp_path / "out")).split("train")
     found = {sample.meta["source"]: sample.meta.get("labels") for sample in map(split.read, range(3))}
     assert found == {"x/0.jpg": [0, 1], "x/1.jpg": [2], "x/2.jpg": None}
