@@ -117,9 +117,9 @@ def _ask(client: "JobSubmissionClient", job: str, url: str) -> int | None:
     """What Ctrl-C means; None to go on following. Without a terminal nobody can answer: the job is left running."""
     answer = "d"
     if sys.stdin.isatty():
-        sys.stderr.write(f"\n{job} runs on. [s]top it, [d]etach and leave it running, [c]ontinue to follow? ")
-        sys.stderr.flush()
         try:
+            sys.stderr.write(f"\n{job} runs on. [s]top it, [d]etach and leave it running, [c]ontinue to follow? ")
+            sys.stderr.flush()
             # A Ctrl-C that falls between the question and a blocking read would be noticed after the read only.
             while not select.select([sys.stdin], [], [], 0.2)[0]:
                 pass

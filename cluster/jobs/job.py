@@ -4,7 +4,6 @@ The nodes are checked first, then comes the verb, in one process that is already
 initialised and uses it.
 """
 
-import io
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from cluster.doctor.finding import as_text, num_broken
 from cluster.doctor.services import check_tracking
@@ -40,7 +39,7 @@ class JobSpec:
         return json.dumps(asdict(self)).encode()
 
 
-class ProgressLog(io.TextIOBase):
+class ProgressLog:
     """The log of the job, in which progress bars show although it is no terminal: `focusvit jobs status` reads them
     there, and `submit` draws them in place. A bar asks `isatty` before it shows itself."""
 
@@ -50,14 +49,8 @@ class ProgressLog(io.TextIOBase):
     def isatty(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
-        return self._log.write(text)
-
-    def flush(self) -> None:
-        self._log.flush()
-
-    def fileno(self) -> int:
-        return self._log.fileno()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
 
 
 def main(argv: list[str]) -> int:

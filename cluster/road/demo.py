@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.ray_session import ray_session
@@ -46,14 +46,6 @@ class Step:
     """end it without warning after its first checkpoint"""
 
 
-@dataclass
-class Told:
-    """What the page tells beside files: seconds of each step, and how far the killed training was."""
-
-    seconds: list[tuple[str, float]] = field(default_factory=list)
-    killed_at: int = 0
-
-
 def steps(out: Path) -> list[Step]:
     """The road as data. Paths are absolute: workers run elsewhere."""
     images, shards, runs = out / "images", out / "shards", out / "runs"
@@ -86,36 +78,34 @@ def main(argv: list[str]) -> int:
 
     out, say = config.out.absolute(), sys.stdout.write
     empty_own_folder(out)
-    started, told = time.monotonic(), Told()
+    started = time.monotonic()
     say("drawing images: 4 classes of shapes, scenes with exact masks; and scikit-learn's handwritten digits\n")
     write_shapes(out / "images" / "shapes", classes=4, train_per_class=300, val_per_class=60)
     write_scenes(out / "images" / "scenes")
     write_digits(out / "images" / "digits")
-    code = _run(steps(out), out, told)
-    if code == 0:
-        from .demo_page import write_page
+    seconds, killed_at = _run(steps(out), out)
+    from .demo_page import write_page
 
-        say(write_page(out, told.seconds, told.killed_at, time.monotonic() - started))
-    return code
+    say(write_page(out, seconds, killed_at, time.monotonic() - started))
+    return 0
 
 
-def _run(road: list[Step], out: Path, told: Told) -> int:
+def _run(road: list[Step], out: Path) -> tuple[list[tuple[str, float]], int]:
+    """Seconds of each step, and how far the killed training was. A step that fails ends the demo with its exit code."""
+    seconds, killed_at = list[tuple[str, float]](), 0
     with ray_session(quiet=True):  # one Ray for the whole road: each start costs seconds
         for number, step in enumerate(road, 1):
             sys.stdout.write(f"\n[{number}/{len(road)}] {step.title}\n$ focusvit {shlex.join(step.argv)}\n")
             sys.stdout.flush()
             begun = time.monotonic()
             if step.killed:
-                told.killed_at = kill_after_checkpoint(step.argv, out / "runs" / "demo")
-                sys.stdout.write(f"killed after its checkpoint at {told.killed_at} samples\n")
-                code = 0
-            else:
-                code = cli.main(step.argv)
-            told.seconds.append((step.title, time.monotonic() - begun))
-            if code != 0:
+                killed_at = kill_after_checkpoint(step.argv, out / "runs" / "demo")
+                sys.stdout.write(f"killed after its checkpoint at {killed_at} samples\n")
+            elif code := cli.main(step.argv):
                 sys.stdout.write(f"\nthe demo stopped at step {number} ({step.title}), exit code {code}\n")
-                return code
-    return 0
+                raise SystemExit(code)
+            seconds.append((step.title, time.monotonic() - begun))
+    return seconds, killed_at
 
 
 def kill_after_checkpoint(argv: list[str], run_dir: Path, timeout_s: float = 600) -> int:

@@ -6,7 +6,7 @@ Light on purpose: `--help` and a mistake are answered from here alone.
 import re
 import sys
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from focusvit.box.names import checkpoint_place
 from focusvit.recipes.small import RECIPES, debug, finetune, listed, recipe
@@ -16,6 +16,11 @@ from focusvit.runs.model_record import quick_record
 from focusvit.train.config import TrainConfig
 from pipeline.commandline import REQUIRED, Flat, Positional, parse, parse_known, shown_as
 from transfer.options import TransferConfig
+
+_WITHOUT_RAY: dict[str, Any] = {
+    "workers": "1", "ray_address": None, "max_failures": None, "autoscaled": False, "score_on": None
+}  # fmt: skip
+"""options that mean nothing there, with what they are then"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +80,12 @@ class LaunchConfig:
     @property
     def for_ray(self) -> list[str]:
         """The options of this launch that mean nothing without Ray."""
-        given = {
-            "--workers": self.workers != "1",
-            "--ray-address": self.ray_address is not None,
-            "--max-failures": self.max_failures is not None,
-            "--autoscaled": self.autoscaled,
-            "--score-on": self.score_on is not None,
-        }
-        return [name for name, is_given in given.items() if is_given]
+        given = [name for name, default in _WITHOUT_RAY.items() if getattr(self, name) != default]
+        return [f"--{name.replace('_', '-')}" for name in given]
 
     def here(self) -> "LaunchConfig":
         """The same training in this process, without Ray."""
-        return replace(
-            self, local=True, workers="1", ray_address=None, max_failures=None, autoscaled=False, score_on=None
-        )
+        return replace(self, local=True, **_WITHOUT_RAY)
 
 
 def worker_range(text: str) -> tuple[int, int]:

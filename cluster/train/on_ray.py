@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .worker import STARTED, work
 
 
 @contextmanager
-def placed_on_ray(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable[[], None]]:
+def placed_on_ray(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable[[], object]]:
     """Ray is up, the workers fit; yields what starts them and waits for their end. Nothing is written before that.
 
     Raises `UsageError` when no Ray answers or the workers do not fit.
@@ -38,7 +39,7 @@ def placed_on_ray(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callabl
             found = within_this_machine(found, config)
         say(found)
         data = dataclasses.replace(config.data, loader_workers=found.loader_workers)
-        yield lambda: _train(dataclasses.replace(config, data=data), launch, found)
+        yield partial(_train, dataclasses.replace(config, data=data), launch, found)
 
 
 def train_on_ray(config: TrainConfig, launch: LaunchConfig) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from focusvit.box.names import checkpoint_place
@@ -165,7 +166,7 @@ def _forgotten_when_refused(run: RunDir) -> Iterator[None]:
 
 
 @contextmanager
-def _placed_here(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable[[], None]]:
+def _placed_here(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable[[], object]]:
     """The one worker of --local. Raises `UsageError` for a GPU that is not there, and when memory does not suffice."""
     import torch
 
@@ -180,8 +181,4 @@ def _placed_here(config: TrainConfig, launch: LaunchConfig) -> Iterator[Callable
     device = "cuda" if found.device == "gpu" else "cpu"
     if launch.cpus_per_worker:
         torch.set_num_threads(found.cpus)
-    yield lambda: _without_result(train(config, data_uri=launch.data, run_dir=launch.run_dir, device=device))
-
-
-def _without_result(scores: dict[str, float]) -> None:
-    """They are in the run directory."""
+    yield partial(train, config, data_uri=launch.data, run_dir=launch.run_dir, device=device)

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 LINE = (255, 214, 10)  # yellow: rare in photos, clear on dark and on light ground with the shadow beside it
 _SHADOW = 0.55  # darkness of the shadow; keeps lines visible on snow and sky
@@ -27,8 +28,11 @@ def enlarge(regions: np.ndarray, factor: int) -> np.ndarray:
     height, width = regions.shape
     best = np.zeros((height * factor, width * factor), np.float32)
     large = np.repeat(np.repeat(regions.astype(np.int32), factor, axis=0), factor, axis=1)
-    for region, (y0, x0, y1, x1) in _boxes(regions).items():
-        y0, x0, y1, x1 = max(0, y0 - 3), max(0, x0 - 3), min(height, y1 + 3), min(width, x1 + 3)
+    for region, box in enumerate(find_objects(regions.astype(np.int32) + 1)):
+        if box is None:  # an id that no pixel has
+            continue
+        y0, y1, x0, x1 = max(0, box[0].start - 3), box[0].stop + 3, max(0, box[1].start - 3), box[1].stop + 3
+        y1, x1 = min(height, y1), min(width, x1)
         inside = (regions[y0:y1, x0:x1] == region).astype(np.float32)
         blurred = cv2.GaussianBlur(inside, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)
         share = cv2.resize(blurred, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
@@ -37,19 +41,6 @@ def enlarge(regions: np.ndarray, factor: int) -> np.ndarray:
         best[window][wins] = share[wins]
         large[window][wins] = region
     return large
-
-
-def _boxes(regions: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
-    """(y0, x0, y1, x1) around each region, ends exclusive."""
-    ys, xs = np.indices(regions.shape)
-    ids, inverse = np.unique(regions, return_inverse=True)
-    inverse = inverse.ravel()
-    low = np.full((len(ids), 2), np.iinfo(np.int64).max)
-    high = np.zeros((len(ids), 2), np.int64)
-    points = np.stack([ys.ravel(), xs.ravel()], axis=1)
-    np.minimum.at(low, inverse, points)
-    np.maximum.at(high, inverse, points)
-    return {int(i): (int(a[0]), int(a[1]), int(b[0]) + 1, int(b[1]) + 1) for i, a, b in zip(ids, low, high)}
 
 
 def _blend(rgb: np.ndarray, large: np.ndarray, line_px: float) -> np.ndarray:

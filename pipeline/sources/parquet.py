@@ -81,16 +81,10 @@ class HuggingFaceParquet(Source):
 
     def _labels(self, table: Any, group: int, with_split: bool) -> Iterator[tuple[Any, str | None]]:
         """(label, split) of the rows of a group."""
-        num_rows = table.metadata.row_group(group).num_rows
-        wanted = [name for name in (self.columns.label, _SPLIT if with_split else None) if name]
-        if not wanted:
-            yield from ((None, None) for _ in range(num_rows))
-            return
-        read = table.read_row_group(group, columns=wanted, use_threads=False)
-        nothing = [None] * num_rows
-        labels = read.column(self.columns.label).to_pylist() if self.columns.label else nothing
-        splits = read.column(_SPLIT).to_pylist() if with_split else nothing
-        yield from zip(labels, splits)
+        names = self.columns.label, _SPLIT if with_split else None
+        read = table.read_row_group(group, columns=list(filter(None, names)), use_threads=False)
+        nothing = [None] * table.metadata.row_group(group).num_rows
+        yield from zip(*(read.column(name).to_pylist() if name else nothing for name in names))
 
     def _class_names(self, file: str, schema: Any) -> ClassNames | None:
         """Of this file, which must have the columns of the first; None: its labels are their own names."""
