@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from testkit.checkout import ROOT
 from testkit.web import scripted_server
 
 NEW = (200, '{"version": "4", "ray_version": "2.60.0", "ray_commit": "x"}')
-OLD = (200, '{"version": "4", "ray_version": "2.9.3", "ray_commit": "x"}')
 
 
 def one_paragraph(text: str) -> str:
@@ -29,28 +27,6 @@ def said(capsys, *argv: str, code: int = 2) -> str:
     return one_paragraph(capsys.readouterr().err)
 
 
-def test_a_wrong_address(capsys):
-    text = said(capsys, "jobs", "list", "--jobs-address", "http://127.0.0.1:9")
-    assert "nothing answers at http://127.0.0.1:9 (connection refused)" in text and "--dashboard-host" in text
-
-
-@pytest.mark.parametrize(
-    ("version", "answer", "words"),
-    [
-        (OLD, (200, "[]"), ("runs Ray 2.9.3, this checkout needs", "start the head again")),
-        (NEW, (401, "Missing authentication token"), ("asks for a token", "~/.ray/auth_token")),
-        (NEW, (403, "Invalid authentication token"), ("refuses the token of this machine", "~/.ray/auth_token")),
-        ((200, "<html>"), (200, ""), ("not as a Ray job server", "usually port 8265")),
-    ],
-    ids=["an old Ray", "no token", "a wrong token", "no Ray"],
-)
-def test_a_head_that_cannot_be_used(capsys, version, answer, words):
-    with scripted_server() as web:
-        web.answers |= {("GET", "/api/version"): version, ("GET", "/api/jobs/"): answer}
-        text = said(capsys, "jobs", "list", "--jobs-address", web.url)
-    assert all(one in text for one in words)
-
-
 def test_a_cluster_that_wants_a_token_of_a_driver(tmp_path):
     """In a process of its own: Ray reads the mode of its tokens once, and finds the token in the home folder."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
@@ -62,14 +38,6 @@ def test_a_cluster_that_wants_a_token_of_a_driver(tmp_path):
         "pipeline.errors.UsageError: The Ray cluster at '127.0.0.1:9' takes no one without its token"
     )
     assert "RAY_AUTH_TOKEN" in last
-
-
-def test_a_busy_port(capsys, tmp_path):
-    (tmp_path / "mlflow.db").touch()
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-        text = said(capsys, "ui", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", port)
-    assert f"cannot listen on 127.0.0.1:{port} (address already in use)" in text and "--port" in text
 
 
 def run_without(module: str, *argv: object) -> subprocess.CompletedProcess:

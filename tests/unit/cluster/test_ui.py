@@ -89,7 +89,7 @@ def test_a_busy_port_is_said_before_the_server_starts(store, monkeypatch):
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port} .address already in use.*--port"):
             ui.main(["--tracking-uri", store, "--port", str(port)])
 
 

@@ -41,39 +41,23 @@ def test_workers_are_a_number_or_a_range() -> None:
         LaunchConfig(data="a", run_dir="b", device="tpu")
 
 
-def test_an_unknown_recipe(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = said(capsys, "pretrain", "nothing", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    assert code == 2 and "There is no recipe 'nothing'" in text and "tiny_imagenet_cpu" in text
-
-
-def test_an_unknown_key(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    code, text = said(capsys, *base, "--optim.learning-rate", "1")
-    assert code == 2 and "Unrecognized options: --optim.learning-rate" in text
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_wrong_value(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    code, text = said(capsys, *base, "--optim.lr", "-1")
-    assert code == 2 and "optim.lr must be positive" in text
-
-
-def test_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = said(capsys, "pretrain", "debug", "--data", str(tmp_path), "--run-dir", str(tmp_path / "run"))
-    assert code == 2 and "holds no data set" in text
-
-
-def test_a_dead_tracking_server(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    code, text = said(capsys, *base, "--tracking-uri", "http://127.0.0.1:9")
-    assert code == 2 and "http://127.0.0.1:9 does not answer" in text
-
-
-def test_more_workers_than_samples(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = ("pretrain", "debug", "--data", uri, "--run-dir", str(tmp_path / "run"))
-    code, text = said(capsys, *base, "--global-batch", "4", "--workers", "5")
-    assert code == 2 and "global_batch 4 is smaller than --workers 5" in text
+@pytest.mark.parametrize(
+    ("recipe", "options", "words"),
+    [
+        ("nothing", (), "There is no recipe 'nothing'"),
+        ("nothing", (), "tiny_imagenet_cpu"),
+        ("debug", ("--optim.learning-rate", "1"), "Unrecognized options: --optim.learning-rate"),
+        ("debug", ("--optim.lr", "-1"), "optim.lr must be positive"),
+        ("debug", ("--data", "/"), "/ holds no data set"),
+        ("debug", ("--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9 does not answer"),
+        ("debug", ("--global-batch", "4", "--workers", "5"), "global_batch 4 is smaller than --workers 5"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    recipe: str, options: tuple[str, ...], words: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = said(capsys, "pretrain", recipe, "--data", uri, "--run-dir", str(tmp_path / "run"), *options)
+    assert code == 2 and words in text and not (tmp_path / "run").exists()
 
 
 def test_a_run_directory_with_another_config(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError
 from pipeline.io import storage, store
 from pipeline.io.scan import Scan
 from pipeline.io.store import open_store
@@ -99,11 +99,6 @@ def test_an_empty_range_is_not_asked_of_a_store(monkeypatch: pytest.MonkeyPatch)
     memory, _ = open_store("memory://empty-range")
     monkeypatch.setattr(memory, "cat_file", lambda path, start, end: b"all of an archive")
     assert storage.read_bytes("memory://empty-range/x.tar", 7, 0) == b""
-
-
-def test_an_unknown_scheme_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="nosuch://"):
-        storage.exists("nosuch://bucket/x")
 
 
 def test_a_store_error_crosses_processes_and_is_both_kinds() -> None:

@@ -38,11 +38,6 @@ def test_class_folders_directly_and_below_a_split(tmp_path: Path) -> None:
         detect(str(tmp_path), "test")
 
 
-def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"bus": {"a.jpg": jpeg(0)}, "train": {"a.jpg": jpeg(1)}})
-    assert {row.class_name for row in detect(str(tmp_path), "train").images()} == {"bus", "train"}
-
-
 def test_tar_of_tars_equals_its_extraction(tmp_path: Path) -> None:
     file = write_tar_of_tars(tmp_path / "train.tar", IMAGES)
     assert _content(detect(str(file), "train")) == EXPECTED
@@ -112,23 +107,6 @@ def test_labels_that_are_no_class_are_refused_not_forgotten(tmp_path: Path, labe
         file = tmp_path / f"{name}.parquet"
         pq.write_table(pa.table({"image": images, **without}), file)
         assert [row.class_name for row in detect(str(file), "train").images()] == [None, None]
-
-
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        ({}, "holds no image"),
-        ({"a/x.txt": b"x"}, "holds no image"),
-        ({"a/x.jpg": b"x", "b/readme.txt": b""}, "1 of 2 class folders .* hold no image: b"),
-        ({"train.tar.gz": b"x"}, "holds no image"),
-    ],
-)
-def test_what_is_off_with_a_folder_is_said(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
-    for name, data in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(UsageError, match=words):
-        list(detect(str(tmp_path), "train").images())
 
 
 @pytest.mark.parametrize(
