@@ -20,6 +20,7 @@ from pipeline.io.json_text import json_text
 from pipeline.io.machine import usable_cpus
 from pipeline.shards.dataset import DATASET_FILE
 from pipeline.sources.detect import look, look_for_share
+from pipeline.sources.splits import wanted_split
 
 from .options import TrainFolderConfig
 
@@ -80,13 +81,8 @@ def _run(argv: list[str]) -> None:
 
 def _val_share(source: str, out: str, asked: float) -> float | None:
     """The share to hold out; None where the folder has a validation split. Raises `UsageError` for an odd folder."""
-    splits = look(source, "train", out).splits
-    if splits:
-        try:
-            look(source, "val", out)
-            return None
-        except UsageError:
-            pass
+    if wanted_split(look(source, "train", out).splits, "val"):
+        return None
     look_for_share(source, "train", out)
     return asked
 
@@ -158,25 +154,17 @@ def _decided(config: TrainFolderConfig, share: float | None, out: Path) -> Plan:
 
 
 def images_per_second(start: str, recipe_name: str, num_classes: int, batch: int, device: str) -> float:
-    """How fast this machine trains: the fastest of three timed steps (the first one also warms up)."""
-    import torch
-
+    """How fast this machine trains: the faster of two timed steps."""
     from focusvit.drop_in.host_model import build_model
-    from focusvit.model.cost import example_inputs
+    from focusvit.model.cost import example_inputs, time_calls
     from focusvit.recipes.small import finetune, recipe
     from focusvit.runs.checkpoint import load_checkpoint
 
     config = finetune(load_checkpoint(start)) if start else recipe(recipe_name)
     model = build_model(dataclasses.replace(config.model, num_classes=num_classes)).to(device).train()
     images, maps = example_inputs(model.config, batch, device=device)
-    best = float("inf")
-    for _ in range(3):
-        begun = time.perf_counter()
-        model(images, maps).logsumexp(1).sum().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begun)
-    return batch / best
+    timed = time_calls({"step": lambda: model(images, maps).logsumexp(1).sum().backward()}, 2, device)
+    return batch / min(timed["step"])
 
 
 def _training(plan: Plan, out: Path) -> list[str]:

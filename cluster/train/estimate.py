@@ -8,6 +8,8 @@ from focusvit.train.config import TrainConfig
 from pipeline.shards.dataset import Dataset
 from pipeline.shards.overlap import shared_images
 
+from .launch import LaunchConfig, worker_range
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,19 +19,10 @@ if TYPE_CHECKING:
 _GPU, _SHARE = "H100", 0.3  # of a rate that nobody has measured: an assumption, and said to be one
 
 
-def describe(
-    config: TrainConfig,
-    data: Dataset,
-    run_dir: str,
-    workers: str,
-    full: bool = False,
-    rate: float | None = None,
-    loader_s: float | None = None,
-) -> str:
-    """The plan as text; `full` adds the resolved config, the parameters, tokens, FLOPs, memory and the time.
+def describe(config: TrainConfig, data: Dataset, launch: LaunchConfig, loader_s: float | None = None) -> str:
+    """The plan as text; a dry run adds the resolved config, the parameters, tokens, FLOPs, memory and the time.
 
-    `rate`: images a second of all workers together; None shows three of them. `loader_s`: CPU seconds that loading a
-    sample takes, for the cores that feed a GPU.
+    `loader_s`: CPU seconds that loading a sample takes, for the cores that feed a GPU.
     """
     split = data.split(config.data.train_split)
     steps = config.num_steps(split.num_samples)
@@ -37,7 +30,7 @@ def describe(
     tokens = config.model.tokens or config.model.num_patches
     lines = [
         f"data      {data.uri}: {split.num_samples} to train, {eval_samples} to score, {len(data.classes)} classes",
-        f"run       {run_dir}, workers {workers}",
+        f"run       {launch.run_dir}, workers {launch.workers}",
         f"steps     {steps} of {config.global_batch} samples = {config.epochs:g} epochs, "
         f"{len(config.milestones(split.num_samples, config.eval_every_epochs))} scorings",
         f"model     {config.model.image_px} px, {config.model.num_patches} patches -> {tokens} tokens, "
@@ -58,8 +51,9 @@ def describe(
         )
     both = {config.data.train_split, config.data.eval_split}
     lines += [f"warning   {sentence}" for sentence in shared_images(data.uri, sorted(both))]
-    if full:
-        lines += _costs(config, split.num_samples, int(workers.rpartition("-")[2]), rate, loader_s)
+    if launch.dry_run:
+        workers = worker_range(launch.workers)[1]
+        lines += _costs(config, split.num_samples, workers, launch.images_per_s, loader_s)
         lines += [f"config    {key} = {json.dumps(value)}" for key, value in flatten(to_json(config)).items()]
     return "\n".join(lines) + "\n"
 

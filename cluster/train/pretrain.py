@@ -69,8 +69,7 @@ def _run(config: TrainConfig, launch: LaunchConfig) -> int:
     data = open_dataset(launch.data)
     resolved_config = for_dataset(config, data)
     loader_s = _loader_s(resolved_config, data) if launch.dry_run else None
-    place = (launch.run_dir, launch.workers, launch.dry_run, launch.images_per_s)
-    plan = describe(resolved_config, data, *place, loader_s)
+    plan = describe(resolved_config, data, launch, loader_s)
     if launch.dry_run:
         sys.stdout.write(f"{plan}here      {_here(config, launch)}\n")
         return 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.train.estimate import describe
+from cluster.train.launch import LaunchConfig
 from focusvit.recipes.small import recipe
 from pipeline.dry_run import estimate
 from pipeline.image.image import ImageConfig
@@ -58,7 +59,7 @@ def test_the_training_hours_in_readme_are_those_of_the_dry_run():
     data = types.SimpleNamespace(split=lambda name: split, uri="/data/shards", classes=["x"] * 1000)
     name = re.search(r"focusvit pretrain (\w+) --data \$DATA/shards --run-dir \$DATA/runs/one --dry-run", TEXT)[1]
     config = recipe(name)
-    said = describe(config, data, "/runs/one", "8", full=True)
+    said = describe(config, data, LaunchConfig(data="/data", run_dir="/runs/one", workers="8", dry_run=True))
     samples, hours = re.search(r"time +(\d+) samples; .*1000 img/s: ([\d.]+) h", said).groups()
     assert int(samples) == config.num_steps(NUM_IMAGES) * config.global_batch
     assert number(r"(\d+) epochs are") == config.epochs

@@ -115,7 +115,8 @@ def test_the_memory_estimate_is_near_what_training_takes() -> None:
     config = dataclasses.replace(recipe("tiny_imagenet_cpu"), ema_decay=None)
     split = SimpleNamespace(num_samples=1000)
     data = SimpleNamespace(split=lambda name: split, uri="/data", classes=["x"] * config.model.num_classes)
-    text = describe(config, data, "/run", "4", full=True)  # type: ignore[arg-type]
+    launch = LaunchConfig(data="/data", run_dir="/run", workers="4", dry_run=True)
+    text = describe(config, data, launch)  # type: ignore[arg-type]
     found = re.search(r"([\d.]+) GB on each worker with 32 images at a time", text)
     assert found
     measured = training_peak(FocusViT(config.model), *example_inputs(config.model, 32)) / 1e9

@@ -230,9 +230,3 @@ def test_label_lists(tmp_path: Path) -> None:
     assert [(row.file, row.class_name) for row in detect(str(tmp_path), "train").images()] == [
         ("x/0.jpg", "dog"), ("x/1.jpg", "cat")
     ]  # fmt: skip
-    listing.write_bytes("file,labels\nx/0.jpg,Kätzchen\n".encode("latin-1"))
-    with pytest.raises(UsageError, match="is not UTF-8"):
-        list(detect(str(tmp_path), "train").images())
-    listing.write_text("name;label\n")
-    with pytest.raises(UsageError, match="first line must be: file,labels"):
-        list(detect(str(tmp_path), "train").images())
