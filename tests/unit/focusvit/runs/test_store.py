@@ -61,7 +61,7 @@ def whole(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_first_run_that_dies_while_it_makes_the_database_leaves_none(tmp_path, monkeypatch) -> None:
+def test_a_first_run_that_dies_while_it_makes_the_database_leaves_none(tmp_path, monkeypatch, own_tables) -> None:
     def die(uri: str, root: str) -> None:
         Path(uri.removeprefix("sqlite:///")).write_bytes(b"half of the tables")
         raise MemoryError
