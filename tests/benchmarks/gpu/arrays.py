@@ -1,5 +1,6 @@
 """Data sets of arrays for the product's own training loop, without what shards need."""
 
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,28 @@ class ArraySet:
         return ArraySplit(name, self.classes, len(data), data.identity, data.class_ids.cpu().numpy())
 
 
-def trained(config: TrainConfig, data: ArraySet, run_dir: Path, device: str, epochs: float) -> dict[str, float]:
-    """The scores of a training by `focusvit.train.loop`, its batches taken from arrays on the device."""
+def trained(
+    config: TrainConfig,
+    data: ArraySet,
+    run_dir: Path,
+    device: str,
+    epochs: float,
+    points: int = 1,
+    shifts: bool = False,
+) -> dict[str, float]:
+    """The scores of a training by `focusvit.train.loop`, its batches taken from arrays on the device. It is scored
+    `points` times on its way."""
     learned, scored = data.arrays[config.data.train_split], data.arrays[config.data.eval_split]
     total = max(1, round(epochs * len(learned)) // config.global_batch) * config.global_batch
     told = replace(
-        config, epochs=total / len(learned), eval_every_epochs=total / len(learned),
+        config, epochs=total / len(learned), eval_every_epochs=total / len(learned) / points,
         checkpoint_every_epochs=total / len(learned), log_every_steps=50,
     )  # fmt: skip
     loaders: Any = Loaders(
         data=data,  # type: ignore[arg-type]
-        train=ArrayTrainLoader(learned, seed=config.seed, global_batch=config.global_batch, total_samples=total),
+        train=ArrayTrainLoader(
+            learned, seed=config.seed, global_batch=config.global_batch, total_samples=total, shifts=shifts
+        ),
         eval=ArrayEvalLoader(scored, batch_size=500, num_classes=len(data.classes)),
     )
     return train(told, run_dir=str(run_dir), loaders=loaders, device=device)
@@ -83,11 +95,24 @@ def read(file: Path, tokens: int | None, px: int, device: str, names: tuple[str,
     for split, name in zip(("train", "test"), names):
         maps = torch.from_numpy(held[f"{split}_maps_{tokens}"]).to(device) if tokens else None
         found[name] = ArrayData(
-            images=_reduced(torch.from_numpy(held[f"{split}_images"]).to(device), px), maps=maps, num_tokens=tokens,
+            images=_reduced(_decoded(held[f"{split}_files"], held[f"{split}_ends"]).to(device), px), maps=maps,
+            num_tokens=tokens,
             class_ids=torch.from_numpy(held[f"{split}_ids"].astype(np.int64)).to(device),
             identity=f"{file.stem} {split}",
         )  # fmt: skip
     return ArraySet(found, tuple(str(name) for name in held["classes"]))
+
+
+def _decoded(files: np.ndarray, ends: np.ndarray) -> torch.Tensor:
+    """uint8 (N, 3, H, W) of N image files, one after another in `files` (uint8); `ends`: where each one ends."""
+    from PIL import Image  # comes with the libraries that are there
+
+    starts = [0, *ends[:-1].tolist()]
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(files[start:end].tobytes())).convert("RGB"))
+        for start, end in zip(starts, ends.tolist())
+    ]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
 def _reduced(images: torch.Tensor, px: int) -> torch.Tensor:

@@ -34,19 +34,17 @@ from focusvit.runs.config_json import from_json, to_json
 from focusvit.runs.metrics_log import read_points
 from focusvit.runs.run_dir import RunDir
 from focusvit.train.config import TrainConfig
-from focusvit.train.optim import OptimConfig
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.record import Record, RecordConfig, begin
 from tests.benchmarks.report import RESULTS
 from tests.benchmarks.study.arrays import ArrayData, collect
 from tests.benchmarks.study.ledger import best_rate, read_ledger
-from tests.benchmarks.study.matrix import SETS, StudySet, core_rows
+from tests.benchmarks.study.matrix import SETS, core_rows
+from tests.benchmarks.study.recipe import RATES, train_config
 from tests.benchmarks.study.training import train_on_arrays, whole_steps
 
 LEDGER = RESULTS / "study"
-RATES = (7.5e-4, 1.5e-3, 3e-3)
-"""the learning rates that every row may choose from"""
 RATE_EPOCHS = 2.0
 POINTS_OF_A_CURVE = 25
 
@@ -106,18 +104,6 @@ class Run:
 
     def record_path(self, ledger: Path) -> Path:
         return ledger / f"{self.key()}-{self.config.seed}.json"
-
-
-def train_config(
-    model: FocusViTConfig, of: StudySet, seed: int, lr: float = RATES[1], precision: Precision = "fp32"
-) -> TrainConfig:
-    """The one recipe of the study. A model for smaller images gets smaller images, nothing else differs."""
-    height, _ = model.image_size
-    data = DataConfig(image_px=height, map_px=of.map_px, eval_crop_fraction=1.0, eval_split=of.test_split)
-    optim = OptimConfig(lr=lr, warmup_epochs=0.0, weight_decay=0.05)
-    return TrainConfig(
-        model=model, data=data, optim=optim, global_batch=128, seed=seed, label_smoothing=0.1, precision=precision
-    )
 
 
 def planned(config: StudyConfig) -> Iterator[Run]:

@@ -25,7 +25,7 @@ from tests.benchmarks.model.controls import control
 from tests.benchmarks.record import RecordConfig, begin
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import SETS, default_model
-from tests.benchmarks.study.study import train_config
+from tests.benchmarks.study.recipe import train_config
 from tests.benchmarks.study.training import in_memory, train_on_arrays
 from tests.benchmarks.transfer.object_scenes import SIDE, Scenes, camvid_scenes, drawn_scenes
 from tests.benchmarks.transfer.object_tables import ReaderFigures, agreement, differences, figures, picture

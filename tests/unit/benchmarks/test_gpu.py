@@ -4,7 +4,9 @@ import importlib
 import json
 import sys
 import time
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,13 @@ import torch
 from focusvit.runs.provenance import Checkout
 from focusvit.segment.torch_slic import torch_slic
 from pipeline.errors import UsageError
-from tests.benchmarks.gpu import gpu, segment
+from testkit.tiny_shards import make_dataset
+from tests.benchmarks.gpu import accuracy, gpu, inputs, segment
 from tests.benchmarks.gpu.arrays import read
 from tests.benchmarks.gpu.plan import STAGES, Plan
 from tests.benchmarks.gpu.rows import rows
+from tests.benchmarks.study.matrix import SETS
+from tests.benchmarks.study.study import arrays
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "laws"])
@@ -143,20 +148,39 @@ def test_every_row_of_the_real_sizes_can_be_described():
             assert len(named) == len(set(named)) >= 8
 
 
-def test_carried_arrays_come_back_at_the_side_of_the_model(tmp_path):
-    random = np.random.default_rng(0)
-    held = {"classes": np.array(["a", "b"])}
-    for split, count in (("train", 6), ("test", 4)):
-        held[f"{split}_images"] = random.integers(0, 256, (count, 3, 8, 8), np.uint8)
-        held[f"{split}_maps_2"] = random.integers(0, 2, (count, 4, 4), np.uint8)
-        held[f"{split}_ids"] = (np.arange(count) % 2).astype(np.int16)
-    np.savez_compressed(tmp_path / "x.npz", **held)
-    whole = read(tmp_path / "x.npz", 2, 8, "cpu", ("train", "val")).arrays
-    assert torch.equal(whole["train"].images, torch.from_numpy(held["train_images"]))
-    assert torch.equal(whole["val"].maps, torch.from_numpy(held["test_maps_2"])) and len(whole["val"]) == 4
-    half = read(tmp_path / "x.npz", None, 4, "cpu", ("train", "val")).arrays["train"]
-    mean = held["train_images"].reshape(6, 3, 4, 2, 4, 2).mean((3, 5))
+def test_carried_arrays_come_back_at_the_side_of_the_model(tmp_path, capsys):
+    make_dataset(tmp_path / "sets" / "tiny-imagenet-40")
+    given = ["--data", str(tmp_path / "sets"), "--out", str(tmp_path), "--sets", "tiny-imagenet-40", "--train", "9"]
+    with_val = replace(SETS["tiny-imagenet-40"], test_split="train")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inputs, "SETS", {"tiny-imagenet-40": with_val})
+        assert inputs.main(given) == 0
+    wanted = arrays(f"{tmp_path}/sets/tiny-imagenet-40", "train", 64, 32, 16)
+    whole = read(tmp_path / "tiny-imagenet-40.npz", 16, 64, "cpu", ("train", "val")).arrays
+    assert (whole["train"].images.int() - wanted.images[:9].int()).abs().float().mean() < 3  # JPEG, of enlarged images
+    assert torch.equal(whole["train"].maps, wanted.maps[:9]) and len(whole["val"]) == len(wanted)
+    assert torch.equal(whole["val"].class_ids, wanted.class_ids)
+    half = read(tmp_path / "tiny-imagenet-40.npz", None, 32, "cpu", ("train", "val")).arrays["train"]
+    mean = whole["train"].images.numpy().reshape(9, 3, 32, 2, 32, 2).mean((3, 5))
     assert half.maps is None and np.abs(half.images.numpy() - mean).max() <= 0.5
+    image = wanted.images[0].numpy()
+    png = cv2.imencode(".png", image.transpose(1, 2, 0)[:, :, ::-1])[1].tobytes()
+    assert inputs.carried(png, image) == png  # the same pixels: the file itself travels
+
+
+def test_trainings_on_their_way_and_failed_ones_are_told(tmp_path, monkeypatch):
+    plan = Plan("cpu", toy=True, ends=time.monotonic() + 60)
+    done, late, broken = (accuracy.Training("cifar10", row, 0, tmp_path / row) for row in ("done", "late", "broken"))
+    reached = {done: (1000, 0.75), late: (400, 0.5), broken: (0, 0.0)}
+    monkeypatch.setattr(accuracy.Training, "reached", lambda training: reached[training])
+    assert accuracy._table("cifar10", {done: True, late: False, broken: False}).rows == [
+        ["done", "75.0%", 1, "75.0% - 75.0%", ""], ["late", "-", 0, "", "50.0% after 400 samples"],
+        ["broken", "-", 0, "", "0.0% after 0 samples"],
+    ]  # fmt: skip
+    with pytest.raises(SystemExit):
+        accuracy._train(accuracy.Training("cifar10", "no such row", 0, tmp_path / "broken"), plan)
+    accuracy._keep_trace(plan, broken, 1)
+    assert plan.failures[0].startswith("cifar10, broken, seed 0\nTraceback") and "no such row" in plan.failures[0]
 
 
 def test_a_changed_checkout_is_refused_before_any_work(tmp_path, monkeypatch):
