@@ -15,6 +15,8 @@ from focusvit.runs.config_json import to_json
 from focusvit.runs.model_record import quick_record
 from focusvit.train.config import TrainConfig
 from pipeline.commandline import REQUIRED, Flat, Positional, parse, parse_known, shown_as
+from pipeline.io import storage
+from pipeline.io.dataset_folder import samples_to_learn
 from transfer.options import TransferConfig
 
 _WITHOUT_RAY: dict[str, Any] = {
@@ -167,13 +169,17 @@ def finetune_options(argv: list[str], record: Checkpoint | None = None) -> Finet
         SystemExit: 2 for another mistake, 0 after --help.
     """
     example = Checkpoint(uri="CHECKPOINT", config=to_json(debug()), model=to_json(debug().model))
-    if record is None and not {"-h", "--help"} & set(argv):
+    num_samples = None
+    if not {"-h", "--help"} & set(argv):
         start, _ = parse_known(StartConfig, argv, prog="focusvit finetune")
-        record = quick_record(checkpoint_place(start.checkpoint), start.patch)
-    default = FinetuneConfig(checkpoint=REQUIRED, data=REQUIRED, run_dir=REQUIRED, training=finetune(record or example))
+        record = record or quick_record(checkpoint_place(start.checkpoint), start.patch)
+        num_samples = samples_to_learn(storage.resolve(start.data))
+    training = finetune(record or example, num_samples)
+    default = FinetuneConfig(checkpoint=REQUIRED, data=REQUIRED, run_dir=REQUIRED, training=training)
     about = (
         "Go on from a checkpoint with a new head on another data set. The options from --epochs on are the keys of the "
-        "training; the checkpoint's own values for --model and --data stand in the place of those shown here."
+        "training; the checkpoint's own values for --model and --data stand in the place of those shown here, and few "
+        "images to learn from take a smaller --global-batch and more --epochs."
     )
     return parse(FinetuneConfig, argv, prog="focusvit finetune", default=default, description=about)
 

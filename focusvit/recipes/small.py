@@ -172,20 +172,23 @@ def distill_features() -> TrainConfig:
     )
 
 
-def finetune(record: Checkpoint) -> TrainConfig:
+def finetune(record: Checkpoint, num_samples: int | None = None) -> TrainConfig:
     """Go on from a checkpoint (or a host of Hugging Face or timm) with a new head: the same model and image size, a low
-    rate, layer-wise decay.
+    rate, layer-wise decay. `num_samples` to learn from: few take smaller batches and more epochs, so that an epoch has
+    20 steps and the whole has 200.
 
     focusvit finetune --checkpoint RUN --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores for a small model.
+    Hardware: 2 CPU cores for a small model. Score: tests/benchmarks/results/starts.md has five small sets.
     """
     seen = from_json(DataConfig, record.config.get("data", {}), f"{record.uri}: data")
+    batch = 64 if num_samples is None else max(8, min(64, num_samples // 20))
+    epochs = 5 if num_samples is None else max(5, min(20, round(200 * batch / max(1, num_samples))))
     return TrainConfig(
         model=model_config(record),
         data=dataclasses.replace(seen, crop_scale=(0.5, 1.0), views=0, train_split="train", eval_split="val"),
-        optim=OptimConfig(lr=5e-4, warmup_epochs=0.5, weight_decay=0.05, layer_decay=0.8),
-        epochs=5,
-        global_batch=64,
+        optim=OptimConfig(lr=5e-4, warmup_epochs=epochs / 10, weight_decay=0.05, layer_decay=0.8),
+        epochs=epochs,
+        global_batch=batch,
         eval_every_epochs=1,
         init_from=record.uri,
         head_start="probe",

@@ -17,3 +17,12 @@ def no_dataset(uri: str) -> UsageError:
         else f"Make one with `focusvit preprocess --source SRC --out {uri} --split train`."
     )
     return UsageError(f"{uri} holds no data set ({DATASET_FILE} is not there). {hint}")
+
+
+def samples_to_learn(uri: str) -> int | None:
+    """How many samples the split `train` has, by `dataset.json` alone; None where that cannot be told. Never raises:
+    whoever opens the data set says what is wrong with it."""
+    try:
+        return int(storage.read_json(storage.join(uri, DATASET_FILE))["splits"]["train"]["num_samples"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -56,7 +56,7 @@ class StartsConfig(RecordConfig):
     checkpoint: Repeatable[tuple[str, ...]] = ()
     """a name of `focusvit models`, a run or a checkpoint (repeat the option for more); default: focusvit-tiny"""
     data: Repeatable[tuple[str, ...]]
-    """a data set with train and val (repeat the option for more)"""
+    """a data set with train, and val or test (repeat the option for more)"""
     epochs: float | None = None
     """of each fine-tuning, and of the training from scratch next to it; default: what `focusvit finetune` takes"""
     batch: int | None = None
@@ -72,11 +72,18 @@ class StartsConfig(RecordConfig):
         if (self.epochs is not None and self.epochs <= 0) or (self.batch is not None and self.batch < 1):
             raise ValueError("--epochs must be positive and --batch at least 1")
 
-    def length(self, start: TrainConfig) -> TrainConfig:
+    def asked(self, start: TrainConfig, data: Dataset) -> TrainConfig:
         """The training as it is asked for."""
         epochs, batch = self.epochs or start.epochs, self.batch or start.global_batch
         optim = start.optim if self.epochs is None else dataclasses.replace(start.optim, warmup_epochs=epochs / 10)
-        return dataclasses.replace(start, epochs=epochs, global_batch=batch, optim=optim, precision=self.precision)
+        views = dataclasses.replace(start.data, eval_split=scored_split(data))
+        run = dataclasses.replace(start, epochs=epochs, global_batch=batch, data=views)
+        return dataclasses.replace(run, optim=optim, precision=self.precision)
+
+
+def scored_split(data: Dataset) -> str:
+    """`val`, or `test` where a data set has that one alone."""
+    return "val" if "val" in data.splits else "test"
 
 
 def main(argv: list[str]) -> int:
@@ -89,19 +96,21 @@ def main(argv: list[str]) -> int:
 
 
 def table(config: StartsConfig, data: Dataset, name: str, record: Record) -> Table:
-    rows = []
+    rows, num = [], data.split("train").num_samples
     starts = config.checkpoint or ("focusvit-tiny",)
     for start in starts:
         label = start if "/" not in start else storage.name_of(start.rstrip("/"))
         model, found = load_model(checkpoint_place(start))
-        rows.append(_row(config, record, f"{name} {label}", label, model, found, finetune(found), data))
+        rows.append(_row(config, record, f"{name} {label}", label, model, found, finetune(found, num), data))
     if config.untrained:
         model, found = load_model(checkpoint_place(starts[0]))
         torch.manual_seed(0)
-        fresh = dataclasses.replace(finetune(found), init_from=None, head_start="random", optim=OptimConfig(lr=1e-3))
+        fresh = dataclasses.replace(
+            finetune(found, num), init_from=None, head_start="random", optim=OptimConfig(lr=1e-3)
+        )
         untrained, label = FocusViT(model.config).eval(), "the first, without training"
         rows.append(_row(config, record, f"{name} without", label, untrained, found, fresh, data))
-    counts, run = np.bincount(data.split("val").class_ids), config.length(finetune(found))
+    counts, run = np.bincount(data.split(scored_split(data)).class_ids), config.asked(finetune(found, num), data)
     scratch = "; without training: the same steps from scratch, learning rate 1e-3" if config.untrained else ""
     return Table(
         title=f"{name}: {data.split('train').num_samples} images of {len(data.classes)} classes to learn from, "
@@ -125,13 +134,14 @@ def _row(
     data: Dataset,
 ) -> list[str]:
     """A row of the table: made now, or of an earlier sitting at the same commit with the same settings."""
-    asked = repr((config.length(start), record.facts["commit"], data.split("train").identity))
+    run = config.asked(start, data)
+    asked = repr((run, record.facts["commit"], data.split("train").identity))
     place = storage.join(storage.resolve(config.rows), f"{name}.json") if config.rows else ""
     if place and storage.exists(place):
         kept = storage.read_json(place)
         if kept["asked"] == asked:
             return list(kept["row"])
-    row = [label, *frozen(model, found, data, config.precision), *tuned(config.length(start), data)]
+    row = [label, *frozen(model, found, data, config.precision), *tuned(run, data)]
     if place:
         storage.put_json(place, {"asked": asked, "row": row})
     return row
@@ -140,7 +150,8 @@ def _row(
 def frozen(model: FocusViT, record: Checkpoint, data: Dataset, precision: Precision = "auto") -> tuple[str, str]:
     """kNN and logistic probe on the features of a model."""
     view, found = data_config(record, loader_workers=0), {}
-    for name in ("train", "val"):
+    scored = scored_split(data)
+    for name in ("train", scored):
         split = data.split(name)
         values = np.zeros((split.num_samples, model.config.width), np.float32)
         batches = model_batches(model, split, view, batch_size=64, tokens=model.config.tokens)
@@ -152,8 +163,8 @@ def frozen(model: FocusViT, record: Checkpoint, data: Dataset, precision: Precis
     scores = []
     for protocol in protocols:
         (fitted,) = protocol.fit(fit, choose)
-        answers = np.asarray(fitted.predict(found["val"].values)).argmax(1)
-        scores.append(_share(int((answers == found["val"].truth).sum()), len(answers)))
+        answers = np.asarray(fitted.predict(found[scored].values)).argmax(1)
+        scores.append(_share(int((answers == found[scored].truth).sum()), len(answers)))
     return scores[0], scores[1]
 
 
@@ -161,7 +172,7 @@ def tuned(run: TrainConfig, data: Dataset) -> tuple[str, str, str, str]:
     """Top-1 before the first step, after the last one, and of the checkpoint that is kept; CPU seconds of it all."""
     if data.split("train").num_samples < run.global_batch:
         raise UsageError(f"{data.uri} has fewer training images than --batch {run.global_batch}.")
-    total = data.split("val").num_samples
+    total = data.split(run.data.eval_split).num_samples
     with tempfile.TemporaryDirectory() as folder:
         place, begun = str(Path(folder) / "run"), time.process_time()
         last = train(run, data_uri=data.uri, run_dir=place)["val/top1"]
