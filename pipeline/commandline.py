@@ -1,6 +1,7 @@
 """Command lines from frozen dataclasses: field docstrings are the help, `__post_init__` is the check."""
 
 import sys
+import warnings
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -49,7 +50,8 @@ def _cli(config: Any, argv: list[str], prog: str, default: Any, **options: Any) 
 def _name_unknown(config: Any, argv: list[str], prog: str, default: Any) -> None:
     """Say which option there is not. Of a line with a positional word, tyro only says that this word is missing."""
     more = {} if default is None else {"default": default}
-    parser = tyro.extras.get_parser(config, prog=prog, config=(tyro.conf.AvoidSubcommands,), **more)
+    with warnings.catch_warnings(action="ignore"):  # of its end in some later tyro; there is no other way to the names
+        parser = tyro.extras.get_parser(config, prog=prog, config=(tyro.conf.AvoidSubcommands,), **more)
     known = {name for action in parser._actions for name in action.option_strings}
     if all(action.option_strings for action in parser._actions):
         return

@@ -3,10 +3,10 @@
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cluster.connection import connect, jobs_url
-from pipeline.commandline import parse
+from pipeline.commandline import Positional, parse, shown_as
 from pipeline.errors import DataError, UsageError, first_line
 from pipeline.io.json_text import json_text
 
@@ -16,8 +16,6 @@ from .progress_lines import SHARD_RETRIED, last_bar, worker_failures
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-ACTIONS = ("list", "status", "logs", "stop")
-USAGE = "usage: focusvit jobs list | status JOB | logs JOB [--follow] | stop JOB  [--jobs-address http://HEAD:8265]"
 STOP_WAIT_S = 45.0  # a job has 30 s to close its run
 
 
@@ -25,6 +23,10 @@ STOP_WAIT_S = 45.0  # a job has 30 s to close its run
 class JobsConfig:
     """Watch and stop jobs: list | status JOB | logs JOB | stop JOB."""
 
+    action: Positional[Literal["list", "status", "logs", "stop"]]
+    """What to do."""
+    job: Annotated[Positional[str], shown_as(metavar="JOB")] = ""
+    """Name of the job, for all but list."""
     jobs_address: str | None = None
     """Dashboard of the head, for example http://HEAD:8265; default: RAY_API_SERVER_ADDRESS."""
     follow: bool = False
@@ -32,13 +34,18 @@ class JobsConfig:
     json: bool = False
     """With list and status: print JSON."""
 
+    def __post_init__(self) -> None:
+        if self.follow and self.action != "logs":
+            raise ValueError(f"--follow belongs to `jobs logs`, not to `jobs {self.action}`.")
+        if (self.action == "list") == bool(self.job):
+            needs = "takes no name" if self.job else "needs the name of a job; `focusvit jobs list` prints them"
+            raise ValueError(f"jobs {self.action} {needs}.")
+
 
 def main(argv: list[str]) -> int:
     """Exit codes: `logs --follow` gives that of the job, `stop` 1 for a job that did not end in STOP_WAIT_S."""
-    action, job, options = _split(argv)
-    config = parse(JobsConfig, options, prog=f"focusvit jobs {action}")
-    if config.follow and action != "logs":
-        raise UsageError(f"--follow belongs to `jobs logs`, not to `jobs {action}`.")
+    config = parse(JobsConfig, argv, prog="focusvit jobs")
+    action, job = config.action, config.job
     client = connect(config.jobs_address)
     try:
         if action != "list":
@@ -63,20 +70,6 @@ def _told(client: "JobSubmissionClient", action: str, job: str, as_json: bool) -
         return _stop(client, job)
     row = status_of(client, job)
     return json_text(row) + "\n" if as_json else _status_text(row)
-
-
-def _split(argv: list[str]) -> tuple[str, str, list[str]]:
-    """(action, job, options) of the command line."""
-    if any(token in ("-h", "--help") for token in argv):
-        parse(JobsConfig, ["--help"], prog="focusvit jobs list | status JOB | logs JOB | stop JOB")
-    if not argv or argv[0] not in ACTIONS:
-        raise UsageError(f"{argv[0] if argv else 'nothing'} is no action of jobs. {USAGE}")
-    action, rest = argv[0], argv[1:]
-    if action == "list":
-        return action, "", rest
-    if not rest or rest[0].startswith("--"):
-        raise UsageError(f"jobs {action} needs the name of a job; `focusvit jobs list` prints them. {USAGE}")
-    return action, rest[0], rest[1:]
 
 
 def status_of(client: "JobSubmissionClient", job: str) -> dict[str, Any]:

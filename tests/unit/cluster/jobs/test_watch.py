@@ -7,6 +7,7 @@ import types
 import pytest
 
 from cluster.jobs import watch as jobs
+from focusvit.cli import main
 from pipeline.errors import DataError, UsageError
 from testkit.fake_job import BAR, FakeClient
 
@@ -36,15 +37,24 @@ def test_jobs_list_status_logs_stop(monkeypatch, capsys):
         run_jobs(monkeypatch, client, "status", "two")
 
 
-@pytest.mark.parametrize("argv", [[], ["watch"], ["status"], ["stop", "--json"]])
-def test_wrong_uses_of_jobs_show_the_right_one(argv):
-    with pytest.raises(UsageError, match="usage: focusvit jobs"):
-        jobs.main(argv)
-
-
-def test_follow_belongs_to_logs():
-    with pytest.raises(UsageError, match="belongs to `jobs logs`"):
-        jobs.main(["list", "--follow"])
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("", "list,status,logs,stop"),
+        ("watch", "invalid choice 'watch'"),
+        ("status", "jobs status needs the name of a job; `focusvit jobs list` prints them."),
+        ("stop --json", "jobs stop needs the name of a job"),
+        ("list one", "jobs list takes no name."),
+        ("list --follow", "--follow belongs to `jobs logs`, not to `jobs list`."),
+    ],
+)
+def test_wrong_uses_of_jobs_show_the_right_one(argv, words, capsys):
+    try:
+        assert main(["jobs", *argv.split()]) == 2
+    except SystemExit as left:  # the parser of options ends the program itself
+        assert left.code == 2
+    said = capsys.readouterr()
+    assert words in " ".join((said.out + said.err).split())
 
 
 def test_a_job_that_does_not_stop_is_no_success(monkeypatch):
