@@ -1,13 +1,11 @@
-"""Recipes: functions that return a whole TrainConfig. Each says its command, its hardware and what to expect.
+"""Recipes for images of 112 px and less, and the list of all of them.
 
 Any key can be changed on the command line: `focusvit pretrain demo --data DIR --run-dir DIR --optim.lr 2e-3`.
 Recipes for ImageNet-1k are in `imagenet.py`, the rows of the original repository in `original.py`.
 """
 
-import dataclasses
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from focusvit.box.names import checkpoint_place
 from focusvit.data.config import DataConfig
@@ -25,38 +23,16 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 
 from . import imagenet, original
-from .table import rows_of, text_of
+from .table import Recipe, rows_of, text_of
 
-
-def debug() -> TrainConfig:
-    """Two epochs of a very small model, to see that a data set and an installation work.
-
-    focusvit pretrain debug --data DIR --run-dir DIR
-    Hardware: any CPU. Time: seconds on a few hundred images. Score: not measured; it would mean nothing.
-    """
-    return TrainConfig(
-        model=FocusViTConfig(
-            image_px=32, patch_px=8, width=32, depth=3, heads=2, tokens=8, trunk="latent", num_latents=4, num_reads=1
-        ),
-        data=DataConfig(image_px=32),
-        optim=OptimConfig(lr=1e-3, warmup_epochs=0.2),
-        epochs=2,
-        global_batch=32,
-        log_every_steps=2,
-        compile=False,  # it takes longer than the run
-    )
-
-
+_CPU, _GPU = "2 CPU cores", "one GPU"
 _DEMO_MODEL = focusvit_64px(image_px=96, width=96, depth=4, heads=3, tokens=24)
-
-
-def demo() -> TrainConfig:
-    """A small FocusViT on generated shapes (1,200 images of 96 px in 4 classes): part of `focusvit demo`.
-
-    focusvit pretrain demo --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: half a minute. Score: not measured in a table; `focusvit demo` prints it.
-    """
-    return TrainConfig(
+_DEMO = Recipe(
+    about="A small FocusViT on generated shapes (1,200 images of 96 px in 4 classes): part of `focusvit demo`",
+    hardware=_CPU,
+    time="half a minute",
+    score="not measured in a table; `focusvit demo` prints it",
+    config=TrainConfig(
         model=_DEMO_MODEL,
         data=DataConfig(image_px=96, map_px=48, crop_scale=(0.8, 1.0), eval_crop_fraction=1.0),
         optim=OptimConfig(lr=2e-3, warmup_epochs=2, weight_decay=0.05),
@@ -65,127 +41,151 @@ def demo() -> TrainConfig:
         eval_every_epochs=2,
         checkpoint_every_epochs=2,
         compile=False,
-    )
+    ),
+)
+_ON_GPU = DataConfig(
+    image_px=64, crop_scale=(0.2, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
+    mix=imagenet.DEIT_MIX, loader_workers=8,
+)  # fmt: skip
 
-
-def demo_vit() -> TrainConfig:
-    """The plain ViT of the same size, images and steps, which `focusvit demo` puts next to it.
-
-    focusvit pretrain demo_vit --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: two minutes. Score: not measured in a table; `focusvit demo` prints it.
-    """
-    return dataclasses.replace(demo(), model=plain_vit_of(_DEMO_MODEL))
-
-
-def tiny_imagenet_cpu() -> TrainConfig:
-    """A small FocusViT on 64 px images (40 classes of Tiny ImageNet: 20,000 images for training), on CPU.
-
-    focusvit pretrain tiny_imagenet_cpu --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: 10 min at 320 images a second, which two quiet cores gave.
-    Score: measured 36.1 % top-1 (chance 2.5 %): tests/benchmarks/results/training/report.md.
-    """
-    return TrainConfig(
-        model=focusvit_64px(width=128, depth=6, heads=4),
-        data=DataConfig(image_px=64, map_px=32, crop_scale=(0.35, 1.0), eval_crop_fraction=1.0),
-        optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
-        epochs=10,
-        global_batch=128,
-        eval_every_epochs=2,
-        checkpoint_every_epochs=1,
-    )
-
-
-def tiny_imagenet() -> TrainConfig:
-    """FocusViT from scratch on Tiny ImageNet at 64 px, with the augmentation that 100 epochs need.
-
-    focusvit pretrain tiny_imagenet --data DIR --run-dir DIR
-    Hardware: one GPU. Time: 1.4 h at 2000 images a second. Score: not measured.
-    """
-    return TrainConfig(
-        model=focusvit_64px(width=192, depth=9, heads=6, drop_path=0.1),
-        data=DataConfig(
-            image_px=64, crop_scale=(0.2, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
-            mix=imagenet.DEIT_MIX, loader_workers=8,
+RECIPES: dict[str, Recipe] = {
+    "debug": Recipe(
+        about="Two epochs of a very small model, to see that a data set and an installation work",
+        hardware="any CPU",
+        time="seconds on a few hundred images",
+        score="not measured; it would mean nothing",
+        config=TrainConfig(
+            model=FocusViTConfig(
+                image_px=32,
+                patch_px=8,
+                width=32,
+                depth=3,
+                heads=2,
+                tokens=8,
+                trunk="latent",
+                num_latents=4,
+                num_reads=1,
+            ),
+            data=DataConfig(image_px=32),
+            optim=OptimConfig(lr=1e-3, warmup_epochs=0.2),
+            epochs=2,
+            global_batch=32,
+            log_every_steps=2,
+            compile=False,  # it takes longer than the run
         ),
-        optim=OptimConfig(lr=1e-3, warmup_epochs=5),
-        epochs=100,
-        global_batch=512,
-        ema_decay=0.999,
-        eval_every_epochs=5,
-    )  # fmt: skip
-
-
-def cifar10() -> TrainConfig:
-    """FocusViT from scratch on CIFAR-10 at 32 px, with the augmentation that 200 epochs need.
-
-    focusvit pretrain cifar10 --data DIR --run-dir DIR
-    Hardware: one GPU. Time: 0.7 h at 4000 images a second. Score: not measured.
-    """
-    return TrainConfig(
-        model=focusvit_64px(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
-        data=DataConfig(
-            image_px=32, crop_scale=(0.4, 1.0), colour="3-augment", colour_jitter=0.3, eval_crop_fraction=1.0,
-            mix=imagenet.DEIT_MIX, loader_workers=8,
+    ),
+    "demo": _DEMO,
+    "demo_vit": _DEMO.but(
+        "The plain ViT of the same size, images and steps, which `focusvit demo` puts next to it",
+        "two minutes",
+        _DEMO.score,
+        model=plain_vit_of(_DEMO_MODEL),
+    ),
+    "tiny_imagenet_cpu": Recipe(
+        about="A small FocusViT on 64 px images (40 classes of Tiny ImageNet: 20,000 images for training), on CPU",
+        hardware=_CPU,
+        time="10 min at 320 images a second, which two quiet cores gave",
+        score="measured 36.1 % top-1 (chance 2.5 %): tests/benchmarks/results/training/report.md",
+        config=TrainConfig(
+            model=focusvit_64px(width=128, depth=6, heads=4),
+            data=DataConfig(image_px=64, map_px=32, crop_scale=(0.35, 1.0), eval_crop_fraction=1.0),
+            optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
+            epochs=10,
+            global_batch=128,
+            eval_every_epochs=2,
+            checkpoint_every_epochs=1,
         ),
-        optim=OptimConfig(lr=1e-3, warmup_epochs=10),
-        epochs=200,
-        global_batch=512,
-        ema_decay=0.999,
-        eval_every_epochs=10,
-    )  # fmt: skip
+    ),
+    "tiny_imagenet": Recipe(
+        about="FocusViT from scratch on Tiny ImageNet at 64 px, with the augmentation that 100 epochs need",
+        hardware=_GPU,
+        time="1.4 h at 2000 images a second",
+        score="not measured",
+        config=TrainConfig(
+            model=focusvit_64px(width=192, depth=9, heads=6, drop_path=0.1),
+            data=_ON_GPU,
+            optim=OptimConfig(lr=1e-3, warmup_epochs=5),
+            epochs=100,
+            global_batch=512,
+            ema_decay=0.999,
+            eval_every_epochs=5,
+        ),
+    ),
+    "cifar10": Recipe(
+        about="FocusViT from scratch on CIFAR-10 at 32 px, with the augmentation that 200 epochs need",
+        hardware=_GPU,
+        time="0.7 h at 4000 images a second",
+        score="not measured",
+        config=TrainConfig(
+            model=focusvit_64px(image_px=32, patch_px=4, width=192, depth=9, heads=6, drop_path=0.1),
+            data=replace(_ON_GPU, image_px=32, crop_scale=(0.4, 1.0)),
+            optim=OptimConfig(lr=1e-3, warmup_epochs=10),
+            epochs=200,
+            global_batch=512,
+            ema_decay=0.999,
+            eval_every_epochs=10,
+        ),
+    ),
+    "cifar10_cpu": Recipe(
+        about="A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU",
+        hardware=_CPU,
+        time="0.5 h at 300 images a second",
+        score="not measured; a shorter run of another small FocusViT is in tests/benchmarks/results/study.md",
+        config=TrainConfig(
+            model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
+            data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),
+            optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
+            epochs=10,
+            global_batch=128,
+            eval_every_epochs=2,
+        ),
+    ),
+    "distill_features": Recipe(
+        about="A small FocusViT learns a pretrained transformer's features from images without labels, on a CPU",
+        hardware=_CPU,
+        time="0.9 h at 70 images a second for the 23,591 photos of focusvit-tiny, with --precision bf16 on a CPU that "
+        "has it",
+        score="not measured in classes; focusvit-tiny was made with it (`focusvit models`). Any ViT folder of Hugging "
+        "Face or timm can teach",
+        config=TrainConfig(
+            model=focusvit_64px(image_px=112, width=192, depth=9, heads=3, tokens=36),
+            data=DataConfig(image_px=112, map_px=56, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0, views=2),
+            optim=OptimConfig(lr=1e-3, warmup_epochs=1, weight_decay=0.05),
+            distill=DistillConfig(target="features"),
+            token_budgets=(25, 36, 64),
+            epochs=10,
+            global_batch=64,
+            eval_every_epochs=2,
+        ),
+    ),
+    **imagenet.RECIPES,
+    **original.RECIPES,
+}
 
 
-def cifar10_cpu() -> TrainConfig:
-    """A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU.
-
-    focusvit pretrain cifar10_cpu --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores. Time: 0.5 h at 300 images a second. Score: not measured; a shorter run
-    of another small FocusViT is in tests/benchmarks/results/study.md.
-    """
-    return TrainConfig(
-        model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
-        data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),
-        optim=OptimConfig(lr=2e-3, warmup_epochs=1, weight_decay=0.05),
-        epochs=10,
-        global_batch=128,
-        eval_every_epochs=2,
-    )
+def recipe(name: str) -> TrainConfig:
+    """The config of the recipe called `name`. Raises `UsageError` that lists those there are."""
+    if name not in RECIPES:
+        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed(short=True)}")
+    return RECIPES[name].config
 
 
-def distill_features() -> TrainConfig:
-    """A small FocusViT learns a pretrained transformer's features from images without labels, on a CPU.
-
-    focusvit pretrain distill_features --data DIR --run-dir DIR --teacher DIR
-    Hardware: 2 CPU cores. Time: 0.9 h at 70 images a second for the 23,591 photos of focusvit-tiny, with
-    --precision bf16 on a CPU that has it. Score: not measured in classes; focusvit-tiny was made with it
-    (`focusvit models`). Any ViT folder of Hugging Face or timm can teach.
-    """
-    return TrainConfig(
-        model=focusvit_64px(image_px=112, width=192, depth=9, heads=3, tokens=36),
-        data=DataConfig(image_px=112, map_px=56, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0, views=2),
-        optim=OptimConfig(lr=1e-3, warmup_epochs=1, weight_decay=0.05),
-        distill=DistillConfig(target="features"),
-        token_budgets=(25, 36, 64),
-        epochs=10,
-        global_batch=64,
-        eval_every_epochs=2,
-    )
+def debug() -> TrainConfig:
+    """The recipe `debug`: what stands in a help text before a recipe is named."""
+    return recipe("debug")
 
 
 def finetune(record: Checkpoint, num_samples: int | None = None) -> TrainConfig:
     """Go on from a checkpoint (or a host of Hugging Face or timm) with a new head: the same model and image size, a low
-    rate, layer-wise decay. `num_samples` to learn from: few take smaller batches and more epochs, so that an epoch has
-    20 steps and the whole has 200.
-
-    focusvit finetune --checkpoint RUN --data DIR --run-dir DIR --workers 2
-    Hardware: 2 CPU cores for a small model. Score: tests/benchmarks/results/starts.md has five small sets.
+    rate, layer-wise decay: `focusvit finetune`; tests/benchmarks/results/starts.md has five small sets. `num_samples` to
+    learn from: few take smaller batches and more epochs, so that an epoch has 20 steps and the whole has 200.
     """
     seen = from_json(DataConfig, record.config.get("data", {}), f"{record.uri}: data")
     batch = 64 if num_samples is None else max(8, min(64, num_samples // 20))
     epochs = 5 if num_samples is None else max(5, min(20, round(200 * batch / max(1, num_samples))))
     return TrainConfig(
         model=model_config(record),
-        data=dataclasses.replace(seen, crop_scale=(0.5, 1.0), views=0, train_split="train", eval_split="val"),
+        data=replace(seen, crop_scale=(0.5, 1.0), views=0, train_split="train", eval_split="val"),
         optim=OptimConfig(lr=5e-4, warmup_epochs=epochs / 10, weight_decay=0.05, layer_decay=0.8),
         epochs=epochs,
         global_batch=batch,
@@ -195,30 +195,9 @@ def finetune(record: Checkpoint, num_samples: int | None = None) -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "debug": debug,
-    "demo": demo,
-    "demo_vit": demo_vit,
-    "tiny_imagenet_cpu": tiny_imagenet_cpu,
-    "tiny_imagenet": tiny_imagenet,
-    "cifar10": cifar10,
-    "cifar10_cpu": cifar10_cpu,
-    "distill_features": distill_features,
-    **imagenet.RECIPES,
-    **original.RECIPES,
-}
-
-
 def listed(short: bool = False) -> str:
     """The recipes for people; `short` without what each needs and reaches."""
-    return text_of(rows_of(RECIPES), short)
-
-
-def recipe(name: str) -> TrainConfig:
-    """The recipe called `name`. Raises `UsageError` that lists those there are."""
-    if name not in RECIPES:
-        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed(short=True)}")
-    return RECIPES[name]()
+    return text_of(RECIPES, short)
 
 
 def cost_options(argv: list[str]) -> CostConfig:
@@ -242,6 +221,5 @@ class RecipesConfig:
 
 def main(argv: list[str]) -> int:
     config = parse(RecipesConfig, argv, prog="focusvit recipes")
-    rows = [row._asdict() for row in rows_of(RECIPES)]
-    sys.stdout.write((json_text(rows) if config.json else listed()) + "\n")
+    sys.stdout.write((json_text(rows_of(RECIPES)) if config.json else listed()) + "\n")
     return 0

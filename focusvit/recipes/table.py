@@ -1,50 +1,46 @@
-"""The recipes as a list for people: what each is for, on what, how long, and how well. Its docstring is the source."""
+"""What a recipe is: a whole config with all that a reader must know to choose it. And the list of them for people."""
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from .original_models import original_models
+from focusvit.train.config import TrainConfig
 
 ORIGINAL = "original_"
 """begins the names of the rows of the original repository"""
-_FACT = r"\b{}: (.+?)\.(?= (?:Hardware|Time|Score): |$)"
 
 
-class Row(NamedTuple):
-    """One recipe. `score` is a number of a recorded table, with its place, or begins with 'not measured'."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """`focusvit pretrain NAME --data DIR --run-dir DIR` trains `config`; any key of it may be changed on that line."""
 
-    name: str
     about: str
     hardware: str
     time: str
+    """of the whole training; samples over a throughput, which is said"""
     score: str
+    """a number of a recorded table, with its place, or what begins with 'not measured'"""
+    config: TrainConfig
+
+    def but(self, about: str, time: str, score: str, **changes: Any) -> "Recipe":
+        """Another recipe on the same hardware whose config differs in a few keys."""
+        return replace(self, about=about, time=time, score=score, config=replace(self.config, **changes))
 
 
-def row_of(name: str, recipe: Callable[[], Any]) -> Row:
-    """What the docstring of a recipe says. Raises AssertionError when it leaves something out."""
-    if name.startswith(ORIGINAL):
-        about = original_models()[name.removeprefix(ORIGINAL)].about
-        return Row(name, about, "one GPU", "`focusvit cost` says it", "not measured")
-    first, _, rest = (recipe.__doc__ or "").partition("\n")
-    rest = " ".join(rest.split())
-    facts = [re.search(_FACT.format(word), rest) for word in ("Hardware", "Time", "Score")]
-    assert all(facts), f"{name}: its docstring must end in Hardware: ... Time: ... Score: ..."
-    return Row(name, first.rstrip("."), *(fact[1] for fact in facts if fact))
+def rows_of(recipes: Mapping[str, Recipe]) -> list[dict[str, str]]:
+    """Name, about, hardware, time and score of each."""
+    words = ("about", "hardware", "time", "score")
+    return [{"name": name, **{word: getattr(one, word) for word in words}} for name, one in recipes.items()]
 
 
-def rows_of(recipes: Mapping[str, Callable[[], Any]]) -> list[Row]:
-    return [row_of(name, recipe) for name, recipe in recipes.items()]
-
-
-def text_of(rows: list[Row], short: bool = False) -> str:
+def text_of(recipes: Mapping[str, Recipe], short: bool = False) -> str:
     """Two lines a recipe, then one line each for the rows of the original repository; `short`: one line a recipe."""
-    own = [row for row in rows if not row.name.startswith(ORIGINAL)]
-    others = [row for row in rows if row.name.startswith(ORIGINAL)]
+    others = [name for name in recipes if name.startswith(ORIGINAL)]
     lines = ["recipes:"]
-    for row in own:
-        lines.append(f"  {row.name:<22} {row.about}")
-        lines += [] if short else [f"  {'':<22} {row.hardware}; {row.time}; {row.score}"]
+    for name, one in recipes.items():
+        if name not in others:
+            lines.append(f"  {name:<22} {one.about}")
+            lines += [] if short else [f"  {'':<22} {one.hardware}; {one.time}; {one.score}"]
     if short:
         lines.append(f"and {len(others)} rows of the original repository, {ORIGINAL}...: `focusvit recipes` lists them")
         return "\n".join(lines)
@@ -52,5 +48,4 @@ def text_of(rows: list[Row], short: bool = False) -> str:
         "",
         "rows of the original repository (ViT-B, one GPU, not measured; `focusvit cost NAME` says what one costs):",
     ]
-    lines += [f"  {row.name:<47} {row.about}" for row in others]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {name:<47} {recipes[name].about}" for name in others)])

@@ -9,7 +9,8 @@ import torch
 from focusvit.model.cost import ModelProfile, profile_models
 from focusvit.model.model import FocusViT
 from focusvit.predict.pictures import density_overlay, labelled_sheet, save_png, with_regions
-from focusvit.recipes.original_models import OriginalModel, original_models
+from focusvit.recipes.original import originals
+from focusvit.recipes.table import Recipe
 from focusvit.weights.pretrained import load_pretrained
 from tests.benchmarks.model.attended import by_area, patch_map, token_attention
 from tests.benchmarks.model.throughput import photos_or_drawn, superpixels
@@ -36,9 +37,9 @@ class OriginalBenchConfig(TimedConfig):
     """folder of photos; by default $FOCUSVIT_DATA/imagenet-sample, else drawn scenes"""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.rows if name not in original_models()]
+        unknown = [name for name in self.rows if name not in originals()]
         if unknown:
-            raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(original_models())}")
+            raise ValueError(f"--rows holds '{unknown[0]}'; there are {', '.join(originals())}")
         if self.batch < 1 or self.rounds < 1:
             raise ValueError(f"--batch is {self.batch} and --rounds {self.rounds}; both must be at least 1")
         self.check_clock(self.device)
@@ -49,7 +50,7 @@ class OriginalBenchConfig(TimedConfig):
 def main(argv: list[str]) -> int:
     """Print the table, save it, draw the pictures."""
     config, record = begin("original", OriginalBenchConfig, argv, ("torch", "numpy"))
-    rows = {name: row for name, row in original_models().items() if not config.rows or name in config.rows}
+    rows = {name: row for name, row in originals().items() if not config.rows or name in config.rows}
     record.say(f"{len(rows)} rows on {config.device}, batch {config.batch}")
     record.facts["threads"] = torch.get_num_threads()
     record.add(cost_table(rows, config))
@@ -62,20 +63,21 @@ def main(argv: list[str]) -> int:
     return record.end()
 
 
-def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> Table:
+def cost_table(rows: dict[str, Recipe], config: OriginalBenchConfig) -> Table:
     """One line a row; rows that differ only in where their weights come from are measured once."""
     measured: dict[tuple[object, ...], ModelProfile] = {}
     lines = []
     for name, row in rows.items():
-        key = (row.model, row.freeze)
+        model = row.config.model
+        key = (model, row.config.freeze)
         if key not in measured:
             measured[key] = profile_models(
-                {name: row.model}, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.freeze,
+                {name: model}, batch=config.batch, rounds=config.rounds, device=config.device, frozen=row.config.freeze,
                 clock=config.timer,
             )[name]  # fmt: skip
-        cost, patches = measured[key], row.model.num_patches
+        cost, patches = measured[key], model.num_patches
         lines.append(
-            (name, f"{patches} -> {row.model.tokens or patches}", f"{cost.parameters / 1e6:.2f}",
+            (name, f"{patches} -> {model.tokens or patches}", f"{cost.parameters / 1e6:.2f}",
              f"{cost.trainable_parameters / 1e6:.2f}", f"{cost.weights_bytes / 2**20:.0f}",
              f"{cost.multiply_adds / 1e9:.3f}", f"{cost.latency_s * 1e3:.0f}", f"{cost.images_per_s:.1f}",
              f"{cost.inference_peak_bytes / 2**20:.0f}", f"{cost.training_peak_bytes / 2**20:.0f}")
@@ -94,20 +96,21 @@ def cost_table(rows: dict[str, OriginalModel], config: OriginalBenchConfig) -> T
     return Table(title="Rows of the original repository", columns=columns, rows=lines, note=note)
 
 
-def row_picture(row: OriginalModel, images: np.ndarray, weights: str, name: str) -> np.ndarray:
+def row_picture(row: Recipe, images: np.ndarray, weights: str, name: str) -> np.ndarray:
     """uint8 RGB: images (B, H, W, 3) with the borders of the row's tokens, what these keep, where the class looks."""
     torch.manual_seed(0)
-    model = FocusViT(row.model).eval()
+    model = FocusViT(row.config.model).eval()
     source = "random weights"
-    if row.pretrained and weights:
+    if row.config.init_from and weights:
         load_pretrained(model, weights)
         source = Path(weights).name
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    if row.model.needs_maps and row.model.tokens is not None:
-        maps = np.stack([superpixels(image, row.model.tokens) for image in images])
+    config = model.config
+    if config.needs_maps and config.tokens is not None:
+        maps = np.stack([superpixels(image, config.tokens) for image in images])
         seen = model.forward_intermediates(pixels, torch.from_numpy(maps))
     else:
-        maps = np.stack([patch_map(row.model.grid, row.model.image_size)] * len(images))
+        maps = np.stack([patch_map(config.grid, config.image_size)] * len(images))
         seen = model.forward_intermediates(pixels)
     cells = [("", with_regions(*one)) for one in zip(images, maps)]
     for image, region_map, weights in zip(images, maps, token_attention(model, seen)):

@@ -22,7 +22,7 @@ import torch
 from focusvit.data.augment import FineView, TrainViews
 from focusvit.data.config import DataConfig
 from focusvit.data.mixing import mix
-from focusvit.recipes.imagenet import focusvit_small_in1k
+from focusvit.recipes.imagenet import RECIPES
 from pipeline.image.png import decode_gray8
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.segment import Superpixels
@@ -63,8 +63,9 @@ class SameWork:
         return torch.from_numpy(view.image).permute(2, 0, 1), torch.from_numpy(view.map), int(class_id)
 
 
-RECIPE = dataclasses.replace(focusvit_small_in1k().data, loader_workers=0)
-BUDGETS = focusvit_small_in1k().token_budgets
+_CONFIG = RECIPES["focusvit_small_in1k"].config
+RECIPE = dataclasses.replace(_CONFIG.data, loader_workers=0)
+BUDGETS = _CONFIG.token_budgets
 
 
 class RecipeWork:

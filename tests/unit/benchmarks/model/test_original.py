@@ -8,30 +8,33 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from focusvit.recipes.original_models import original_models
+from focusvit.recipes.original import originals
 from testkit import model_reference as reference
 from testkit.torchvision_like import torchvision_like
 from tests.benchmarks.model import original as bench_original
 from tests.benchmarks.model import throughput as bench_model
 
-NAMES = tuple(original_models())
+NAMES = tuple(originals())
 
 
 def test_one_command_counts_every_row_and_draws_it(
     tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """On small models: costs of equal models are equal, fewer tokens cost less, frozen parts are not trained."""
-    small = original_models(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
+    small = originals(image_px=32, patch_px=8, width=24, depth=2, num_classes=5)
     for name, row in small.items():
-        if row.model.tokens:
-            small[name] = replace(row, model=replace(row.model, tokens=6))
-    monkeypatch.setattr(bench_original, "original_models", lambda: small)
+        model = row.config.model
+        if model.tokens:
+            small[name] = replace(row, config=replace(row.config, model=replace(model, tokens=6)))
+    monkeypatch.setattr(bench_original, "originals", lambda: small)
     monkeypatch.setattr(
         bench_original, "photos_or_drawn",
         lambda folder, count: ([image[:32, :32] for image in bench_model.photos_or_drawn("absent", 2)[0]], "drawings"),
     )  # fmt: skip
     monkeypatch.setattr(
-        bench_original, "superpixels", lambda image, tokens: reference.maps(1, small["sppp"].model, tokens)[0].numpy()
+        bench_original,
+        "superpixels",
+        lambda image, tokens: reference.maps(1, small["sppp"].config.model, tokens)[0].numpy(),
     )
     assert bench_original.main(["--rounds", "1", "--pictures", str(tmp_path / "pictures")]) == 0
     table = json.loads((results / "original.json").read_text())["tables"][0]
@@ -47,8 +50,8 @@ def test_one_command_counts_every_row_and_draws_it(
 
 
 def test_a_picture_says_which_weights_it_shows(tmp_path: Path) -> None:
-    row = original_models(image_px=16, patch_px=4, width=24, depth=4, num_classes=5)["traditional_pretrained"]
-    save_file(torchvision_like(width=24, heads=row.model.heads).state_dict(), tmp_path / "weights.safetensors")
+    row = originals(image_px=16, patch_px=4, width=24, depth=4, num_classes=5)["traditional_pretrained"]
+    save_file(torchvision_like(width=24, heads=row.config.model.heads).state_dict(), tmp_path / "weights.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     drawn = [
         bench_original.row_picture(row, images, weights, "row")

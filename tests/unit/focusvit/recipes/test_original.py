@@ -12,7 +12,7 @@ from focusvit.data.batch import Batch
 from focusvit.model.groups import freeze
 from focusvit.model.model import FocusViT
 from focusvit.model.presets import focusvit, vit
-from focusvit.recipes.original_models import original_models
+from focusvit.recipes.original import originals
 from focusvit.recipes.small import RECIPES, recipe
 from focusvit.runs.checkpoint import starting_weights
 from focusvit.runs.run_dir import RunDir
@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from testkit import model_reference as reference
 from testkit.torchvision_like import torchvision_like
 
-NAMES = tuple(original_models())
+NAMES = tuple(originals())
 SMALL = {"image_px": 16, "patch_px": 4, "width": 24, "depth": 4, "num_classes": 5}
 
 
@@ -54,9 +54,9 @@ def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) ->
     config = small_recipe(name, tmp_path)
     learner = Learner(config, torch.device("cpu"))
     learner.start(RunDir(str(tmp_path / "run")), None)
-    row, model = original_models()[name], learner.model
+    model = learner.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    if row.pretrained:
+    if config.init_from:
         source = torchvision_like(width=24, heads=config.model.heads).state_dict()
         assert torch.equal(before["patch_embed.proj.weight"], source["conv_proj.weight"])
         assert torch.equal(before["blocks.3.mlp.fc2.weight"], source["encoder.layers.encoder_layer_3.mlp.3.weight"])
@@ -65,23 +65,24 @@ def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) ->
     assert step.loss.isfinite()
     rate = {id(p): group["lr"] for group in learner.optimizer.param_groups for p in group["params"]}
     for key, weight in model.named_parameters():
-        frozen = bool(row.freeze) and not key.startswith(("head", "norm"))
+        frozen = bool(config.freeze) and not key.startswith(("head", "norm"))
         assert (id(weight) in rate) is not frozen
         assert torch.equal(weight, before[key]) if frozen else weight.grad is not None
         assert frozen or not torch.equal(weight, before[key]) or not weight.grad.any()
-    assert rate[id(model.head.weight)] == pytest.approx(1e-3 if row.lr_scales else 1e-4)
+    assert rate[id(model.head.weight)] == pytest.approx(1e-3 if config.init_from else 1e-4)
 
 
 def test_rows_are_named_as_the_original_has_them() -> None:
     """Its eight models, three poolings, from scratch and from pretrained weights, and its frozen backbone."""
-    rows = original_models()
+    rows = originals()
     assert {f"M{i}" for i in range(1, 9)} == {found for row in rows.values() for found in re.findall(r"M\d", row.about)}
-    assert {row.model.pooling for row in rows.values() if row.model.tokens} == {"mean", "max", "attention"}
+    models = [row.config.model for row in rows.values()]
+    assert {model.pooling for model in models if model.tokens} == {"mean", "max", "attention"}
     assert {f"original_{name}" for name in rows} <= RECIPES.keys()
-    pretrained = [row for row in rows.values() if row.pretrained]
-    assert len(pretrained) == 9 and any(row.freeze for row in pretrained)
+    pretrained = [row.config for row in rows.values() if row.config.init_from]
+    assert len(pretrained) == 9 and any(config.freeze for config in pretrained)
     size = vit("base")
-    assert all((row.model.width, row.model.depth) == (size.width, size.depth) for row in rows.values())
+    assert all((model.width, model.depth) == (size.width, size.depth) for model in models)
 
 
 def test_a_missing_file_of_weights_is_named_before_anything_starts(tmp_path: Path) -> None:
