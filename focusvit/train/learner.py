@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +75,7 @@ class Learner:
                 self.ema = MovingAverage(self.model, self.ema.decay)
 
     @torch.no_grad()
-    def probe_head(self, batches: Iterable[Batch], add_up: Callable[[np.ndarray], np.ndarray]) -> None:
+    def probe_head(self, batches: Iterable[Batch]) -> None:
         """Fit the head to the frozen features of these batches (this rank's part of a split), alike on every rank."""
         parts: list[Tensor] = []
         was_training = self.model.training
@@ -88,14 +87,7 @@ class Learner:
             if sum(map(len, parts)) >= HEAD_SAMPLES:
                 break
         self.model.train(was_training)
-        mine = torch.cat(parts).numpy()
-        counts = np.zeros(ranks.world())
-        counts[ranks.rank()] = len(mine)
-        borders = np.cumsum([0, *add_up(counts)]).astype(int)
-        first, end = borders[ranks.rank()], borders[-1]
-        whole = np.zeros((end, mine.shape[1]))
-        whole[first : first + len(mine)] = mine
-        table = torch.from_numpy(add_up(whole.ravel()).reshape(whole.shape))
+        table = torch.cat(ranks.gather(torch.cat(parts)))
         weight, bias = probe_head(table[:, 1:], table[:, 0].long(), self.config.model.num_classes)
         head = self.model.head
         assert isinstance(head, nn.Linear)  # for_dataset has given it its outputs

@@ -1,8 +1,12 @@
 """The few things ranks of one training say to each other. With one rank every function is the identity."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 import torch.distributed as dist
+
+Value = TypeVar("Value")
 
 
 def world() -> int:
@@ -13,6 +17,14 @@ def world() -> int:
 def rank() -> int:
     """This process's place in the process group; 0 without one."""
     return dist.get_rank() if world() > 1 else 0
+
+
+def gather(value: Value) -> list[Value]:
+    """What each rank holds, in the order of the ranks, on every rank."""
+    found = [value] * world()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 def sum_array(values: np.ndarray) -> np.ndarray:
@@ -27,19 +39,9 @@ def sum_array(values: np.ndarray) -> np.ndarray:
 
 def check_same(value: float, what: str) -> None:
     """Raise RuntimeError on every rank unless all hold the same `value`."""
-    if world() == 1:
-        return
-    mine = np.zeros(world())
-    mine[rank()] = value
-    values = sum_array(mine)
-    if (values != values[0]).any():
+    values = gather(value)
+    if any(other != values[0] for other in values):
         raise RuntimeError(
-            f"ranks disagree about {what}: {values.tolist()}. The run can go on from its last checkpoint; look for "
-            "different library versions or a damaged machine among the workers."
+            f"ranks disagree about {what}: {values}. The run can go on from its last checkpoint; look for different "
+            "library versions or a damaged machine among the workers."
         )
-
-
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if world() > 1:
-        dist.barrier()

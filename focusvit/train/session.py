@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -106,7 +105,7 @@ class Session:
         looks = self.rank == 0 and time.monotonic() >= self.look_at
         if looks and not storage.is_local(self.run.uri):
             self.look_at = time.monotonic() + 5.0
-        return bool(ranks.sum_array(np.array([looks and self.run.asked_to_stop()], np.float64))[0])
+        return ranks.gather(looks and self.run.asked_to_stop())[0]
 
     def check_damage(self) -> None:
         """Raise `DataError` when too many samples had to be replaced."""
@@ -137,18 +136,13 @@ def open_session(
     if rank == 0:
         run.prepare(to_json(config), facts_of(config, data), defaults=to_json(DEFAULTS))
     # One rank looks, all go on from what it found: each by itself might see another folder of a store.
-    found = newest_sound(run) if rank == 0 else None
-    known = -1 if rank == 0 and found is None else found or 0
-    agreed = int(ranks.sum_array(np.array([known], np.float64))[0])
-    start = None if agreed < 0 else agreed
+    start = ranks.gather(newest_sound(run) if rank == 0 else None)[0]
 
     learner = Learner(config, device)
     learner.start(run, start)
     starts_from_probe = start is None and config.head_start == "probe"
     if starts_from_probe:
-        learner.probe_head(
-            scored_batches(data, config, config.data.train_split, device, rank, world_size), ranks.sum_array
-        )
+        learner.probe_head(scored_batches(data, config, config.data.train_split, device, rank, world_size))
     model: Any = learner.model
     if config.label_free:
         model = Student(model, config.distill.regions > 0)

@@ -6,24 +6,21 @@ Workers measure, the points of the run directory carry it: only the driver ever 
 import importlib.util
 import logging
 import math
+import re
 import socket
+import statistics
 import time
 
-import numpy as np
 import torch
-
-from focusvit.data.order import key_of
 
 from . import ranks
 
 try:
     import psutil
-except ImportError:
+except ImportError:  # a GPU machine that has little but torch
     psutil = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
-NAMES = ("cpu_utilization_percentage", "system_memory_usage_megabytes", "network_megabytes_per_s")
-GPU_NAMES = ("utilization_percentage", "memory_usage_megabytes")
 MAX_NAMES = 30  # so that a run keeps at most 60 metric names; beyond, the mean and the ends are enough
 
 
@@ -33,66 +30,45 @@ class SystemMetrics:
     """
 
     def __init__(self, device: torch.device) -> None:
-        hosts, rank = self._hosts(), ranks.rank()
-        nodes = list(dict.fromkeys(hosts))
-        self.num_nodes, self._node = len(nodes), nodes.index(hosts[rank])
+        hosts, rank = ranks.gather(socket.gethostname()), ranks.rank()
         self._device, self._gpu = device, hosts[:rank].count(hosts[rank])
-        self._num_gpus = [hosts.count(node) if device.type == "cuda" else 0 for node in nodes]
+        self._node = f"node_{list(dict.fromkeys(hosts)).index(hosts[rank])}"
         self._network, self._at = _network_bytes(), time.monotonic()
-        _system()  # the first call only starts the measurement
+        self._machine()  # the first call only starts the measurement
         if device.type == "cuda" and rank == 0 and importlib.util.find_spec("pynvml") is None:
             log.warning("the curves will not show how busy GPUs are: pip install 'focusvit[gpu]' on every node")
 
-    def _hosts(self) -> list[float]:
-        """The machine of each rank, as a number."""
-        mine = np.zeros(ranks.world())
-        mine[ranks.rank()] = key_of("host", socket.gethostname()) % 2**50  # exact in float64
-        return ranks.sum_array(mine).tolist()
-
     def values(self) -> dict[str, float]:
         """'system/node_0/cpu_utilization_percentage' and so on since the last call; a collective."""
-        machines = np.zeros((self.num_nodes, len(NAMES)))
-        gpus = np.zeros((self.num_nodes, max(self._num_gpus), len(GPU_NAMES)))
-        if self._gpu == 0:
-            machines[self._node] = self._machine()
+        mine = self._machine() if self._gpu == 0 else {}
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
-            gpus[self._node, self._gpu] = _gpu_percent(self._device), (total - free) / 1e6
-        both = ranks.sum_array(np.concatenate([machines.ravel(), gpus.ravel()]))
-        machines, gpus = both[: machines.size].reshape(machines.shape), both[machines.size :].reshape(gpus.shape)
-        num_names = self.num_nodes * len(NAMES) + sum(self._num_gpus) * len(GPU_NAMES)
-        values = self._each(machines, gpus) if num_names <= MAX_NAMES else self._summary(machines, gpus)
-        return {f"system/{name}": float(value) for name, value in values.items() if not math.isnan(value)}
+            mine[f"gpu_{self._gpu}_utilization_percentage"] = _gpu_percent(self._device)
+            mine[f"gpu_{self._gpu}_memory_usage_megabytes"] = (total - free) / 1e6
+        said = ranks.gather({f"{self._node}/{name}": value for name, value in mine.items() if not math.isnan(value)})
+        found = {name: value for part in said for name, value in part.items()}
+        return {f"system/{name}": value for name, value in (found if len(found) <= MAX_NAMES else _ends(found)).items()}
 
-    def _each(self, machines: np.ndarray, gpus: np.ndarray) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for node, (machine, own) in enumerate(zip(machines, gpus)):
-            values |= {f"node_{node}/{name}": value for name, value in zip(NAMES, machine)}
-            for gpu in range(self._num_gpus[node]):
-                values |= {f"node_{node}/gpu_{gpu}_{name}": value for name, value in zip(GPU_NAMES, own[gpu])}
-        return values
-
-    def _summary(self, machines: np.ndarray, gpus: np.ndarray) -> dict[str, float]:
-        there = np.concatenate([own[:count] for own, count in zip(gpus, self._num_gpus)])
-        values: dict[str, float] = {}
-        for row, of in (("mean", np.mean), ("highest", np.max), ("lowest", np.min)):
-            values |= {f"{row}/{name}": value for name, value in zip(NAMES, of(machines, axis=0))}
-            if len(there):
-                values |= {f"{row}/gpu_{name}": value for name, value in zip(GPU_NAMES, of(there, axis=0))}
-        return values
-
-    def _machine(self) -> list[float]:
+    def _machine(self) -> dict[str, float]:
+        if psutil is None:
+            return {}
         network, now = _network_bytes(), time.monotonic()
         rate = (network - self._network) / 1e6 / max(1e-3, now - self._at)
         self._network, self._at = network, now
-        return [*_system(), rate]
+        return {
+            "cpu_utilization_percentage": psutil.cpu_percent(),
+            "system_memory_usage_megabytes": psutil.virtual_memory().used / 1e6,
+            "network_megabytes_per_s": rate,
+        }
 
 
-def _system() -> tuple[float, float]:
-    """(CPU %, used MB) of this machine; NaN where psutil is absent, as on a GPU machine that has little but torch."""
-    if psutil is None:
-        return float("nan"), float("nan")
-    return psutil.cpu_percent(), psutil.virtual_memory().used / 1e6
+def _ends(found: dict[str, float]) -> dict[str, float]:
+    """Mean, highest and lowest of each kind of value over all machines, and over all GPUs."""
+    kinds: dict[str, list[float]] = {}
+    for name, value in found.items():
+        kinds.setdefault(re.sub(r"^node_\d+/(gpu_)?(?:\d+_)?", r"\1", name), []).append(value)
+    ways = {"mean": statistics.fmean, "highest": max, "lowest": min}
+    return {f"{way}/{kind}": float(of(values)) for way, of in ways.items() for kind, values in kinds.items()}
 
 
 def _network_bytes() -> float:

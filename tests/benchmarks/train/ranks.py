@@ -11,7 +11,6 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from focusvit.model import presets
-from focusvit.train import ranks
 from tests.benchmarks.report import Table
 from tests.benchmarks.train.loop import stepper, stepper_of
 from tests.testkit.gloo_ranks import start_group, stop_group
@@ -70,7 +69,7 @@ def _rank(rank: int, store: str, size: str, batch: int, rounds: int, queue: "Que
     times: list[_Times] = [[] for _ in ways]
     for turn in range(rounds + 1):
         for way, kept in zip(ways, times):
-            ranks.barrier()
+            torch.distributed.barrier()
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(_STEPS):
                 way()

@@ -51,37 +51,16 @@ def test_a_gpu_that_cannot_be_measured_ends_no_training(monkeypatch: pytest.Monk
 
 def _on_ranks(hosts: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What the curves show of a group whose rank r runs on hosts[r] and has a GPU that is r % busy, of 1000 r MB."""
-    told: dict[int, list[np.ndarray]] = {}
-    found: dict[str, float] = {}
-    for last in (False, True):  # what all ranks send is known in the second round
-        for rank, host in enumerate(hosts):
-            sent: list[np.ndarray] = []
-
-            def summed(mine: np.ndarray, sent: list[np.ndarray] = sent, last: bool = last) -> np.ndarray:
-                sent.append(mine.copy())
-                return sum(told[r][len(sent) - 1] for r in range(len(hosts))) if last else mine  # type: ignore[return-value]
-
-            with monkeypatch.context() as patch:
-                patch.setattr(system_metrics.ranks, "rank", lambda rank=rank: rank)
-                patch.setattr(system_metrics.ranks, "world", lambda: len(hosts))
-                patch.setattr(system_metrics.ranks, "sum_array", summed)
-                patch.setattr(system_metrics.socket, "gethostname", lambda host=host: host)
-                patch.setattr(torch.cuda, "utilization", lambda device, rank=rank: rank)
-                patch.setattr(torch.cuda, "mem_get_info", lambda device, rank=rank: (0, 1e9 * rank))
-                if not last:  # the table's shape follows from the hosts, which all ranks know
-                    patch.setattr(system_metrics.SystemMetrics, "_hosts", lambda self: hosts)
-                metrics = system_metrics.SystemMetrics(torch.device("cuda"))
-                if not last:
-                    sent.insert(0, _host_row(rank, host, len(hosts)))
-                found = metrics.values()
-            told[rank] = sent if not last else told[rank]
-    return found
-
-
-def _host_row(rank: int, host: str, world: int) -> np.ndarray:
-    row = np.zeros(world)
-    row[rank] = system_metrics.key_of("host", host) % 2**50
-    return row
+    told: list[dict[str, float]] = []
+    for rank in range(len(hosts)):
+        answers = iter([lambda host: hosts, lambda mine: told.append(mine) or told])  # of the two collectives
+        with monkeypatch.context() as patch:
+            patch.setattr(system_metrics.ranks, "rank", lambda rank=rank: rank)
+            patch.setattr(system_metrics.ranks, "gather", lambda mine, answers=answers: next(answers)(mine))
+            patch.setattr(torch.cuda, "utilization", lambda device, rank=rank: rank)
+            patch.setattr(torch.cuda, "mem_get_info", lambda device, rank=rank: (0, 1e9 * rank))
+            found = system_metrics.SystemMetrics(torch.device("cuda")).values()
+    return found  # of the last rank, which has heard all
 
 
 def test_the_curves_show_every_gpu_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
