@@ -13,7 +13,7 @@ from focusvit.predict.compatible import check_labelled, check_superpixels, data_
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.intervals import over_draws, wilson
 from pipeline.shards.dataset import open_dataset
-from transfer.features.features import model_batches, model_features
+from transfer.features.features import model_batches, model_rows
 from transfer.features.hold_out import hold_out
 from transfer.protocols.knn import Knn
 from transfer.protocols.protocol import Fitted, Labelled
@@ -51,7 +51,7 @@ def score_checkpoint(spec: ScoreSpec) -> dict[str, float]:
     part = dataclasses.replace(split, index=split.index[rows])
     data, tokens = data_config(record, 0), model.config.tokens
     batches = model_batches(model, part, data, batch_size=spec.batch_size, tokens=tokens)
-    found = list(model_features(model, batches, "cpu"))
+    found = list(model_rows(model.features, batches, "cpu"))
     values = np.concatenate([features for _, features in found])[np.argsort(np.concatenate([ids for ids, _ in found]))]
     samples = Labelled(values=values, truth=part.class_ids.astype(np.int64), num_classes=len(dataset.classes))
     bank, scored = hold_out(samples.truth, HELD_OUT_SHARE, spec.seed)

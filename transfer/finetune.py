@@ -15,11 +15,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
-from focusvit.precision import computing
 from focusvit.runs.checkpoint import load_model, read_confusion
 from focusvit.runs.checkpoint_record import record_at
 from focusvit.runs.config_json import to_json
@@ -30,7 +28,7 @@ from focusvit.train.watch import DivergedError
 from focusvit.weights.files import weights_hash
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
-from transfer.features.features import model_batches
+from transfer.features.features import model_batches, model_rows
 from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score
@@ -62,12 +60,6 @@ class FineTune:
     flip: float = 0.5
     seeds: int = 3
     name: str = field(default="finetune", init=False)
-
-    def __post_init__(self) -> None:
-        if not self.learning_rates or not self.layer_decays or min(self.steps, self.batch, self.seeds) < 1:
-            raise ValueError(
-                "fine-tuning needs a learning rate, a layer decay, and steps, batch and seeds of 1 or more"
-            )
 
     def config(self, run: TaskRun, num_samples: int, lr: float, decay: float, split: str, seed: int) -> TrainConfig:
         """One training of the sweep on `num_samples` samples of `split`, scored once at its end."""
@@ -214,14 +206,7 @@ class _FineTuneRun:
         model, _ = load_model(_latest(place), device)
         test, size = of.splits[self.task.test], self.spec.batch_size
         batches = model_batches(model, test, of.data, batch_size=size, tokens=of.budget, device=device)
-        with torch.inference_mode():
-            found = []
-            for batch in batches:
-                here = batch.to(device, non_blocking=True)
-                with computing(of.precision, device):
-                    logits = model(here.images, here.maps, here.num_tokens)
-                found.append(logits.float().cpu().numpy())
-        return np.concatenate(found)
+        return np.concatenate([logits for _, logits in model_rows(model, batches, device, of.precision)])
 
     def _scored(self, logits: np.ndarray, lr: float, decay: float, held_out: float, fit_s: float) -> list[Result]:
         """The row of the table; logits (N, seeds, C). The test labels are opened here, once."""
@@ -230,7 +215,9 @@ class _FineTuneRun:
             "lr": lr, "layer_decay": decay, "steps": settings.steps, "seeds": settings.seeds,
             f"held_out_{self.task.metric}": held_out,
         }  # fmt: skip
-        fitted = [Fitted(predict=partial(_of_seed, seed), chosen=chosen) for seed in range(settings.seeds)]
+        fitted = [
+            Fitted(predict=partial(np.take, indices=seed, axis=1), chosen=chosen) for seed in range(settings.seeds)
+        ]
         num_train = sum(self.task.num_rows or (len(of.truth[self.task.train]),))
         num_train += len(of.truth[self.task.held_out]) if self.task.held_out else 0
         answers = SealedTest(logits, of.truth[self.task.test], of.opened).open_once("checkpoint finetune")
@@ -246,7 +233,3 @@ def _latest(run_dir: str) -> str:
     latest = run.latest()
     assert latest is not None
     return run.checkpoint_uri(latest)
-
-
-def _of_seed(seed: int, logits: np.ndarray) -> np.ndarray:
-    return logits[:, seed]

@@ -22,7 +22,7 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
 from transfer.options import TransferConfig
-from transfer.report.logbook import Logbook
+from transfer.report.logbook import Logbook, suite_run
 from transfer.report.table import csv_table, markdown_table, text_table
 from transfer.tasks.controls import controls
 from transfer.tasks.known_tasks import parse_task, with_labels
@@ -78,7 +78,10 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     if config.controls:
         specs = [one for spec in specs for one in (spec, *controls(spec, record))]
     specs, outcomes = _prepared(specs, record, storage.resolve(config.out), say)
-    with Logbook.open(tracking_uri, config.experiment, config.suite, record, _params(config)) as logbook:
+    params = ("suite", "checkpoint", "patch", "tokens", "baselines", "seed", "task", "finetune")
+    told = {name: str(getattr(config, name)) for name in params}
+    with suite_run(tracking_uri, config.experiment, config.suite, record, told) as parent:
+        logbook = Logbook(parent, config.experiment, record)
         for outcome in outcomes:
             logbook.add(outcome)
         for outcome in tqdm(
@@ -154,30 +157,12 @@ def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkS
     features = config.features_folder or storage.join(out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
-    return [
-        WorkSpec(
-            task=task,
-            checkpoint=checkpoint_place(config.checkpoint),
-            patch=config.patch,
-            suite=config.suite,
-            out=storage.join(out, "results"),
-            features_folder=storage.resolve(features),
-            tokens=token_budgets(config.tokens, None)[0],
-            baselines=config.baselines,
-            max_samples=config.max_samples,
-            batch_size=config.batch_size,
-            loader_workers=config.loader_workers,
-            device=device,
-            precision=config.precision,
-            seed=config.seed,
-        )
-        for task in tasks
-    ]
-
-
-def _params(config: TransferConfig) -> dict[str, str]:
-    names = ("suite", "checkpoint", "patch", "tokens", "baselines", "seed", "task", "finetune")
-    return {name: str(getattr(config, name)) for name in names}
+    known = {field.name for field in dataclasses.fields(WorkSpec)}
+    values = {name: value for name, value in vars(config).items() if name in known} | {
+        "checkpoint": checkpoint_place(config.checkpoint), "out": storage.join(out, "results"), "device": device,
+        "features_folder": storage.resolve(features), "tokens": token_budgets(config.tokens, None)[0],
+    }  # fmt: skip
+    return [WorkSpec(**{**values, "task": task}) for task in tasks]
 
 
 def _write_tables(config: TransferConfig, checkpoint: str, outcomes: list[Outcome]) -> None:

@@ -22,7 +22,7 @@ from transfer.dense.work import DenseTaskRun, is_dense
 from transfer.features.features import (
     FeatureKey,
     model_batches,
-    model_features,
+    model_rows,
     pixel_features,
     split_key,
 )
@@ -43,12 +43,13 @@ from .suites import protocols_of
 def run_task(spec: WorkSpec) -> Outcome:
     """Do one task. Never raises for what the task or its data did: that becomes its list of failures."""
     name = f"{spec.task.name}, {spec.control}" if spec.control else spec.task.name
-    return attempted(spec.task, name, lambda: _kind(spec)(spec).run())
 
+    def run() -> Outcome:
+        dataset = open_dataset(spec.task.uri)
+        dense = is_dense(dataset.split(spec.task.with_splits(dataset).test))
+        return (DenseTaskRun if dense else TaskRun)(spec).run()
 
-def _kind(spec: WorkSpec) -> type["TaskRun"] | type[DenseTaskRun]:
-    dataset = open_dataset(spec.task.uri)
-    return DenseTaskRun if is_dense(dataset.split(spec.task.with_splits(dataset).test)) else TaskRun
+    return attempted(spec.task, name, run)
 
 
 class TaskRun(Measuring):
@@ -169,7 +170,7 @@ class TaskRun(Measuring):
             network = self.network(features)
             device = self.spec.device
             batches = model_batches(network, split, self.data, batch_size=size, tokens=self.budget, device=device)
-            yield from model_features(network, batches, device, self.precision)
+            yield from model_rows(network.features, batches, device, self.precision)
 
     def _key(self, features: str, split: Split) -> FeatureKey:
         transform: dict[str, Any] = {"image_px": self.data.image_px, "crop_fraction": self.data.eval_crop_fraction}

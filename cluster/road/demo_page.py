@@ -11,7 +11,7 @@ from PIL import Image
 from focusvit.box.names import BOX, about, names
 from focusvit.model.model import FocusViT
 from focusvit.predict.look import Eye
-from focusvit.predict.pictures import labelled_sheet, paint_regions, with_regions
+from focusvit.predict.pictures import labelled_sheet, with_regions
 from focusvit.runs.checkpoint import load_model
 from pipeline.io import storage
 from transfer.report.charts import curves_figure
@@ -90,8 +90,7 @@ def _cells(eye: Eye, data: bytes) -> Iterator[tuple[str, np.ndarray]]:
     values = (centred @ directions.T).numpy()
     low, high = np.quantile(values, (0.02, 0.98), axis=0)
     shown = np.clip((values - low) / (high - low), 0, 1)
-    planes = [paint_regions(shown[:, channel], view.map) for channel in range(3)]
-    yield "its features", (255 * np.stack(planes, 2)).astype(np.uint8)
+    yield "its features", (255 * shown[view.map]).astype(np.uint8)
 
 
 def _comparison(page: Page, trainings: list[TrainingRun], killed_at: int) -> str:

@@ -38,7 +38,7 @@ def write_page(source: str, why: Sequence[str], out: Path, seconds: float) -> st
     for line in why:
         page.text(line, dim=True)
     page.heading("Answers on validation images")
-    page.picture(_answers(Predictor(record.uri), split), "regions as the model got them; wrong answers are marked")
+    page.picture(_answers(Predictor.of(record.uri), split), "regions as the model got them; wrong answers are marked")
     page.heading("Which classes are taken for which")
     page.figure(confusion_figure(counts, data.classes), "rows: true class; columns: answer")
     recall = counts.diagonal() / np.maximum(1, counts.sum(1))

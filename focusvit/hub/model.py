@@ -130,32 +130,14 @@ class FocusViT(
     def _rows(
         self, images: Any, tokens: int | None, batch_size: int, last: torch.nn.Module
     ) -> "Iterator[tuple[View, Tensor]]":
-        """What the model was shown of each image, and what `last` makes of its features: float32, on the CPU.
-
-        In eval mode, without gradients, in the precision of the training.
-        """
-        from focusvit.model.inputs import check_values
-        from focusvit.precision import as_trained, computing
+        """What the model was shown of each image, and what `last` makes of its features: see `Predictor.rows`."""
         from focusvit.predict.photo import given
-        from focusvit.predict.predictor import model_tensors, view_config
+        from focusvit.predict.predictor import Predictor
 
-        device = next(self.parameters()).device
-        budget = tokens or self.config.tokens
-        looking = view_config(self.record, budget if self.config.needs_maps else None)
-        kept = budget if self.config.tokens is not None else None
-        precision = as_trained("auto", self.record.config)
-        named, was_training = given(images), self.training
+        predictor, named = Predictor(self, self.record, tokens=tokens), given(images)
         for start in range(0, len(named), batch_size):
-            views = [_view(looking, name, image) for name, image in named[start : start + batch_size]]
-            tensors = model_tensors(views, device)
-            check_values(self.config, *tensors, kept)
-            self.eval()
-            try:
-                with torch.inference_mode(), computing(precision, device):
-                    rows = last(self.features(*tensors, kept)).float().cpu()
-            finally:
-                self.train(was_training)
-            yield from zip(views, rows)
+            views = [_view(predictor.view_config, name, image) for name, image in named[start : start + batch_size]]
+            yield from zip(views, predictor.rows(views, last))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The checkpoint: what every verb reads. Places and scores of another training than these weights' stay out."""

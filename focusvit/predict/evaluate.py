@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device, token_budgets
 from focusvit.options import EvaluateConfig
 from focusvit.precision import as_trained, settled
-from focusvit.predict.segmenters import scored
+from focusvit.predict.segmenters import Scored, scored
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.scoring import tally
 from focusvit.score.tally import Tally
@@ -55,32 +54,19 @@ def main(argv: list[str]) -> int:
         say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
     keep = None if columns is None else _restricted_to(columns, device)
     rows = [(name, tokens) for tokens in budgets for name in config.segmenters] + [(f, None) for f in config.onnx]
-    pinned = torch.device(device).type == "cuda"
-    options: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "loader_workers": config.loader_workers,
-        "pin_memory": pinned,
-    }
     counted = []
     for name, tokens in rows:
-        row = scored(name, model, record, split, tokens, **options)
+        row = scored(
+            name, model, record, split, tokens, batch_size=config.batch_size, loader_workers=config.loader_workers,
+            pin_memory=torch.device(device).type == "cuda",
+        )  # fmt: skip
         label = f"{row.name}, {row.tokens} tokens" if row.tokens else row.name
-        counted.append(
-            Score(
-                superpixels=row.name,
-                tokens=row.tokens,
-                tally=tally(
-                    row.model,
-                    tqdm(row.batches(), desc=label, unit="batch", leave=False),
-                    num_samples=split.num_samples,
-                    num_classes=split.num_classes,
-                    device=device,
-                    precision=precision,
-                    keep_logits=keep,
-                ),
-            )
-        )
-        if not math.isfinite(counted[-1].tally.loss_sum):
+        found = tally(
+            row.model, tqdm(row.batches, desc=label, unit="batch", leave=False), num_samples=split.num_samples,
+            num_classes=split.num_classes, device=device, precision=precision, keep_logits=keep,
+        )  # fmt: skip
+        counted.append((row, found))
+        if not math.isfinite(found.loss_sum):
             raise DataError(
                 f"{record.uri}: the loss of its answers ({label}) is no finite number: its training diverged."
             )
@@ -88,33 +74,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A score, and what it is a score of."""
-
-    superpixels: str
-    tokens: int | None
-    tally: Tally
-
-
 def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
     index = torch.from_numpy(columns).to(device)
     return lambda logits: logits[:, index]
 
 
-def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[Score], own: int | None) -> None:
-    first = counted[0].tally
+def _show(
+    config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[tuple[Scored, Tally]], own: int | None
+) -> None:
+    first = counted[0][1]
     chance = float(first.confusion.sum(1).max()) / first.num_samples
     rows: list[dict[str, Any]] = [
         {
-            "superpixels": one.superpixels,
-            "tokens": one.tokens,
-            **one.tally.metrics(),
-            "top1_low": one.tally.interval()[0],
-            "top1_high": one.tally.interval()[1],
-            **dict(zip(("top1_against_first", "half_interval", "same_answers"), one.tally.against(first))),
+            "superpixels": row.name,
+            "tokens": row.tokens,
+            **found.metrics(),
+            **dict(zip(("top1_low", "top1_high"), found.interval())),
+            **dict(zip(("top1_against_first", "half_interval", "same_answers"), found.against(first))),
         }
-        for one in counted
+        for row, found in counted
     ]
     if config.confusion:
         from .pictures import confusion_figure, figure_pixels, save_png
@@ -125,7 +103,7 @@ def _show(config: EvaluateConfig, place: str, classes: tuple[str, ...], counted:
         found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
         sys.stdout.write(json_text({**found, "own_tokens": own, "score": mine}) + "\n")
         return
-    wide = max(len("superpixels"), *(len(one.superpixels) for one in counted))
+    wide = max(len("superpixels"), *(len(row["superpixels"]) for row in rows))
     compared = len(counted) > 1
     head = f"{'superpixels':<{wide}} {'tokens':>6} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}"
     sys.stdout.write(head + ("  against the first   same answers\n" if compared else "\n"))

@@ -21,16 +21,15 @@ from pipeline.io import storage
 from pipeline.sources.embedded import draw_shape
 
 from .graph import TOLERANCE, FixedBudget, difference, export_program, to_int8, to_onnx
-from .onnx_predictor import in_batches, inference_session, model_inputs
+from .onnx_predictor import KEY, ExportRecord, in_batches, inference_session, model_inputs
 from .places import image_places
 from .predictor import Predictor
-from .record import KEY, ExportRecord
 from .view import ViewConfig
 
 
 def main(argv: list[str]) -> int:
     config = parse(ExportConfig, argv, prog="focusvit export")
-    predictor = Predictor(checkpoint_place(config.checkpoint), tokens=config.tokens or None)
+    predictor = Predictor.of(checkpoint_place(config.checkpoint), tokens=config.tokens or None)
     model, out = predictor.model, storage.resolve(config.out)
     if config.tokens and model.config.tokens is None:
         raise UsageError(f"--tokens {config.tokens}: {predictor.name} is a plain ViT, its number of tokens is fixed.")

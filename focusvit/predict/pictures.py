@@ -19,18 +19,13 @@ _MAX_NAMES = 60  # more class names than this cannot be read on one axis
 _MAX_CELLS = 16  # up to this many classes the counts are written into the cells
 
 
-def superpixel_overlay(images: np.ndarray, maps: np.ndarray, *, columns: int = 8) -> np.ndarray:
+def superpixel_overlay(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """One sheet of images and the borders of their regions, as the model sees them, and below each its regions in their
     mean colour, which shows what pooling keeps.
 
     images uint8 (B, H, W, 3); maps integer (B, h, w) at any resolution of the same frame. Returns uint8 RGB.
-    Raises ValueError when the two do not belong together.
     """
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"images must be uint8 (B, H, W, 3), not {images.dtype} {images.shape}")
-    if maps.ndim != 3 or len(maps) != len(images):
-        raise ValueError(f"maps must be (B, h, w) with B = {len(images)}, not {maps.shape}")
-    return labelled_sheet([("", with_regions(*one)) for one in zip(images, maps)], "", columns=columns)
+    return labelled_sheet([("", with_regions(*one)) for one in zip(images, maps, strict=True)], "", columns=8)
 
 
 def with_regions(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
@@ -43,17 +38,12 @@ def outlined(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
     return draw_borders(enlarge(image, region_map)[0], region_map)
 
 
-def paint_regions(values: np.ndarray, region_map: np.ndarray) -> np.ndarray:
-    """Token values painted back on pixels: values (K, ...) and map (H, W) with ids 0..K-1 give (H, W, ...)."""
-    top = int(region_map.max())
-    if top >= len(values):
-        raise ValueError(f"the map holds region {top} and there are values for {len(values)} regions")
-    return values[region_map.astype(np.int64)]
-
-
 def paint_means(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
     """Every region in its mean colour: what pooling keeps. uint8 (H, W, 3) and ids (H, W)."""
-    return paint_regions(mean_colours(image, region_map), region_map)
+    ids = region_map.astype(np.int64)
+    count = np.maximum(np.bincount(ids.ravel()), 1)
+    sums = [np.bincount(ids.ravel(), weights=image[:, :, channel].ravel()) for channel in range(3)]
+    return np.stack([total / count for total in sums], 1).round().astype(np.uint8)[ids]
 
 
 def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarray, top: float) -> np.ndarray:
@@ -62,7 +52,7 @@ def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarr
     Colour follows the power 3/4, so that what is looked at a little is still seen beside a peak.
     """
     image, region_map = enlarge(image, region_map)
-    heat = paint_regions(np.clip(density / max(top, 1e-12), 0, 1) ** 0.75, region_map)[:, :, None]
+    heat = (np.clip(density / max(top, 1e-12), 0, 1) ** 0.75)[region_map.astype(np.int64)][:, :, None]
     steps = (70 + 185 * heat).astype(np.uint8)  # inferno without its black, which would hide the image
     colour = cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[:, :, ::-1].astype(np.float32)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
@@ -75,11 +65,7 @@ def labelled_sheet(
 ) -> np.ndarray:
     """(label, uint8 RGB) in rows of at most `columns` on white, each `cell_px` wide, its label below; the title above,
     the note at the end. What is empty takes no room.
-
-    Raises ValueError for no cells.
     """
-    if not cells:
-        raise ValueError("a sheet needs at least one cell")
     rows = -(-len(cells) // columns)
     columns, gap = -(-len(cells) // rows), 12  # rows of equal length
     head, foot = 44 if title else gap, 26 if any(label for label, _ in cells) else 0
@@ -114,17 +100,15 @@ def _shortened(text: str, keep: int) -> str:
 
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
     """Confusion matrix: counts (C, C), row = true class, column = predicted class; colour = share of the row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = float(np.clip(0.28 * len(classes) + 2.2, 4.5, 13))
     figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
     axes = figure.add_subplot()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-    axes.set(xlabel="predicted", ylabel="true", title=title or f"top-1 {_share_right(counts):.1%}")
+    axes.set(xlabel="predicted", ylabel="true", title=title or f"top-1 {np.trace(counts) / max(counts.sum(), 1):.1%}")
     if len(classes) <= _MAX_NAMES:
         names = [name if len(name) <= 18 else name[:17] + "…" for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -147,18 +131,13 @@ def figure_pixels(figure: "Figure") -> np.ndarray:
 
 def save_png(uri: str, picture: np.ndarray) -> None:
     """Write uint8 RGB to a path or store address; the file is complete or absent."""
-    done, data = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
-    if not done:
-        raise ValueError(f"cannot encode a picture of shape {picture.shape} as PNG for {uri}")
+    _, data = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
     storage.put(uri, data.tobytes())
 
 
 def read_png(uri: str) -> np.ndarray:
     """A picture that `save_png` wrote, as uint8 RGB."""
-    bgr = cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ValueError(f"{uri} is not a picture")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.imdecode(np.frombuffer(storage.read_bytes(uri), np.uint8), cv2.IMREAD_COLOR_RGB))
 
 
 def enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +149,3 @@ def enlarge(image: np.ndarray, region_map: np.ndarray) -> tuple[np.ndarray, np.n
     if times == 1:
         return image, large_map
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), large_map
-
-
-def mean_colours(image: np.ndarray, region_map: np.ndarray) -> np.ndarray:
-    """uint8 (K, 3): mean colour of every region."""
-    ids = region_map.ravel().astype(np.int64)
-    count = np.maximum(np.bincount(ids), 1)
-    sums = [np.bincount(ids, weights=image[:, :, channel].ravel()) for channel in range(3)]
-    return np.stack([total / count for total in sums], 1).round().astype(np.uint8)
-
-
-def _share_right(counts: np.ndarray) -> float:
-    return float(np.trace(counts) / max(counts.sum(), 1))

@@ -73,7 +73,7 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
 
     from .predictor import Predictor
 
-    return Predictor(
+    return Predictor.of(
         checkpoint_place(config.checkpoint),
         device=pick_device(config.device),
         tokens=config.tokens or None,

@@ -7,7 +7,7 @@ Needs no shards and no Ray, so it is also what a registered MLflow model runs. I
 import base64
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,48 +30,63 @@ from .view import Prediction, ViewConfig
 if TYPE_CHECKING:
     import pandas
 
+    from focusvit.drop_in.host_model import Model
+
 MAX_BYTES = 64 * 2**20  # of one entry of a request
 
 
 class Predictor:
-    """A checkpoint that takes images. `tokens` is the budget; None = the checkpoint's own. `batch_size` is what callers
-    should hand to `predict` at a time.
+    """A model that takes images, as its record says. `tokens` is the budget; None = the model's own. `batch_size` is
+    what callers should hand over at a time.
     """
 
     def __init__(
         self,
-        checkpoint: str,
+        model: "Model",
+        record: Checkpoint,
         *,
-        device: str = "cpu",
         tokens: int | None = None,
         batch_size: int = 16,
         precision: Precision = "auto",
     ) -> None:
-        self.model, self.record = load_model(checkpoint, device)
-        if not self.record.classes:
+        self.model, self.record, self.batch_size = model, record, batch_size
+        self.name, self.classes = record.uri, record.classes
+        self.precision = as_trained(precision, record.config)
+        self.tokens = tokens or model.config.tokens
+        self.view_config = view_config(record, self.tokens if model.config.needs_maps else None)
+
+    @classmethod
+    def of(cls, checkpoint: str, *, device: str = "cpu", **options: Any) -> "Predictor":
+        """Of a checkpoint. Raises `UsageError` for one that knows no classes."""
+        model, record = load_model(checkpoint, device)
+        if not record.classes:
             raise UsageError(
-                f"{self.record.uri} knows no classes: it was pretrained without labels, or by another library. "
+                f"{record.uri} knows no classes: it was pretrained without labels, or by another library. "
                 "Fine-tune it (`focusvit finetune`), or measure its features (`focusvit transfer`)."
             )
-        self.name, self.classes, self.device = self.record.uri, self.record.classes, device
-        self.batch_size = batch_size
-        self.precision = as_trained(precision, self.record.config)
-        self.tokens = tokens if tokens is not None else self.model.config.tokens
-        self.view_config = view_config(self.record, self.tokens if self.model.config.needs_maps else None)
+        return cls(model, record, **options)
 
     def view(self, data: bytes) -> View:
         """What the model sees of an encoded image. Raises BadImage."""
         return self.view_config.view(data)
 
     @torch.inference_mode()
+    def rows(self, views: Sequence[View], last: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `last` makes of the features of one batch of views: float32, on the CPU; the model in eval mode."""
+        device, config, was_training = next(self.model.parameters()).device, self.model.config, self.model.training
+        budget = self.tokens if config.tokens is not None else None
+        images, maps = model_tensors(views, device)
+        check_values(config, images, maps, budget)
+        self.model.eval()
+        try:
+            with computing(self.precision, device):
+                return last(self.model.features(images, maps, budget)).float().cpu()
+        finally:
+            self.model.train(was_training)
+
     def predict(self, views: Sequence[View]) -> list[Prediction]:
         """One batch of views through the model."""
-        images, maps = model_tensors(views, self.device)
-        budget = self.tokens if self.model.config.tokens is not None else None
-        check_values(self.model.config, images, maps, budget)
-        with computing(self.precision, self.device):
-            logits = self.model(images, maps, budget)
-        shares = torch.softmax(logits.float(), 1).cpu().numpy()
+        shares = torch.softmax(self.rows(views, self.model.head), 1).numpy()
         return [Prediction(shares=share, view=view) for share, view in zip(shares, views)]
 
     def _view_of(self, data: bytes) -> View:
@@ -100,7 +115,8 @@ class Predictor:
                 waiting.append((number, self._view_of(image_bytes(entry, folder))))
             except BadImage as error:
                 rows[number]["error"] = str(error)
-        for part in _chunks(waiting, batch_size):
+        for start in range(0, len(waiting), batch_size):
+            part = waiting[start : start + batch_size]
             for (number, _), found in zip(part, self.predict([view for _, view in part])):
                 best = found.top(5)
                 rows[number] |= {
@@ -178,8 +194,3 @@ def view_config(record: Checkpoint, tokens: int | None) -> ViewConfig:
         image=ImageConfig(**record.image),
         superpixels=SuperpixelConfig(**record.superpixels),
     )
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -6,7 +6,7 @@ torch       made now on the device from the view that the model sees, by `focusv
 an ONNX file  the path of `focusvit predict --onnx`: fast-slic, then onnxruntime
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ class Scored:
     name: str
     tokens: int | None
     model: nn.Module
-    batches: Callable[[], Iterable[Batch]]
+    batches: Iterable[Batch]
 
 
 def scored(
@@ -58,15 +58,14 @@ def scored(
 
     if name == "shards":
         needed = model.config.needs_maps
-        return Scored(name=name if needed else "none", tokens=tokens, model=model, batches=lambda: from_shards(needed))
+        return Scored(name=name if needed else "none", tokens=tokens, model=model, batches=from_shards(needed))
     if name == "torch":
+        batches: Iterable[Batch] = (replace(batch, num_tokens=tokens) for batch in from_shards(False))
         with_slic = _WithSlic(model, data.image_px // data.map_side)
-        return Scored(
-            name=name, tokens=tokens, model=with_slic, batches=lambda: _with_tokens(from_shards(False), tokens)
-        )
+        return Scored(name=name, tokens=tokens, model=with_slic, batches=batches)
     if name == "fast-slic":
-        view = view_config(record, tokens)
-        return Scored(name=name, tokens=tokens, model=model, batches=lambda: file_batches(split, view, batch_size))
+        batches = file_batches(split, view_config(record, tokens), batch_size)
+        return Scored(name=name, tokens=tokens, model=model, batches=batches)
     predictor = OnnxPredictor(storage.resolve(name))
     if predictor.classes != record.classes:
         raise UsageError(
@@ -77,7 +76,7 @@ def scored(
         name=storage.name_of(name),
         tokens=predictor.tokens,
         model=_Exported(predictor),
-        batches=lambda: file_batches(split, predictor.view_config, batch_size),
+        batches=file_batches(split, predictor.view_config, batch_size),
     )
 
 
@@ -101,11 +100,6 @@ def file_batches(split: Split, view: ViewConfig, batch_size: int) -> Iterator[Ba
             class_ids=torch.tensor([int(sample.class_id or 0) for sample in samples]),
             sample_ids=torch.from_numpy(ids),
         )
-
-
-def _with_tokens(batches: Iterable[Batch], tokens: int | None) -> Iterator[Batch]:
-    for batch in batches:
-        yield replace(batch, num_tokens=tokens)
 
 
 class _WithSlic(nn.Module):

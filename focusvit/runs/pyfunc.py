@@ -31,7 +31,7 @@ from focusvit.predict.predictor import Predictor
 
 class ImageClassifier(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.predictor = Predictor(context.artifacts["checkpoint"])
+        self.predictor = Predictor.of(context.artifacts["checkpoint"])
         self.folder = context.model_config["images_folder"]
 
     def predict(self, context, model_input: pandas.DataFrame, params=None) -> pandas.DataFrame:

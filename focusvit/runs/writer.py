@@ -1,34 +1,23 @@
 """Writes checkpoints beside the training: the loop waits for a copy in memory, not for the disk."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class CheckpointWriter:
-    """One write at a time, in order. An error of a write is raised by the next call."""
+    """One write at a time, in order. An error of a write is raised by the next call, in the training's own thread."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[None] | None = None
 
     def submit(self, write: Callable[[], None]) -> None:
         """Start `write` in a thread; waits first for the one before."""
         self.wait()
-
-        def guarded() -> None:
-            try:
-                write()
-            except BaseException as error:  # a full disk must stop the training, in the training's own thread
-                self._error = error
-
-        self._thread = threading.Thread(target=guarded, name="checkpoint")
-        self._thread.start()
+        self._last = self._pool.submit(write)
 
     def wait(self) -> None:
         """Until everything is written. Raises the error of the last write."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()

@@ -22,7 +22,7 @@ from . import ranks
 from .config import TrainConfig
 from .loaders import Loaders, in_stretches
 from .optim import set_lr
-from .session import Session, facts_of, for_dataset, open_session
+from .session import Session, facts_of, for_dataset
 from .step import StepSums, train_step
 from .watch import check_scores, check_weights
 
@@ -55,7 +55,7 @@ def train(
     `run_dir` holds another run or memory does not suffice, `DataError` when too many samples do not decode,
     `DivergedError` when nothing but non-finite gradients comes.
     """
-    session = open_session(config, data_uri, run_dir, torch.device(device), rank, world_size, loaders)
+    session = Session(config, data_uri, run_dir, torch.device(device), rank, world_size, loaders)
     learner, meters, points = session.learner, session.meters, session.points
     num_samples, batch_size = session.train_split.num_samples, config.global_batch
     score_at = config.milestones(num_samples, config.eval_every_epochs)

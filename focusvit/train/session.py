@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +27,7 @@ from . import ranks
 from .compiling import compiled, compiles
 from .config import DEFAULTS, TrainConfig
 from .learner import Learner
-from .loaders import EvalBatches, Loaders, TrainBatches, of_shards, scored_batches
+from .loaders import Loaders, of_shards, scored_batches
 from .meters import Meters
 from .optim import lr_share
 from .step import StepOptions
@@ -62,31 +61,64 @@ def facts_of(config: TrainConfig, data: "Dataset") -> dict[str, Any]:
     return {"data_identity": train_split.identity, "num_classes": config.model.num_classes, **draws_facts(config.data)}
 
 
-@dataclass
 class Session:
-    """The parts of one training on one rank."""
+    """The parts of one training on one rank. See `train` for what opening one raises."""
 
-    config: TrainConfig
-    data: "Dataset"
-    train_split: "Split"
-    run: RunDir
-    device: torch.device
-    rank: int
-    learner: Learner
-    model: nn.Module
-    """the learner's model, compiled and wrapped as this run needs it"""
-    loader: TrainBatches
-    eval_batches: EvalBatches
-    meters: Meters
-    watch: Watch
-    step: StepOptions
-    points: MetricsLog | None
-    """the writer of metrics.jsonl, on rank 0"""
-    writer: CheckpointWriter
-    starts_from_probe: bool = False
-    """the head was fitted just now: what follows is measured against this start"""
-    look_at: float = 0.0
-    """when `agree_to_stop` may look again"""
+    def __init__(
+        self,
+        config: TrainConfig,
+        data_uri: str,
+        run_dir: str,
+        device: torch.device,
+        rank: int,
+        world_size: int,
+        loaders: Loaders | None = None,
+    ) -> None:
+        """Open data and run directory, build or resume the learner, make the loaders."""
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
+        data = loaders.data if loaders else _shards_at(data_uri, check=rank == 0, config=config)
+        self.config = config = for_dataset(config, data)
+        self.data, self.train_split = data, data.split(config.data.train_split)
+        self.run, self.device, self.rank = RunDir(run_dir), device, rank
+        if rank == 0:
+            self.run.prepare(to_json(config), facts_of(config, data), defaults=to_json(DEFAULTS))
+        # One rank looks, all go on from what it found: each by itself might see another folder of a store.
+        start = ranks.gather(newest_sound(self.run) if rank == 0 else None)[0]
+
+        self.learner = learner = Learner(config, device)
+        learner.start(self.run, start)
+        self.starts_from_probe = start is None and config.head_start == "probe"
+        """the head was fitted just now: what follows is measured against this start"""
+        if self.starts_from_probe:
+            learner.probe_head(scored_batches(data, config, config.data.train_split, device, rank, world_size))
+        model: Any = learner.model
+        if config.label_free:
+            model = Student(model, config.distill.regions > 0)
+        if compiles(config, device):
+            model = compiled(model, config)
+        self.model: nn.Module = distributed(model, device) if world_size > 1 else model
+        """the learner's model, compiled and wrapped as this run needs it"""
+
+        loaders = loaders or of_shards(data, config, device, rank, world_size)
+        self.loader, self.eval_batches = loaders.train, loaders.eval
+        self.loader.samples_seen = learner.samples_seen
+        self.loader.total_samples = self.num_steps * config.global_batch
+        self.meters = Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0))
+        facts = {"config": to_json(config), "world_size": world_size}
+        self.watch = Watch(self.run, rank, facts, learner.model.state_dict)
+        self.points = MetricsLog(self.run) if rank == 0 else None
+        """the writer of metrics.jsonl"""
+        self.writer, self._look_at = CheckpointWriter(), 0.0
+
+        teacher, features = None, None
+        if config.label_free:
+            features = feature_targets(config, self.train_split, self.run, device)
+            features.standardise((batch.to(device) for batch in loaders.eval), ranks.sum_array)
+        elif config.distill.teacher:
+            teacher = Teacher(config.distill, data.classes, config.data.image_px, device)
+        options = step_options(config, device, world_size, teacher, features)
+        self.step = dataclasses.replace(options, guard=learner.guard, before_update=self.watch.check)
 
     @property
     def num_steps(self) -> int:
@@ -102,9 +134,9 @@ class Session:
         """Rank 0 looks (into a store now and then) whether someone wants the run to end; all ranks get its answer. A
         collective: every rank calls it at the same step.
         """
-        looks = self.rank == 0 and time.monotonic() >= self.look_at
+        looks = self.rank == 0 and time.monotonic() >= self._look_at
         if looks and not storage.is_local(self.run.uri):
-            self.look_at = time.monotonic() + 5.0
+            self._look_at = time.monotonic() + 5.0
         return ranks.gather(looks and self.run.asked_to_stop())[0]
 
     def check_damage(self) -> None:
@@ -115,75 +147,6 @@ class Session:
                 f"{replaced} of {seen} samples of split '{self.train_split.name}' did not decode and were replaced, "
                 f"more than data.max_bad_share = {self.config.data.max_bad_share}. Run `focusvit verify --repair`."
             )
-
-
-def open_session(
-    config: TrainConfig,
-    data_uri: str,
-    run_dir: str,
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    loaders: Loaders | None = None,
-) -> Session:
-    """Open data and run directory, build or resume the learner, make the loaders. See `train` for what it raises."""
-    if device.index is not None and device.type == "cuda":
-        torch.cuda.set_device(device)  # collectives over nccl and barriers use the current one
-    data = loaders.data if loaders else _shards_at(data_uri, check=rank == 0, config=config)
-    train_split = data.split(config.data.train_split)
-    config = for_dataset(config, data)
-    run = RunDir(run_dir)
-    if rank == 0:
-        run.prepare(to_json(config), facts_of(config, data), defaults=to_json(DEFAULTS))
-    # One rank looks, all go on from what it found: each by itself might see another folder of a store.
-    start = ranks.gather(newest_sound(run) if rank == 0 else None)[0]
-
-    learner = Learner(config, device)
-    learner.start(run, start)
-    starts_from_probe = start is None and config.head_start == "probe"
-    if starts_from_probe:
-        learner.probe_head(scored_batches(data, config, config.data.train_split, device, rank, world_size))
-    model: Any = learner.model
-    if config.label_free:
-        model = Student(model, config.distill.regions > 0)
-    if compiles(config, device):
-        model = compiled(model, config)
-    if world_size > 1:
-        model = distributed(model, device)
-
-    loaders = loaders or of_shards(data, config, device, rank, world_size)
-    loaders.train.samples_seen = learner.samples_seen
-    loaders.train.total_samples = config.num_steps(train_split.num_samples) * config.global_batch
-    facts = {"config": to_json(config), "world_size": world_size}
-    watch = Watch(run, rank, facts, learner.model.state_dict)
-    teacher, features = None, None
-    if config.label_free:
-        features = feature_targets(config, train_split, run, device)
-        features.standardise((batch.to(device) for batch in loaders.eval), ranks.sum_array)
-    elif config.distill.teacher:
-        teacher = Teacher(config.distill, data.classes, config.data.image_px, device)
-    return Session(
-        config=config,
-        data=data,
-        train_split=train_split,
-        run=run,
-        device=device,
-        rank=rank,
-        learner=learner,
-        model=model,
-        loader=loaders.train,
-        eval_batches=loaders.eval,
-        meters=Meters(config, learner.model, device, learner.counters.get("replaced_samples", 0)),
-        watch=watch,
-        step=dataclasses.replace(
-            step_options(config, device, world_size, teacher, features),
-            guard=learner.guard,
-            before_update=watch.check,
-        ),
-        points=MetricsLog(run) if rank == 0 else None,
-        writer=CheckpointWriter(),
-        starts_from_probe=starts_from_probe,
-    )
 
 
 def step_options(

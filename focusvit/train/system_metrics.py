@@ -10,6 +10,7 @@ import re
 import socket
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -67,7 +68,7 @@ def _ends(found: dict[str, float]) -> dict[str, float]:
     kinds: dict[str, list[float]] = {}
     for name, value in found.items():
         kinds.setdefault(re.sub(r"^node_\d+/(gpu_)?(?:\d+_)?", r"\1", name), []).append(value)
-    ways = {"mean": statistics.fmean, "highest": max, "lowest": min}
+    ways: dict[str, Callable[[list[float]], float]] = {"mean": statistics.fmean, "highest": max, "lowest": min}
     return {f"{way}/{kind}": float(of(values)) for way, of in ways.items() for kind, values in kinds.items()}
 
 

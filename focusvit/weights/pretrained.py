@@ -1,6 +1,6 @@
 """Weights of a ViT from timm, Hugging Face or torchvision in a FocusViT: all of them, or each missing one named."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,14 +32,12 @@ class LoadReport:
     """position embeddings interpolated to another patch grid"""
 
 
-def load_pretrained(
-    model: FocusViT, weights: Mapping[str, Tensor] | str | Path, *, leave_out: Iterable[str] = ()
-) -> LoadReport:
+def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path) -> LoadReport:
     """Put the weights of a plain ViT into `model`, in place.
 
     A head for other classes and Hugging Face's pooler are left out and reported; so are the class token and its
     position when the model reads by the mean. Position embeddings are interpolated to the model's patch grid. Latent
-    reads, which no ViT has, start silent. Tensors whose name (timm's) starts with one of `leave_out` are skipped.
+    reads, which no ViT has, start silent.
 
     Raises:
         ValueError: naming every tensor of the file without a place in the model and every weight of the model,
@@ -53,11 +51,9 @@ def load_pretrained(
             "token alone, so its answers would be others. Take the same model as it was trained without one"
         )
     state = model.state_dict()
-    left_out = {origin[name]: "asked for" for name in given if name.startswith(tuple(leave_out) or ("\0",))}
+    left_out: dict[str, str] = {}
     accepted, resized, unmapped = {}, [], []
     for name, value in given.items():
-        if origin[name] in left_out:
-            continue
         reason = _reason_to_leave(model, name, value)
         if reason:
             left_out[origin[name]] = reason
@@ -72,15 +68,14 @@ def load_pretrained(
         else:
             accepted[name] = value
     new = [name for name in state if name not in accepted]
-    skipped = tuple(leave_out)
-    bare = [name for name in new if not _is_new_part(name) and not (skipped and name.startswith(skipped))]
+    bare = [n for n in new if not n.startswith(NEW_PARTS) and not any(part in n for part in NEW_IN_BLOCKS)]
     if unmapped or bare:
         lines = [f"not placed: {line}" for line in unmapped] + [f"no tensor for: {name}" for name in bare]
-        raise ValueError(
-            f"the weights do not fit the model: {'; '.join(lines)}. Change the config, or name prefixes in leave_out"
-        )
+        raise ValueError(f"the weights do not fit the model: {'; '.join(lines)}. Change the config")
     model.load_state_dict(accepted, strict=False)
-    _silence_reads(model)
+    for module in model.modules():
+        if isinstance(module, LatentRead):  # a read that adds nothing at first leaves the pretrained stream as it is
+            nn.init.zeros_(module.proj.weight)
     return LoadReport(tuple(accepted), tuple(new), left_out, tuple(resized))
 
 
@@ -94,10 +89,6 @@ def _reason_to_leave(model: FocusViT, name: str, value: Tensor) -> str | None:
     if name.endswith("embeddings.mask_token"):
         return "a mask token for masked pretraining"
     return None
-
-
-def _is_new_part(name: str) -> bool:
-    return name.startswith(NEW_PARTS) or any(part in name for part in NEW_IN_BLOCKS)
 
 
 def resize_positions(positions: Tensor, model: FocusViT) -> Tensor:
@@ -119,10 +110,3 @@ def resize_positions(positions: Tensor, model: FocusViT) -> Tensor:
         return table
     head = positions[:, :1] if first else torch.zeros_like(positions[:, :1])
     return torch.cat([head, table], 1)
-
-
-def _silence_reads(model: FocusViT) -> None:
-    """A read that adds nothing at first leaves the pretrained stream as it is."""
-    for module in model.modules():
-        if isinstance(module, LatentRead):
-            nn.init.zeros_(module.proj.weight)

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from focusvit.runs.provenance import checkout, evidence
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
 from tests.benchmarks import report
+from tests.benchmarks.provenance import checkout, evidence
 from tests.benchmarks.report import Table
 
 _START = time.monotonic()

@@ -68,7 +68,7 @@ def test_the_best_model_predicts_without_the_checkout(tmp_path, capsys):
     # The code is the model's own copy: below its artifacts, not this checkout and not an installed package.
     assert all("/code/" in place and str(tmp_path) in place for place in found["places"]), found["places"]
     assert not {"ray", "cluster", "transfer"} & set(found["loaded"])
-    mine = Predictor(best.tags["checkpoint"]).table([image.read_bytes() for image in images])
+    mine = Predictor.of(best.tags["checkpoint"]).table([image.read_bytes() for image in images])
     assert [row["class"] for row in found["rows"][:3]] == list(mine["class"])
     assert [row["share"] for row in found["rows"][:3]] == pytest.approx(list(mine["share"]), abs=1e-5)
     broken = found["rows"][3]  # one bad file costs its own row only

@@ -44,7 +44,7 @@ def strip(sample: DenseSample, predicted: np.ndarray, classes: tuple[str, ...]) 
     table = region_histograms(sample.region_map, sample.label_map, len(predicted), num_classes)
     best = best_labels(table)
     counted = sample.label_map < num_classes
-    rgb = _resized(sample.rgb, sample.label_map.shape)
+    rgb = cv2.resize(sample.rgb, sample.label_map.shape[::-1], interpolation=cv2.INTER_LINEAR)  # the same where it fits
     cells = [
         ("image and regions", draw_borders(rgb, sample.region_map)),
         ("truth", colours[np.where(counted, sample.label_map, num_classes)]),
@@ -73,10 +73,3 @@ def _legend(shown: list[int], classes: tuple[str, ...], colours: np.ndarray, wid
 
 def _right(table: np.ndarray, labels: np.ndarray) -> str:
     return f"{pixel_accuracy(confusion_of(table, labels)):.1%}"
-
-
-def _resized(rgb: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-
-    if rgb.shape[:2] == size:
-        return rgb
-    return cv2.resize(rgb, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

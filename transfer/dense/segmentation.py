@@ -12,12 +12,7 @@ IGNORE = 255  # label of pixels that are never counted
 
 
 def region_histograms(region_map: np.ndarray, label_map: np.ndarray, num_regions: int, num_classes: int) -> np.ndarray:
-    """int64 (K, C): pixels of each class in each region. Both maps (h, w); labels >= num_classes are not counted.
-
-    Raises ValueError when the two maps differ in size.
-    """
-    if region_map.shape != label_map.shape:
-        raise ValueError(f"the superpixel map is {region_map.shape} and the label map {label_map.shape} pixels")
+    """int64 (K, C): pixels of each class in each region. Both maps (h, w); labels >= num_classes are not counted."""
     counted = label_map < num_classes
     flat = region_map[counted].astype(np.int64) * num_classes + label_map[counted]
     return np.bincount(flat, minlength=num_regions * num_classes).reshape(num_regions, num_classes)

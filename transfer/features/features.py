@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -119,14 +119,15 @@ class FeatureStore:
 
 
 @torch.inference_mode()
-def model_features(
-    model: Model, batches: Iterable[Batch], device: str, precision: Precision = "fp32"
+def model_rows(
+    ask: Callable[..., torch.Tensor], batches: Iterable[Batch], device: str, precision: Precision = "fp32"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(sample ids, features float32 (b, D)) of every batch: what the model's head reads."""
+    """(sample ids, float32 (b, .)) of every batch: what `ask` gives of images, maps and tokens, such as a model's
+    `features`, which its head reads."""
     for batch in batches:
         here = batch.to(device, non_blocking=True)
         with computing(precision, device):
-            rows = model.features(here.images, here.maps, here.num_tokens)
+            rows = ask(here.images, here.maps, here.num_tokens)
         yield here.sample_ids.cpu().numpy(), rows.float().cpu().numpy()
 
 

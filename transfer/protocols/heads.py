@@ -32,10 +32,6 @@ class LinearHeads:
     seed: int = 0
     name: str = field(default="heads", init=False)
 
-    def __post_init__(self) -> None:
-        if not self.learning_rates or min(self.learning_rates) <= 0 or min(self.steps, self.batch, self.repeats) < 1:
-            raise ValueError("heads need positive learning rates, steps, a batch and repeats")
-
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """All heads in one pass over `train`, the best on `held_out`, and that one again on both, `repeats` times."""
         scale = _Scale(train.values)

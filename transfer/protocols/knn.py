@@ -3,7 +3,7 @@
 Protocol of DINO/DINOv2: cosine similarity, the k most similar training samples vote with weight exp(sim / T).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,14 +20,7 @@ class Knn:
     k: int = 20
     temperature: float = 0.07
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"kNN needs k >= 1 and T > 0, not k = {self.k}, T = {self.temperature}")
-
-    @property
-    def name(self) -> str:
-        return "knn"
+    name: str = field(default="knn", init=False)
 
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """The bank is train and held-out together: nothing is chosen."""

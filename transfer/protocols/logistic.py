@@ -27,10 +27,6 @@ class Logistic:
     device: str = "cpu"
     name: str = field(default="logistic", init=False)
 
-    def __post_init__(self) -> None:
-        if not self.grid or min(self.grid) <= 0:
-            raise ValueError(f"the grid of C must hold positive values, not {self.grid}")
-
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """Every C from strong to weak, each started at the solution before it; the best on `held_out` is refitted."""
         problem = hard_problem(train, self.device)

@@ -16,12 +16,9 @@ _BOUND = "#cbd5e0"  # what the regions allow at best is a bound, not a result
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def curves_figure(runs: list[TrainingRun]) -> "Figure":

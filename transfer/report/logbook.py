@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,37 +24,29 @@ from .table import COLUMNS, cells
 log = logging.getLogger(__name__)
 
 
+def suite_run(
+    tracking_uri: str, experiment: str, suite: str, checkpoint: Checkpoint, params: dict[str, str]
+) -> Tracker:
+    """The suite's own run, started. Raises UsageError when the store cannot be used: before any work is done."""
+    tags = {
+        "focusvit.kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri,
+        "mlflow.source.name": "focusvit transfer",
+    }  # fmt: skip
+    if checkpoint.run_id:
+        tags["checkpoint_run_id"] = checkpoint.run_id
+    parent = Tracker.open(tracking_uri, experiment, f"{suite} suite of {short_name(checkpoint.uri)}", tags=tags)
+    parent.params({**params, "samples_seen": checkpoint.samples_seen})
+    return parent
+
+
 class Logbook:
-    """Writes outcomes as they come. Only the process that drives the suite writes, as sqlite needs."""
+    """Writes outcomes as they come, below the suite's run. Only the process that drives the suite writes, as sqlite
+    needs."""
 
     def __init__(self, parent: Tracker, experiment: str, checkpoint: Checkpoint) -> None:
         self._parent, self._experiment, self._checkpoint = parent, experiment, checkpoint
         self._started_ms = int(time.time() * 1000)
         self.problems: list[str] = []
-
-    @classmethod
-    def open(
-        cls, tracking_uri: str, experiment: str, suite: str, checkpoint: Checkpoint, params: dict[str, str]
-    ) -> "Logbook":
-        """Start the parent run. Raises UsageError when the store cannot be used: before any work is done."""
-        tags = {
-            "focusvit.kind": "transfer", "suite": suite, "checkpoint": checkpoint.uri,
-            "mlflow.source.name": "focusvit transfer",
-        }  # fmt: skip
-        if checkpoint.run_id:
-            tags["checkpoint_run_id"] = checkpoint.run_id
-        name = f"{suite} suite of {short_name(checkpoint.uri)}"
-        parent = Tracker.open(tracking_uri, experiment, name, tags=tags)
-        parent.params({**params, "samples_seen": checkpoint.samples_seen})
-        return cls(parent, experiment, checkpoint)
-
-    def __enter__(self) -> "Logbook":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._parent.__exit__(kind, error, trace)
 
     def add(self, outcome: Outcome) -> None:
         """One child run for each protocol of the task, closed at once. A store that fails now costs no result."""
@@ -78,32 +70,18 @@ class Logbook:
     def _child(self, outcome: Outcome, rows: list[Result]) -> None:
         first = rows[0]
         tags = {
-            "focusvit.kind": "transfer task",
-            "task": first.task,
-            "protocol": first.protocol,
-            "features": first.features,
-        }
+            "focusvit.kind": "transfer task", "task": first.task, "protocol": first.protocol, "features": first.features
+        }  # fmt: skip
         name = f"{first.task} {first.protocol}" + ("" if first.features == "checkpoint" else f" ({first.features})")
         with Tracker.open(
-            self._parent.uri,
-            self._experiment,
-            name,
-            parent_run_id=self._parent.run_id,
-            tags=tags,
+            self._parent.uri, self._experiment, name, parent_run_id=self._parent.run_id, tags=tags
         ) as child:
+            chosen = {f"{row.variant} {key}".strip(): value for row in rows for key, value in row.chosen.items()}
+            facts = ("metric", "interval", "num_train", "num_test", "num_classes")
             child.params(
-                {
-                    **{
-                        _key(f"{row.variant} {key}".strip()): value for row in rows for key, value in row.chosen.items()
-                    },
-                    "metric": first.metric,
-                    "interval": first.interval,
-                    "num_train": first.num_train,
-                    "num_test": first.num_test,
-                    "num_classes": first.num_classes,
-                    "train_split": outcome.task.train,
-                    "test_split": outcome.task.test,
-                }
+                {_key(name): value for name, value in chosen.items()}
+                | {name: getattr(first, name) for name in facts}
+                | {"train_split": outcome.task.train, "test_split": outcome.task.test}
             )
             child.dataset(first.task, outcome.data_identity, outcome.task.uri, context="test")
             now, step = int(time.time() * 1000), self._checkpoint.samples_seen
@@ -115,27 +93,21 @@ class Logbook:
                     values |= {f"{prefix}{row.metric}_low": row.low, f"{prefix}{row.metric}_high": row.high}
             child.metrics([(_key(key), step, value, now) for key, value in values.items()])
             self._pictures(child, rows[-1])
-            painted = [read_png(place) for place in rows[0].pictures]
-            for number, picture in enumerate(painted):
+            painted = [("", read_png(place)) for place in rows[0].pictures]
+            for number, (_, picture) in enumerate(painted):
                 child.image(picture, f"masks/{number:03d}")
             if painted:
-                sheet = labelled_sheet(
-                    [("", picture) for picture in painted], "", columns=2, cell_px=painted[0].shape[1]
-                )
-                child.image(sheet, "masks/all")
+                child.image(labelled_sheet(painted, "", columns=2, cell_px=painted[0][1].shape[1]), "masks/all")
 
     def _pictures(self, child: Tracker, row: Result) -> None:
         """Confusion matrix and per-class table; baselines do without."""
         if row.features != "checkpoint" or not row.confusion:
             return
-        counts = np.array(row.confusion)
+        shown = counts = np.array(row.confusion)
         title = f"{row.task}, {row.label}: {row.value:.1%} {row.metric}"
-        shown = counts
         if row.metric == "miou":  # millions of pixels do not fit into a cell
-            shown, title = (
-                np.rint(100 * counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(int),
-                f"{title} (%)",
-            )
+            shown = np.rint(100 * counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(int)
+            title += " (%)"
         child.figure(confusion_figure(shown, row.classes, title=title), "scores/confusion_matrix")
         name = "iou" if row.metric == "miou" else "share_right"
         child.table({"class": row.classes, name: row.per_class, "num_test": counts.sum(1).tolist()}, "scores/per_class")
@@ -146,9 +118,7 @@ class Logbook:
         if found is None:
             return f"not registered as {name}: no kNN or logistic score of the checkpoint was measured"
         with self._survived():
-            scored = [
-                Scored(self._points(outcome.rows), outcome.task.name, outcome.data_identity) for outcome in outcomes
-            ]
+            scored = [Scored(self._points(one.rows), one.task.name, one.data_identity) for one in outcomes]
             return register(self._parent, name, self._checkpoint.uri, *found, scored)
         return f"not registered as {name}"
 
@@ -163,8 +133,7 @@ class Logbook:
 
     def _summarise(self, outcomes: list[Outcome], out: str) -> None:
         rows = [row for outcome in outcomes for row in outcome.rows]
-        lines = [cells(row) for row in rows]
-        self._parent.table({name: [line[i] for line in lines] for i, name in enumerate(COLUMNS)}, "tables/results")
+        self._parent.table(_columns(COLUMNS, [cells(row) for row in rows]), "tables/results")
         self._overview(rows)
         now, step = self._started_ms, self._checkpoint.samples_seen
         self._parent.metrics(self._points(rows))
@@ -174,17 +143,10 @@ class Logbook:
         self._parent.tags({"mlflow.note.content": self._description(rows, score)})
         means = group_means(rows)
         if means:
-            columns = ("features", "protocol", "group", "tasks", "mean")
-            self._parent.table(
-                {name: [mean[i] for mean in means] for i, name in enumerate(columns)}, "tables/group_means"
-            )
-        self._parent.metrics(
-            [
-                (_key(f"mean/{group}/{label}"), step, mean, now)
-                for kind, label, group, _, mean in means
-                if kind == "checkpoint"
-            ]
-        )
+            names = ("features", "protocol", "group", "tasks", "mean")
+            self._parent.table(_columns(names, means), "tables/group_means")
+        own = [(f"mean/{group}/{label}", mean) for kind, label, group, _, mean in means if kind == "checkpoint"]
+        self._parent.metrics([(_key(name), step, mean, now) for name, mean in own])
         failures = [line for outcome in outcomes for line in outcome.failures]
         self._parent.tags({"failed": len(failures), **({"failures": "\n".join(failures)} if failures else {})})
         for name in ("results.md", "results.csv"):
@@ -216,8 +178,7 @@ class Logbook:
         named = [(row.features, row) for row in rows if row.features != "oracle"]
         ranks = mean_ranks([one for one in named if one[0] in ("checkpoint", "random")])
         if len(ranks) > 1:
-            columns = {"features": 0, "mean_rank": 1, "task_x_protocol": 2}
-            self._parent.table({name: [rank[i] for rank in ranks] for name, i in columns.items()}, "tables/ranks")
+            self._parent.table(_columns(("features", "mean_rank", "task_x_protocol"), ranks), "tables/ranks")
         tasks, values = radar_values(named, "knn")
         if len(tasks) >= 3:
             self._parent.figure(radar_figure(tasks, values, "kNN"), "charts/radar")
@@ -230,6 +191,10 @@ def short_name(checkpoint_uri: str) -> str:
         return last
     run = next((name for name in reversed(above) if name and name != "checkpoints"), "checkpoint")
     return f"{run} at {int(last):,}"
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
 def _key(name: str) -> str:

@@ -2,13 +2,17 @@
 
 import csv
 import io
+import subprocess
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from focusvit import __version__
 from focusvit.predict.pictures import figure_pixels, save_png
 from focusvit.runs.config_json import flatten
-from focusvit.runs.provenance import evidence
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
 from pipeline.io import storage
@@ -21,6 +25,7 @@ from .finished import TrainingRun, TransferRun, find_runs
 from .summary import group_means, mean_ranks, radar_values, side_by_side
 from .table import csv_table, markdown, markdown_table
 
+_HOME = Path(__file__).parent
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
 _MILESTONES = {
     "epoch": ("train/epoch", "{:.2f}"),
@@ -41,8 +46,7 @@ def main(argv: list[str]) -> int:
     out = storage.resolve(config.out)
     say = sys.stderr.write if config.json else sys.stdout.write
     say(f"report of {len(trainings)} trainings and {len(transfers)} transfer suites, to {out}\n")
-    facts = evidence("focusvit report " + " ".join(argv), ("torch", "numpy", "scikit-learn", "scipy"))
-    text = write_report(out, trainings, transfers, facts)
+    text = write_report(out, trainings, transfers, _made_by(argv))
     if config.json:
         rows = {"trainings": [_training_row(run) for run in trainings], "transfers": [run.uri for run in transfers]}
         sys.stdout.write(json_text({"report": storage.join(out, "report.md"), **rows}) + "\n")
@@ -50,6 +54,16 @@ def main(argv: list[str]) -> int:
         say(text)
     say(f"report written: {storage.join(out, 'report.md')}\n")
     return 0
+
+
+def _made_by(argv: list[str]) -> dict[str, str]:
+    """Command, day, versions, and the commit where the code lies in its checkout."""
+    used = [f"focusvit {__version__}", *(f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn"))]
+    facts = {"command": f"focusvit report {' '.join(argv)}", "date": datetime.now(UTC).date().isoformat()}
+    with suppress(OSError, subprocess.CalledProcessError):
+        git = ["git", "describe", "--always", "--dirty"]
+        facts["commit"] = subprocess.check_output(git, cwd=_HOME, stderr=subprocess.DEVNULL, text=True).strip()
+    return facts | {"versions": ", ".join(used)}
 
 
 def write_report(

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from focusvit.runs.provenance import checkout, evidence
 from focusvit.segment import slic
 from pipeline.errors import UsageError
 from tests.benchmarks.gpu.plan import STAGES, Plan
+from tests.benchmarks.provenance import checkout, evidence
 from tests.benchmarks.report import RESULTS, ROOT, Table
 
 _GRACE_S = 60.0  # beyond its bound, for the model that a stage is at

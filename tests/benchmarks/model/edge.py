@@ -20,8 +20,7 @@ from focusvit.model.model import FocusViT, FocusViTConfig
 from focusvit.model.presets import focusvit, vit
 from focusvit.predict.export import onnx_bytes
 from focusvit.predict.graph import FixedBudget, export_program
-from focusvit.predict.onnx_predictor import inference_session
-from focusvit.predict.record import ExportRecord
+from focusvit.predict.onnx_predictor import ExportRecord, inference_session
 from focusvit.predict.view import ViewConfig
 from pipeline.image.image import ImageConfig
 from pipeline.superpixels.segment import SuperpixelConfig

@@ -98,7 +98,7 @@ _PARTS = {
     "points of the curves": [("focusvit/train/meters.py", "point", ""), ("focusvit/runs/metrics_log.py", "append", "")],
 }
 _OUTSIDE = [
-    ("focusvit/train/session.py", "open_session"),
+    ("focusvit/train/session.py", "__init__"),
     ("focusvit/train/loop.py", "_score"),
     ("focusvit/train/loop.py", "_save"),
     ("focusvit/runs/writer.py", "wait", "train"),  # the end waits for the last file

@@ -32,7 +32,7 @@ from pipeline.io import storage
 from pipeline.shards.dataset import Dataset, open_dataset
 from tests.benchmarks.record import Record, RecordConfig, begin
 from tests.benchmarks.report import Table
-from transfer.features.features import model_batches, model_features
+from transfer.features.features import model_batches, model_rows
 from transfer.features.hold_out import hold_out
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import Logistic
@@ -155,7 +155,7 @@ def frozen(model: FocusViT, record: Checkpoint, data: Dataset, precision: Precis
         split = data.split(name)
         values = np.zeros((split.num_samples, model.config.width), np.float32)
         batches = model_batches(model, split, view, batch_size=64, tokens=model.config.tokens)
-        for ids, rows in model_features(model, batches, "cpu", precision):
+        for ids, rows in model_rows(model.features, batches, "cpu", precision):
             values[ids] = rows
         found[name] = Labelled(values=values, truth=split.class_ids.astype(np.int64), num_classes=len(data.classes))
     fit, choose = (found["train"].rows(part) for part in hold_out(found["train"].truth, 0.2, seed=0))

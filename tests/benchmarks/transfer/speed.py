@@ -29,7 +29,7 @@ from pipeline.io.peak_memory import peak_bytes
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.record import TimedConfig, begin
 from tests.benchmarks.report import Table
-from transfer.features.features import FeatureKey, FeatureStore, model_features
+from transfer.features.features import FeatureKey, FeatureStore, model_rows
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import FULL_GRID, hard_problem
 from transfer.protocols.protocol import Labelled
@@ -135,7 +135,7 @@ def _measured_extraction(config: BenchTransferConfig, checkpoint: str, data: str
 
     def extract(source: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            FeatureStore(Path(folder)).put(key, model_features(model, source, device), count)
+            FeatureStore(Path(folder)).put(key, model_rows(model.features, source, device), count)
 
     kinds: dict[str, Callable[[], Any]] = {
         "loader alone": lambda: [None for _ in batches()],

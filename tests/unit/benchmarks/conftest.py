@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from focusvit.runs.provenance import Checkout
+from tests.benchmarks.provenance import Checkout
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from focusvit.runs.provenance import Checkout
 from focusvit.segment.torch_slic import torch_slic
 from pipeline.errors import UsageError
 from testkit.tiny_shards import make_dataset
@@ -19,6 +18,7 @@ from tests.benchmarks.gpu import accuracy, gpu, inputs, segment
 from tests.benchmarks.gpu.arrays import read
 from tests.benchmarks.gpu.plan import STAGES, Plan
 from tests.benchmarks.gpu.rows import rows
+from tests.benchmarks.provenance import Checkout
 from tests.benchmarks.study.matrix import SETS
 from tests.benchmarks.study.study import arrays
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from focusvit.runs.provenance import Checkout, checkout, evidence
 from pipeline.errors import UsageError
 from tests.benchmarks.__main__ import BENCHES
+from tests.benchmarks.provenance import Checkout, checkout, evidence
 from tests.benchmarks.record import RecordConfig, begin, without_places
 from tests.benchmarks.report import Table
 

@@ -42,7 +42,7 @@ for number in range(1, split.num_samples):
     assert split.read(number).image
 found = load_checkpoint(checkpoint)
 assert load_weights(found.uri)
-Predictor(checkpoint)
+Predictor.of(checkpoint)
 print("read", split.num_samples)
 """
 

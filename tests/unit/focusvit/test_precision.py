@@ -164,7 +164,7 @@ def test_the_precision_of_predictions_and_features_is_the_training_s_unless_aske
 
     view = None
     for precision in ("auto", "fp32"):
-        predictor = Predictor(place, precision=precision)  # type: ignore[arg-type]
+        predictor = Predictor.of(place, precision=precision)  # type: ignore[arg-type]
         predictor.model.blocks[0].attn.qkv.register_forward_hook(watch)
         view = view or predictor.view(_png())
         assert float(predictor.predict([view])[0].shares.sum()) == pytest.approx(1, abs=1e-5)

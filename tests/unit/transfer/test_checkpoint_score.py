@@ -14,7 +14,7 @@ from pipeline.shards.dataset import open_dataset
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer.checkpoint_score import HELD_OUT_SHARE, ScoreSpec, score_checkpoint
-from transfer.features.features import model_features
+from transfer.features.features import model_rows
 from transfer.features.hold_out import hold_out
 from transfer.tasks.task import Task
 
@@ -29,7 +29,7 @@ def test_knn_is_scikit_learns_on_a_fifth_of_the_training_split(tmp_path, changes
     split, (model, record) = open_dataset(data).split("train"), load_model(checkpoint)
     with_maps, tokens = model.config.needs_maps, model.config.tokens
     loader = EvalLoader(split, data_config(record, 0), batch_size=60, tokens=tokens, with_maps=with_maps)
-    ((_, values),) = model_features(model, loader, "cpu")
+    ((_, values),) = model_rows(model.features, loader, "cpu")
     bank, scored = hold_out(split.class_ids.astype(np.int64), HELD_OUT_SHARE, 0)
     assert len(scored) == 12
     theirs = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))

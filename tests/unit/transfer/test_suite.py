@@ -56,7 +56,7 @@ def test_every_number_has_spread_and_chance(done):
 
 
 def test_finished_results_are_found_and_features_not_computed_again(road, done, monkeypatch):
-    monkeypatch.setattr(work, "model_features", lambda *_: pytest.fail("features were computed again"))
+    monkeypatch.setattr(work, "model_rows", lambda *_: pytest.fail("features were computed again"))
     again = run_task(spec(road, road[0] / "first"))
     assert again.num_skipped > 0 and again.features_s == 0
     assert [row.value for row in again.rows] == [row.value for row in done.rows]

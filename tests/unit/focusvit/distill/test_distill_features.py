@@ -230,7 +230,7 @@ def test_images_without_labels_train_resume_and_fine_tune(unlabelled: str, host:
     record = load_checkpoint(str(tmp_path / "whole"))
     assert record.classes == () and record.model["num_classes"] == 64
     with pytest.raises(UsageError, match="pretrained without labels"):
-        Predictor(record.uri)
+        Predictor.of(record.uri)
     labelled = make_dataset(tmp_path / "labelled")
     tuned = dataclasses.replace(finetune(record), epochs=1, global_batch=25)
     assert tuned.data.views == 0 and not tuned.label_free

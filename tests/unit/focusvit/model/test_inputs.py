@@ -61,7 +61,7 @@ def test_a_wrong_map_is_named_at_every_boundary(name: str) -> None:
 
 
 def test_predictions_check_what_they_give_to_the_model(tmp_path: Path) -> None:
-    predictor = Predictor(make_checkpoint(tmp_path))
+    predictor = Predictor.of(make_checkpoint(tmp_path))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
     view = predictor.view(cv2.imencode(".png", pixels)[1].tobytes())
     assert predictor.predict([view])[0].shares.sum() == pytest.approx(1, abs=1e-5)

@@ -35,7 +35,7 @@ def road(tmp_path_factory):
 
 def test_predictions_equal_the_evaluation_loader_exactly(road):
     root, split, checkpoint = road
-    predictor = Predictor(checkpoint)
+    predictor = Predictor.of(checkpoint)
     views = [predictor.view(path.read_bytes()) for path in sorted((root / "images").iterdir())]
     data = data_config(predictor.record, 0)
     (batch,) = EvalLoader(split, data, batch_size=100, tokens=9, with_maps=True)
@@ -132,7 +132,7 @@ def test_preprocess_and_predict_know_the_same_endings(tmp_path):
 def test_the_mlflow_table_keeps_a_row_for_a_bad_file(road, tmp_path):
     root, _, checkpoint = road
     image = sorted((root / "images").iterdir())[0]
-    table = Predictor(checkpoint).table([image.read_bytes(), str(image), str(tmp_path / "none.jpg")])
+    table = Predictor.of(checkpoint).table([image.read_bytes(), str(image), str(tmp_path / "none.jpg")])
     assert list(table.columns) == ["class", "share", "top5", "error"]
     assert table["error"][0] == "" and table["error"][1] == table["error"][2] != ""
     assert table["class"].isna().tolist() == [False, True, True]

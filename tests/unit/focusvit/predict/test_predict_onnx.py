@@ -20,9 +20,8 @@ import torch
 
 from focusvit import cli
 from focusvit.predict import export, predict
-from focusvit.predict.onnx_predictor import OnnxPredictor
+from focusvit.predict.onnx_predictor import KEY, OnnxPredictor, read_record
 from focusvit.predict.predictor import Predictor
-from focusvit.predict.record import KEY, read_record
 from focusvit.runs.checkpoint import read_checkpoint, save_checkpoint
 from focusvit.runs.checkpoint_record import record_at
 from pipeline.errors import DataError, UsageError
@@ -53,7 +52,7 @@ def test_the_verb_predicts_without_torch_and_ray_what_the_checkpoint_predicts(ro
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *lines, last = done.stdout.splitlines()
     assert last == "[] 0" and len(lines) == 7
-    predictor = Predictor(checkpoint)
+    predictor = Predictor.of(checkpoint)
     for line, path in zip(map(json.loads, lines), sorted(images.iterdir())):
         (wanted,) = predictor.predict([predictor.view(path.read_bytes())])
         for one in line["top"]:
@@ -63,8 +62,8 @@ def test_the_verb_predicts_without_torch_and_ray_what_the_checkpoint_predicts(ro
 def test_the_file_says_what_it_is(road):
     checkpoint, file, _ = road
     record = OnnxPredictor(str(file)).record
-    assert record.classes == Predictor(checkpoint).classes and (record.batch_size, record.precision) == (4, "fp32")
-    assert record.view == Predictor(checkpoint).view_config and record.view.tokens == 9 and record.view.map_px == 32
+    assert record.classes == Predictor.of(checkpoint).classes and (record.batch_size, record.precision) == (4, "fp32")
+    assert record.view == Predictor.of(checkpoint).view_config and record.view.tokens == 9 and record.view.map_px == 32
     assert record.mean == (0.485, 0.456, 0.406) and record.checkpoint == checkpoint
     values = json.loads(next(p.value for p in onnx.load(file).metadata_props if p.key == KEY))
     assert values["format_version"] == 1 and values["view"]["superpixels"]["fine_regions"] == 256
@@ -79,7 +78,7 @@ def test_a_torch_export_archive_runs_and_says_what_it_is(road, tmp_path):
     extra = {KEY: ""}
     program = torch.export.load(place, extra_files=extra)
     assert read_record(extra[KEY], "x").batch_size == 7
-    predictor = Predictor(checkpoint)
+    predictor = Predictor.of(checkpoint)
     views = [predictor.view(path.read_bytes()) for path in sorted(images.iterdir())]
     pixels = torch.from_numpy(np.stack([view.image for view in views])).permute(0, 3, 1, 2).contiguous()
     maps = torch.from_numpy(np.stack([view.map for view in views]))

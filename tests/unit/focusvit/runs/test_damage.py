@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from focusvit.predict.record import read_record
+from focusvit.predict.onnx_predictor import read_record
 from focusvit.runs import checkpoint_record
 from focusvit.runs.checkpoint import add_scores, load_checkpoint, load_model, newest_sound, read_confusion, record_at
 from focusvit.runs.metrics_log import MetricsLog

@@ -47,7 +47,7 @@ def test_the_logged_model_takes_bytes_and_base64_without_a_warning(tmp_path, mon
     assert not any("/code/" in name for name in weights), "weights of the box travel with every model"
     assert not [name for name in code if "tests" in name or "bench" in name]  # the laboratory stays at home
 
-    wanted = Predictor(checkpoint).table([data])
+    wanted = Predictor.of(checkpoint).table([data])
     assert wanted["error"][0] == "" and 0 < wanted["share"][0] <= 1
     assert logged.signature.outputs.input_names() == list(wanted.columns)
     forms = [[text], [data], np.array([text]), pandas.DataFrame({"x": [data]}), pandas.Series([data]), data]
@@ -63,7 +63,7 @@ def test_the_logged_model_takes_bytes_and_base64_without_a_warning(tmp_path, mon
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
-    return Predictor(make_checkpoint(tmp_path_factory.mktemp("model") / "checkpoint"))
+    return Predictor.of(make_checkpoint(tmp_path_factory.mktemp("model") / "checkpoint"))
 
 
 SECRET = "root:x:0:0"

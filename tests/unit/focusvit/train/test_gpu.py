@@ -18,7 +18,7 @@ from focusvit.runs.run_dir import RunDir
 from focusvit.train import system_metrics
 from focusvit.train.config import TrainConfig
 from focusvit.train.flops import data_sheet
-from focusvit.train.session import open_session
+from focusvit.train.session import Session
 from focusvit.train.system_metrics import _gpu_percent
 from focusvit.train.watch import Watch
 from pipeline.errors import DataError, UsageError
@@ -122,7 +122,7 @@ def test_the_gpu_of_a_rank_is_the_current_one(tmp_path: Any, monkeypatch: pytest
     config = TrainConfig(model=reference.tiny_config(image_px=32), data=_data())
     for name in ("cuda:1", "cuda", "cpu"):
         with pytest.raises((UsageError, DataError)):
-            open_session(config, str(tmp_path / "none"), str(tmp_path / "run"), torch.device(name), 0, 1)
+            Session(config, str(tmp_path / "none"), str(tmp_path / "run"), torch.device(name), 0, 1)
     assert seen == [torch.device("cuda:1")]
 
 

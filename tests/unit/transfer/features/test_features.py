@@ -13,7 +13,7 @@ import torch
 from focusvit.data.batch import Batch
 from focusvit.weights.files import weights_hash
 from pipeline.errors import DataError
-from transfer.features.features import FeatureKey, FeatureStore, model_features, pixel_features
+from transfer.features.features import FeatureKey, FeatureStore, model_rows, pixel_features
 from transfer.features.hold_out import hold_out
 from transfer.features.sealed import SealedTest, SecondLookError
 
@@ -145,7 +145,7 @@ def test_features_are_those_of_the_image_and_of_the_model():
         def features(self, images, maps, num_tokens):
             return images.float().mean((2, 3))
 
-    ((model_ids, rows),) = model_features(Model(), [batch], "cpu")
+    ((model_ids, rows),) = model_rows(Model().features, [batch], "cpu")
     assert model_ids.tolist() == [0, 1, 2, 3] and rows.shape == (4, 3)
 
 
