@@ -75,26 +75,19 @@ def merge_most_similar(x: Tensor, size: Tensor, keys: Tensor, num_merged: int, f
     return reduce(x * size) / new_size, new_size
 
 
-def merging_block(
-    block: nn.Module, x: Tensor, size: Tensor, num_merged: int, first: int, trace: Trace = None
-) -> tuple[Tensor, Tensor]:
-    """One transformer block that merges `num_merged` tokens between its attention and its MLP."""
-    if not isinstance(block, Block):
-        raise TypeError(f"merging needs a Block, got {type(block).__name__}")
-    q, k, v = block.attn.split(block.attn.qkv(block.norm1(x)))
-    bias = size.log().transpose(1, 2)[:, None].to(q.dtype)
-    x = x + block.drop_path(block.attn.merge(attend(q, k, v, bias, trace)))
-    x, size = merge_most_similar(x, size, k.mean(1), num_merged, first)
-    return x + block.drop_path(block.mlp(block.norm2(x))), size
-
-
 def merging_trunk(
     blocks: nn.ModuleList, x: Tensor, tokens: int, first: int, trace: Trace = None
 ) -> tuple[Tensor, Tensor]:
-    """Blocks that merge N down to `tokens`: (B, first + tokens, D) and each token's share of patches (B, tokens)."""
+    """Blocks that merge N down to `tokens`, some of them between their attention and their MLP: (B, first + tokens, D),
+    and each token's share of patches (B, tokens)."""
     size = x.new_ones(x.shape[0], x.shape[1], 1)
     for block, num_merged in zip(blocks, merge_schedule(x.shape[1] - first, tokens, len(blocks))):
-        x, size = merging_block(block, x, size, num_merged, first, trace)
+        assert isinstance(block, Block)
+        q, k, v = block.attn.split(block.attn.qkv(block.norm1(x)))
+        bias = size.log().transpose(1, 2)[:, None].to(q.dtype)
+        x = x + block.drop_path(block.attn.merge(attend(q, k, v, bias, trace)))
+        x, size = merge_most_similar(x, size, k.mean(1), num_merged, first)
+        x = x + block.drop_path(block.mlp(block.norm2(x)))
     weight = size[:, first:, 0]
     return x, weight / weight.sum(1, keepdim=True)
 

@@ -93,12 +93,9 @@ class Eye:
         view = self.view(data, tokens)
         seen = self.seen(view, tokens)
         if self.model.config.needs_maps:
-            frames = [(f"{k} superpixels", *self.budget(data, k)) for k in budgets]
-            cells = [
-                ("what the model is given", view.image),
-                *((f"{text}: {word}", cell) for text, cell, word in frames),
-            ]
-            yield "budgets", labelled_sheet(cells, f"{title}: one model, {len(frames)} token budgets", columns=6)
+            cells = [("what the model is given", view.image)]
+            cells += [(f"{k} superpixels: {answer}", cell) for k in budgets for cell, answer in [self.budget(data, k)]]
+            yield "budgets", labelled_sheet(cells, f"{title}: one model, {len(budgets)} token budgets", columns=6)
         what = "the class token" if self.model.num_class_tokens else "all rows in the mean"
         note = f"attention of {what}; {_NOTE}"
         head = f"{title}: {self.answer(seen)}, {self.words(tokens)}"

@@ -108,9 +108,8 @@ class Tracker:
             start_new_session=True,
         )
         assert self._watchdog.stdin
-        self._watchdog.stdin.write(
-            f"{self.uri}\n".encode()
-        )  # not an argument: `ps` shows those, and it may hold a password
+        # Not an argument: `ps` shows those, and it may hold a password.
+        self._watchdog.stdin.write(f"{self.uri}\n".encode())
         self._watchdog.stdin.flush()
 
     def params(self, values: dict[str, Any]) -> None:

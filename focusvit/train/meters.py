@@ -38,9 +38,7 @@ class Meters:
         self._clear()
 
     def _clear(self) -> None:
-        self._loss = torch.zeros((), device=self._device)
-        self._correct = torch.zeros((), device=self._device)
-        self._norm = torch.zeros((), device=self._device)
+        self._sums = torch.zeros(3, device=self._device)  # loss, samples right, norms of gradients
         self._steps = self._count = self._replaced = self._tokens = 0
         self._wait_s = self._flops = 0.0
         self._since = time.perf_counter()
@@ -76,9 +74,7 @@ class Meters:
             self._blocked_ms = 1000 * (time.perf_counter() - start)
 
     def add(self, sums: StepSums, batch: Batch) -> None:
-        self._loss += sums.loss
-        self._correct += sums.correct
-        self._norm += sums.grad_norm
+        self._sums += torch.stack([sums.loss, sums.correct, sums.grad_norm])
         self._steps += 1
         self._count += len(batch)
         self._replaced += batch.num_replaced
@@ -88,7 +84,7 @@ class Meters:
 
     def point(self, lr: float, epoch: float, guard: Guard, ema: MovingAverage | None = None) -> dict[str, float]:
         """The values since the last point, over all ranks (every rank must call this at the same step)."""
-        sums = torch.stack([self._loss, self._correct, self._norm]).double().cpu()
+        sums = self._sums.double().cpu()  # waits for the device
         elapsed = max(1e-9, time.perf_counter() - self._since)
         local = [*sums.tolist(), self._count, self._replaced, self._tokens, self._flops, self._wait_s, elapsed]
         total = ranks.sum_array(np.array([*local, self._peak_flops, 1]))

@@ -65,16 +65,10 @@ def _of_transformers(folder: Path, said: dict[str, Any]) -> tuple[nn.Module, Hos
             "Download it with the weights, or write it."
         )
     image_px, crop = _view(look, asked.image_size)
-    settings = {
-        name: value
-        for name, value in asked.to_diff_dict().items()
-        if name not in ("id2label", "label2id", "_name_or_path")
-    }
-    return (
-        host,
-        _config(host, "transformers", made.__name__, settings, image_px, look["image_mean"], look["image_std"]),
-        crop,
-    )
+    left_out = ("id2label", "label2id", "_name_or_path")
+    settings = {name: value for name, value in asked.to_diff_dict().items() if name not in left_out}
+    pixels = (look["image_mean"], look["image_std"])
+    return host, _config(host, "transformers", made.__name__, settings, image_px, *pixels), crop
 
 
 def _view(look: dict[str, Any], own: Any) -> tuple[int, float]:
@@ -114,11 +108,8 @@ def _of_timm(folder: Path, said: dict[str, Any]) -> tuple[nn.Module, HostConfig,
     host.load_state_dict({key: weights[key].float() for key in own})
     if "mean" not in look or "std" not in look:
         raise UsageError(f"{folder} does not say how its pixels are normalised: write pretrained_cfg in config.json.")
-    return (
-        host,
-        _config(host, "timm", name, settings, image_px, look["mean"], look["std"]),
-        float(look.get("crop_pct") or 0.875),
-    )
+    config = _config(host, "timm", name, settings, image_px, look["mean"], look["std"])
+    return host, config, float(look.get("crop_pct") or 0.875)
 
 
 def _config(

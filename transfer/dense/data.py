@@ -20,7 +20,6 @@ from pipeline.shards.sample import Sample
 from pipeline.superpixels.hierarchy import cut
 
 from .labels import Pairs, read_labels
-from .segmentation import grid_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +125,3 @@ def batches_of(split: Split, config: DenseConfig, size: int) -> Iterator[tuple[n
     for start in range(0, split.num_samples, size):
         numbers = np.arange(start, min(start + size, split.num_samples))
         yield numbers, [load_dense(split, int(number), config) for number in numbers]
-
-
-def uniform_map(sample: DenseSample, num_regions: int) -> np.ndarray:
-    """A grid of at least as many cells on the same picture: what superpixels are compared with."""
-    height, width = sample.label_map.shape
-    return grid_map(height, width, num_regions)

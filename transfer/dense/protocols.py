@@ -57,12 +57,7 @@ class DenseLinear:
         )
         whole = part.with_more(check)
         weights, converged = self._problem(whole, scale).solve(c, start, 500, 1e-5)
-        chosen: dict[str, float | int | str] = {
-            "C": c,
-            "held_out_miou": score,
-            "num_regions": len(whole),
-            "converged": str(converged),
-        }
+        chosen = {"C": c, "held_out_miou": score, "num_regions": len(whole), "converged": str(converged)}
         return [Fitted(predict=lambda values: linear_scores(weights, scale(values)), chosen=chosen)]
 
     def _problem(self, regions: Labelled, scale: "Scale") -> SoftmaxRegression:
@@ -93,9 +88,8 @@ class DenseKMeans:
             overlap = np.zeros((num_classes, num_classes))
             np.add.at(overlap, model.labels_, whole.truth)
             _, cluster_of = linear_sum_assignment(overlap.T, maximize=True)  # of each class
-            chosen: dict[str, float | int | str] = {"clusters": num_classes, "num_regions": len(x)}
             predict = partial(_nearness, model, cluster_of, scale)
-            found.append(Fitted(predict=predict, chosen=chosen))
+            found.append(Fitted(predict=predict, chosen={"clusters": num_classes, "num_regions": len(x)}))
         return found
 
 

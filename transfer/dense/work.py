@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.shards.dataset import Split
 from transfer.features.features import split_key
 from transfer.features.sealed import SealedTest
+from transfer.protocols.multilabel import mean_of_known
 from transfer.protocols.protocol import Fitted, Labelled
 from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring
 from transfer.tasks.result import Result, result_key
@@ -26,7 +27,7 @@ from transfer.tasks.spec import Outcome, WorkSpec
 
 from . import segmentation
 from .boundary import boundary_f1
-from .data import DenseConfig, batches_of, colour_features, model_inputs, uniform_map
+from .data import DenseConfig, batches_of, colour_features, model_inputs
 from .labels import check_scored, label_counts, numbered_classes
 from .painting import paint_examples
 from .protocols import DenseKMeans, DenseLinear
@@ -125,7 +126,7 @@ class DenseTaskRun(Measuring):
             scores = {
                 "miou": float(np.mean(draws)),
                 "pixel_accuracy": float(np.mean([segmentation.pixel_accuracy(one.sum(0)) for one in counts])),
-                **_known_boundary(_mean(borders)),
+                **_known_boundary(mean_of_known(borders)),
             }
             result = dataclasses.replace(
                 result, value=scores["miou"], low=low, high=high, interval=f"t over {len(draws)} draws", draws=draws,
@@ -137,20 +138,19 @@ class DenseTaskRun(Measuring):
         """The best that any labelling of the superpixels, and of a uniform grid of as many cells, could reach."""
         rows = []
         C, K = self.config.num_classes, self.config.num_regions
-        kinds: list[tuple[str, Any]] = [("grid", uniform_map)]
-        if self.config.patch_grid is None:
-            kinds.insert(0, ("superpixels", lambda sample, _: sample.region_map))
-        for name, regions_of in kinds:
+        for name in ("superpixels", "grid") if self.config.patch_grid is None else ("grid",):
             counts, borders, sizes = [], [], set()
             for _, samples in batches_of(self.test, self.config, _BATCH):
                 for sample in samples:
-                    regions = regions_of(sample, K)
-                    sizes.add(sample.label_map.shape)
+                    height, width = sample.label_map.shape
+                    grid = segmentation.grid_map(height, width, K)
+                    regions = grid if name == "grid" else sample.region_map
+                    sizes.add((height, width))
                     table = segmentation.region_histograms(regions, sample.label_map, max(K, int(regions.max()) + 1), C)
                     best = segmentation.best_labels(table)
                     counts.append(segmentation.confusion_of(table, best))
                     borders.append(boundary_f1(best[regions], sample.label_map, C))
-            row = self._row(np.stack(counts), features="oracle", protocol=name, boundary=_mean(borders))
+            row = self._row(np.stack(counts), features="oracle", protocol=name, boundary=mean_of_known(borders))
             variant, cells = (f"K={K}", K) if name == "superpixels" else segmentation.grid_label(sizes, K)
             rows.append(dataclasses.replace(row, variant=variant, chosen={"regions": cells}))
         return rows
@@ -190,7 +190,7 @@ class DenseTaskRun(Measuring):
                 for found, predicted in zip(scores, all_predicted):
                     painted = predicted[number][sample.region_map]
                     found.append(boundary_f1(painted, sample.label_map, self.config.num_classes))
-        return [_mean(found) for found in scores]
+        return [mean_of_known(found) for found in scores]
 
     def _painted(self, fitted: Fitted, values: np.ndarray, row: Result) -> list[str]:
         """Pictures of some test images: image, truth, prediction, best labels of the regions. Places of the files."""
@@ -250,11 +250,6 @@ class DenseTaskRun(Measuring):
 def is_dense(split: Split) -> bool:
     """Whether the samples carry label maps; the first one tells."""
     return split.num_samples > 0 and split.read(0).label_map is not None
-
-
-def _mean(scores: list[float]) -> float:
-    known = [score for score in scores if not math.isnan(score)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def _known_boundary(value: float) -> dict[str, float]:

@@ -45,13 +45,10 @@ class LinearHeads:
         best = int(np.argmax(accuracy))
         whole, one = train.with_more(held_out), slice(best, best + 1)
         finals = [self._train(whole, scale, rates[one], kinds[one], seed)[0] for seed in range(self.repeats)]
-        chosen: dict[str, float | int | str] = {
-            "lr": float(rates[best]),
-            "features": REPRESENTATIONS[kinds[best]],
-            "num_heads": len(rates),
-            "held_out_top1": accuracy[best],
-            "steps": self.steps,
-        }
+        chosen = {
+            "lr": float(rates[best]), "features": REPRESENTATIONS[kinds[best]], "num_heads": len(rates),
+            "held_out_top1": accuracy[best], "steps": self.steps,
+        }  # fmt: skip
         kind = int(kinds[best])
         return [Fitted(predict=partial(_scores, final, kind, scale), chosen=chosen) for final in finals]
 

@@ -38,13 +38,8 @@ class Logistic:
         )
         whole = hard_problem(train.with_more(held_out), self.device)
         weights, converged = whole.solve(c, start, self.max_iterations, self.tolerance)
-        chosen: dict[str, float | int | str] = {
-            "C": c,
-            "held_out_top1": top1,
-            "num_held_out": len(held_out),
-            "converged": str(converged),
-            **({"at_edge_of_grid": "yes"} if c in (min(self.grid), max(self.grid)) else {}),
-        }
+        chosen = {"C": c, "held_out_top1": top1, "num_held_out": len(held_out), "converged": str(converged)}
+        chosen |= {"at_edge_of_grid": "yes"} if c in (min(self.grid), max(self.grid)) else {}
         return [Fitted(predict=lambda values: linear_scores(weights, values), chosen=chosen)]
 
 
@@ -66,7 +61,7 @@ class OneAgainstRest:
             [problem.zeros() for problem in problems],
         )
         solved = _solved(self._problems(train.with_more(held_out)), c, starts)
-        chosen: dict[str, float | int | str] = {"C": c, "held_out_map": score, "num_held_out": len(held_out)}
+        chosen = {"C": c, "held_out_map": score, "num_held_out": len(held_out)}
         return [Fitted(predict=lambda values: _margins(solved, values), chosen=chosen)]
 
     def _problems(self, data: Labelled) -> list[SoftmaxRegression]:

@@ -55,6 +55,6 @@ def eleven_point_precision(scores: np.ndarray, relevant: np.ndarray) -> np.ndarr
     return np.where(right[-1] > 0, np.mean(points, 0), np.nan)
 
 
-def mean_of_known(values: np.ndarray) -> float:
-    """Mean over the classes that occur; nan when none does."""
-    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else float("nan")
+def mean_of_known(values: np.ndarray | list[float]) -> float:
+    """Mean of what is a number, such as the scores of classes that occur; nan when nothing is."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))

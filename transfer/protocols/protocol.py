@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 from typing import Protocol as Interface
-from typing import TypeVar
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Fitted:
     within a column where samples show any number of classes."""
 
     predict: Callable[[np.ndarray], np.ndarray]
-    chosen: dict[str, float | int | str] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
     """The hyper-parameters in use and how they came about; they are logged beside the number."""
     variant: str = ""
     """Fitted classifiers of one variant (for example '5-shot') are repeats and become one row with their spread."""

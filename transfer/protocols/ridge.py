@@ -39,7 +39,7 @@ class Ridge:
             for draw in range(self.draws):
                 rows = draw_rows(whole.truth, shots, seed=(self.seed, shots, draw))
                 weights = _Weights(whole.rows(rows), self.l2)
-                chosen: dict[str, float | int | str] = {"l2": self.l2, "shots": shots, "draws": self.draws}
+                chosen = {"l2": self.l2, "shots": shots, "draws": self.draws}
                 fitted.append(Fitted(predict=weights.scores, chosen=chosen, variant=variant))
         return fitted
 
