@@ -103,33 +103,26 @@ def run_finetune(spec: WorkSpec, settings: FineTune, train: Train = train_here) 
     return attempted(spec.task, f"{spec.task.name}, finetune", lambda: _FineTuneRun(spec, settings, train).run())
 
 
-class _FineTuneRun:
+class _FineTuneRun(TaskRun):
     """The sweep on one task, with what its steps share."""
 
     def __init__(self, spec: WorkSpec, settings: FineTune, train: Train) -> None:
-        self.settings, self.train = settings, train
-        self.run_of_task = TaskRun(spec)
-        self.spec = self.run_of_task.spec  # with the device that is here
-        self.task = self.run_of_task.task
+        super().__init__(spec)
+        self.settings, self.train_to_end = settings, train
+        self.outcome = Outcome(task=self.task, data_identity=self.outcome.data_identity)
 
     def run(self) -> Outcome:
-        of = self.run_of_task
-        outcome = Outcome(task=self.task, data_identity=of.splits[self.task.test].identity)
-        if of.multilabel:
-            outcome.notes = [f"{self.task.name}: fine-tuning needs one class for each sample"]
-            return outcome
-        key = self._key()
-        outcome.rows = of.results.find(key) or []
-        if outcome.rows:
-            outcome.num_skipped = 1
-        else:
-            outcome.rows = self._measure(storage.join(self.spec.out, "finetune", key[:16]))
-            of.results.put(key, outcome.rows)
-        lost = [row.chosen["diverged"] for row in outcome.rows if "diverged" in row.chosen]
-        outcome.notes = [f"{self.task.name}, finetune: diverged and left out of the grid: {points}" for points in lost]
-        return outcome
+        name = f"{self.task.name}, finetune"
+        if self.multilabel:
+            self.outcome.notes = [f"{self.task.name}: fine-tuning needs one class for each sample"]
+            return self.outcome
+        key = self._sweep_key()
+        self.add("finetune", key, lambda: self._sweep(storage.join(self.spec.out, "finetune", key[:16])))
+        lost = [row.chosen["diverged"] for row in self.outcome.rows if "diverged" in row.chosen]
+        self.outcome.notes = [f"{name}: diverged and left out of the grid: {points}" for points in lost]
+        return self.outcome
 
-    def _measure(self, folder: str) -> list[Result]:
+    def _sweep(self, folder: str) -> list[Result]:
         started = time.perf_counter()
         data = self._data(storage.join(folder, "data"))
         lr, decay, held_out, diverged = self._choose(folder, data)
@@ -141,35 +134,34 @@ class _FineTuneRun:
             shutil.rmtree(folder)
         return rows
 
-    def _key(self) -> str:
-        of = self.run_of_task
+    def _sweep_key(self) -> str:
         return result_key(
             {
-                "source": weights_hash(of.model),
-                "model": to_json(of.model.config),
-                "tokens": of.budget,
-                "splits": {name: [split.identity, split.info.root_hash] for name, split in of.splits.items()},
+                "source": weights_hash(self.model),
+                "model": to_json(self.model.config),
+                "tokens": self.budget,
+                "splits": {name: [split.identity, split.info.root_hash] for name, split in self.splits.items()},
                 "task": dataclasses.asdict(self.task) | {"uri": ""},
                 "settings": dataclasses.asdict(self.settings),
-                "data": dataclasses.asdict(of.data) | {"loader_workers": 0},
+                "data": dataclasses.asdict(self.data) | {"loader_workers": 0},
                 "held_out_share": HELD_OUT_SHARE,
                 "seed": self.spec.seed,
-                **of.numbers(),
+                **self.numbers(),
             }
         )
 
     def _data(self, folder: str) -> str:
         """The training samples as three splits: to fit on, to choose on, and both."""
-        of, task = self.run_of_task, self.task
-        train = of.splits[task.train]
+        task = self.task
+        train = self.splits[task.train]
         if task.held_out:
-            held_out = of.splits[task.held_out]
+            held_out = self.splits[task.held_out]
             fit = [(train, np.arange(train.num_samples))]
             choose = [(held_out, np.arange(held_out.num_samples))]
         else:
-            rows, chosen = of.drawn()
+            rows, chosen = self.drawn()
             fit, choose = [(train, rows)], [(train, chosen)]
-        return write_subset(of.dataset, {FIT: fit, CHOOSE: choose, ALL: fit + choose}, folder)
+        return write_subset(self.dataset, {FIT: fit, CHOOSE: choose, ALL: fit + choose}, folder)
 
     def _choose(self, folder: str, data: str) -> tuple[float, float, float, list[str]]:
         """(learning rate, layer decay, score on the held-out samples) of the best of the grid, the gentlest of equals,
@@ -195,22 +187,22 @@ class _FineTuneRun:
 
     def _trained(self, place: str, data: str, lr: float, decay: float, split: str, seed: int) -> None:
         num_samples = open_dataset(data).split(split).num_samples
-        config = self.settings.config(self.run_of_task, num_samples, lr, decay, split, seed)
-        self.train(config, data, place, self.spec.device)
+        config = self.settings.config(self, num_samples, lr, decay, split, seed)
+        self.train_to_end(config, data, place, self.spec.device)
 
     def _final(self, folder: str, data: str, lr: float, decay: float, seed: int) -> np.ndarray:
         """Test logits float32 (N, C) of one training on all training samples. Labels are not looked at."""
         place = storage.join(folder, f"final-{seed}")
         self._trained(place, data, lr, decay, ALL, seed=self.spec.seed + seed)
-        of, device = self.run_of_task, self.spec.device
+        device = self.spec.device
         model, _ = load_model(_latest(place), device)
-        test, size = of.splits[self.task.test], self.spec.batch_size
-        batches = model_batches(model, test, of.data, batch_size=size, tokens=of.budget, device=device)
-        return np.concatenate([logits for _, logits in model_rows(model, batches, device, of.precision)])
+        test, size = self.splits[self.task.test], self.spec.batch_size
+        batches = model_batches(model, test, self.data, batch_size=size, tokens=self.budget, device=device)
+        return np.concatenate([logits for _, logits in model_rows(model, batches, device, self.precision)])
 
     def _scored(self, logits: np.ndarray, lr: float, decay: float, held_out: float, fit_s: float) -> list[Result]:
         """The row of the table; logits (N, seeds, C). The test labels are opened here, once."""
-        of, settings = self.run_of_task, self.settings
+        settings = self.settings
         chosen: dict[str, Any] = {
             "lr": lr, "layer_decay": decay, "steps": settings.steps, "seeds": settings.seeds,
             f"held_out_{self.task.metric}": held_out,
@@ -218,11 +210,11 @@ class _FineTuneRun:
         fitted = [
             Fitted(predict=partial(np.take, indices=seed, axis=1), chosen=chosen) for seed in range(settings.seeds)
         ]
-        num_train = sum(self.task.num_rows or (len(of.truth[self.task.train]),))
-        num_train += len(of.truth[self.task.held_out]) if self.task.held_out else 0
-        answers = SealedTest(logits, of.truth[self.task.test], of.opened).open_once("checkpoint finetune")
+        num_train = sum(self.task.num_rows or (len(self.truth[self.task.train]),))
+        num_train += len(self.truth[self.task.held_out]) if self.task.held_out else 0
+        answers = SealedTest(logits, self.truth[self.task.test], self.opened).open_once("checkpoint finetune")
         return score(
-            fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=of.dataset.classes,
+            fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=self.dataset.classes,
             num_train=num_train, fit_s=fit_s,
         )  # fmt: skip
 

@@ -5,12 +5,11 @@ With --onnx nothing here loads torch, so this module imports the checkpoint's si
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from focusvit.box.names import checkpoint_place
-from focusvit.data.augment import View
 from focusvit.options import PredictConfig
 from pipeline.commandline import parse
 from pipeline.image.image import BadImage
@@ -22,18 +21,9 @@ from .pictures import enlarge, labelled_sheet, outlined, paint_means, save_png
 from .places import Place, image_places, picture_names
 from .view import Prediction
 
-
-class AnyPredictor(Protocol):
-    """What `predict` needs of a model: `predictor.Predictor` or `onnx_predictor.OnnxPredictor`."""
-
-    name: str
-    classes: tuple[str, ...]
-    tokens: int | None
-    batch_size: int
-
-    def view(self, data: bytes) -> View: ...
-
-    def predict(self, views: list[View]) -> list[Prediction]: ...
+if TYPE_CHECKING:
+    from .onnx_predictor import OnnxPredictor
+    from .predictor import Predictor
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +54,7 @@ def main(argv: list[str]) -> int:
     return 1 if bad else 0
 
 
-def open_predictor(config: PredictConfig) -> AnyPredictor:
+def open_predictor(config: PredictConfig) -> "Predictor | OnnxPredictor":
     if config.onnx:
         from .onnx_predictor import OnnxPredictor
 
@@ -83,7 +73,7 @@ def open_predictor(config: PredictConfig) -> AnyPredictor:
 
 
 def _predictions(
-    predictor: AnyPredictor, places: list[Place], bad: list[tuple[Place, str]]
+    predictor: "Predictor | OnnxPredictor", places: list[Place], bad: list[tuple[Place, str]]
 ) -> Iterator[tuple[Place, Prediction]]:
     """Predictions in the order of `places`, a batch at a time. What cannot be read goes to `bad` and is left out."""
     for start in range(0, len(places), predictor.batch_size):

@@ -20,7 +20,7 @@ from pipeline.shards.dataset import open_dataset
 from transfer.features.features import FeatureKey, FeatureStore
 
 from .result import Result, ResultStore
-from .spec import Outcome, WorkSpec, limit_note
+from .spec import Outcome, WorkSpec
 from .subset import limited
 from .task import Task
 
@@ -46,7 +46,9 @@ class Measuring:
         self.own = spec.control or "checkpoint"
         """what rows of the model itself are called"""
         identity = self.splits[task.test].identity
-        self.outcome = Outcome(task=task, notes=limit_note(spec, task.name), data_identity=identity)
+        self.outcome = Outcome(task=task, data_identity=identity)
+        if spec.max_samples is not None:  # for tables of numbers that do not come from whole splits
+            self.outcome.notes.append(f"{task.name}: at most {spec.max_samples:,} samples of each split, drawn by seed")
 
     def add(self, name: str, key: str, measure: Callable[[], list[Result]]) -> None:
         """Add the rows that lie finished under `key`, else what `measure` gives; what it refuses is a failure."""

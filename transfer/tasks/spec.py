@@ -56,10 +56,3 @@ class Outcome:
 def in_turn(work: Callable[[WorkSpec], Outcome], specs: Sequence[WorkSpec]) -> Iterable[Outcome]:
     """The default `map_tasks`: one after another, in this process."""
     return map(work, specs)
-
-
-def limit_note(spec: WorkSpec, name: str) -> list[str]:
-    """A line for tables of numbers that do not come from whole splits."""
-    if spec.max_samples is None:
-        return []
-    return [f"{name}: at most {spec.max_samples:,} samples of each split, drawn by seed"]

@@ -6,27 +6,18 @@ Samples are copied as the bytes that they are in their tar, so nothing is decode
 import dataclasses
 import hashlib
 import io
+from typing import Any
 
 import numpy as np
 
-from pipeline.care.check import read_samples
 from pipeline.io import storage
-from pipeline.shards.build import BuiltShard, columns_of, index_row
+from pipeline.shards.build import build_shard
 from pipeline.shards.commit import build_index, root_hash
-from pipeline.shards.dataset import (
-    DATASET_FILE,
-    Dataset,
-    Split,
-    SplitInfo,
-    index_uri,
-    shard_name,
-    sidecar_uri,
-)
+from pipeline.shards.dataset import DATASET_FILE, Dataset, Split, SplitInfo, index_uri, shard_name, sidecar_uri
 from pipeline.shards.proof import prove_shard
 from pipeline.shards.sidecar import sidecar_bytes, sidecar_of
 
 _PER_SHARD = 1000
-_END = bytes(1024)  # two empty blocks close a tar
 
 
 Rows = list[tuple[Split, np.ndarray]]
@@ -67,18 +58,12 @@ def limited(split: Split, most: int | None, seed: int) -> Split:
 
 
 def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
-    chosen = [(split, split.index[number]) for split, numbers in rows for number in numbers]
+    chosen = [(split, int(number)) for split, numbers in rows for number in numbers]
     identity, sidecars = subset_identity(rows), []
     for shard, start in enumerate(range(0, len(chosen), _PER_SHARD)):
-        here = chosen[start : start + _PER_SHARD]
-        for split, row in here:
-            prove_shard(split, int(row["shard"]))  # what is copied here gets a hash of its own
-        data = b"".join(_span(split, row) for split, row in here) + _END
-        storage.put(storage.join(folder, shard_name(name, shard)), data)
-        samples = zip(read_samples(data, name), here, strict=True)
-        index = [index_row(members, offset, int(row["class_id"])) for (_, offset, members), (_, row) in samples]
-        sha256 = hashlib.sha256(data).hexdigest()
-        built = BuiltShard(data=data, sha256=sha256, columns=columns_of(index), bad=[])
+        here = (_row(*one) for one in chosen[start : start + _PER_SHARD])
+        built = build_shard(here, lambda row: row["members"])
+        storage.put(storage.join(folder, shard_name(name, shard)), built.data)
         sidecars.append(sidecar_of(built, identity, shard, {}))
         storage.put(sidecar_uri(folder, name, shard), sidecar_bytes(sidecars[-1]))
     buffer = io.BytesIO()
@@ -96,6 +81,8 @@ def _write_split(name: str, rows: Rows, folder: str) -> SplitInfo:
     )
 
 
-def _span(split: Split, row: np.void) -> bytes:
-    place = storage.join(split.uri, shard_name(split.name, int(row["shard"])))
-    return storage.read_bytes(place, int(row["offset"]), int(row["length"]))
+def _row(split: Split, number: int) -> dict[str, Any]:
+    """Key, class and members of a sample, from a proven shard: what is copied gets a hash of its own."""
+    prove_shard(split, int(split.index[number]["shard"]))
+    key, members = split.read_members(number)
+    return {"key": key, "class_id": int(split.index[number]["class_id"]), "members": members}

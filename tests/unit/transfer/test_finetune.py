@@ -134,9 +134,8 @@ def test_equal_weights_in_another_model_are_another_result(road, tmp_path):
     other = tmp_path / "hard"
     shutil.copytree(record.uri, other)
     edit_checkpoint(str(other), model={**record.model, "overlap": "hard"})
-    keys = {
-        finetune._FineTuneRun(spec(road, checkpoint=place), SHORT, train_here)._key() for place in (road[2], str(other))
-    }
+    runs = [finetune._FineTuneRun(spec(road, checkpoint=one), SHORT, train_here) for one in (road[2], str(other))]
+    keys = {run._sweep_key() for run in runs}
     assert len(keys) == 2
 
 
