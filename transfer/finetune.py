@@ -7,7 +7,6 @@ training samples, once for each seed, and only these last weights see the test i
 
 import dataclasses
 import itertools
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -130,8 +129,7 @@ class _FineTuneRun(TaskRun):
         rows = self._scored(np.stack(logits, 1), lr, decay, held_out, time.perf_counter() - started)
         for row in rows if diverged else ():
             row.chosen["diverged"] = ", ".join(diverged)
-        if storage.is_local(folder):  # the sweep's checkpoints have served; the result is a file
-            shutil.rmtree(folder)
+        storage.remove_folder(folder)  # the sweep's checkpoints have served; the result is a file
         return rows
 
     def _sweep_key(self) -> str:

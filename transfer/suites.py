@@ -28,13 +28,9 @@ def protocols_of(suite: str, features: str, device: str, seed: int = 0) -> list[
 
 def _in_suite(task: KnownTask, suite: str) -> bool:
     vtab = task.group.startswith("vtab") or "vtab1k" in task.suites
-    return {
-        "quick": "quick" in task.suites,
-        "kornblith": task.group == "kornblith",
-        "vtab1k": vtab,
-        "dense": task.group == "dense",
-        "all": task.group == "kornblith" or vtab or task.group in ("dense", "other"),
-    }.get(suite, False)
+    if suite == "all":
+        return vtab or task.group in ("kornblith", "dense", "other")
+    return vtab if suite == "vtab1k" else suite in (task.group, *task.suites)
 
 
 def tasks_of(suite: str, root: str) -> tuple[list[Task], list[str]]:

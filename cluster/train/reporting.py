@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from focusvit.runs.checkpoint import load_checkpoint, read_confusion
-from focusvit.runs.config_json import to_json
+from focusvit.runs.config_json import flatten, to_json
 from focusvit.runs.pyfunc import Scored, log_model
-from focusvit.runs.run_dir import RunDir, flat_params
+from focusvit.runs.run_dir import RunDir
 from focusvit.runs.shipper import Shipper
 from focusvit.runs.tracker import Tracker
 from focusvit.train.config import TrainConfig
@@ -66,7 +66,7 @@ def reported_run(
             tracker.client.update_run(tracker.run_id, name=name)
             sys.stderr.write(f"tracking  the run is called '{name}' now\n")
         tracker.watch()
-        tracker.params({**flat_params(to_json(config)), "workers": launch.workers})
+        tracker.params({**flatten(to_json(config)), "workers": launch.workers})
         split = data.split(config.data.train_split)
         if place.run_id is None:
             tracker.dataset(_named(data, config.data.train_split), split.identity, data.uri)

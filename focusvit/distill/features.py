@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,16 +24,10 @@ from focusvit.model.regions import overlap_matrix
 
 from .cache import FeatureCache
 
+if TYPE_CHECKING:
+    from .teacher import FeatureTeacher
+
 NUM_STANDARDISED = 512  # images of the eval split whose features give mean and standard deviation
-
-
-class Teacher(Protocol):
-    """A frozen model: uint8 (B, 3, H, W) -> (B, 2 + N, D): class token, mean of patches, the patches of its grid."""
-
-    grid: tuple[int, int]
-    width: int
-
-    def __call__(self, images: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class FeatureTargets:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: "FeatureTeacher",
         student_grid: tuple[int, int],
         *,
         regions: bool,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 Stem = Literal["linear", "conv"]
 Partition = Literal["superpixel", "grid", "random", "merge"]
@@ -140,14 +140,10 @@ class FocusViTConfig:
 
 
 def _check_choices(config: FocusViTConfig) -> None:
-    choices = {
-        "stem": Stem, "partition": Partition, "overlap": Overlap, "pooling": Pooling, "position": Position,
-        "trunk": Trunk, "latent_start": LatentStart, "readout": Readout,
-    }  # fmt: skip
-    for name, kind in choices.items():
-        if getattr(config, name) not in get_args(kind):
-            value, allowed = getattr(config, name), ", ".join(get_args(kind))
-            raise ValueError(f"model.{name} is '{value}'; it must be one of {allowed}")
+    for name, kind in get_type_hints(FocusViTConfig).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"model.{name} is '{value}'; it must be one of {', '.join(get_args(kind))}")
 
 
 def _check_numbers(config: FocusViTConfig) -> None:

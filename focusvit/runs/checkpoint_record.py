@@ -148,14 +148,6 @@ def first_sound(uri: str, load: Callable[[str], Found]) -> Found:
     )
 
 
-def find_record(uri: str) -> Checkpoint:
-    """The record that `uri` means, read without its weights: quick, and no proof that they are sound.
-
-    Raises as `first_sound`.
-    """
-    return first_sound(uri, record_at)
-
-
 _PLACES: dict[str, Any] = {
     "init_from": None, "data": {"cache_dir": None}, "distill": {"teacher": None, "cache_dir": None}
 }  # fmt: skip

@@ -11,7 +11,7 @@ from focusvit.drop_in.host_config import HostConfig, ModelConfig
 from focusvit.drop_in.settings import with_patch
 from pipeline.errors import UsageError
 
-from .checkpoint_record import Checkpoint, find_record, is_host_folder
+from .checkpoint_record import Checkpoint, first_sound, is_host_folder, record_at
 from .config_json import from_json, one_of, to_json
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def host_checkpoint(uri: str) -> tuple[Checkpoint, dict[str, "Tensor"]]:
 
 
 def quick_record(uri: str, patch: Sequence[str] = ()) -> Checkpoint:
-    """The record that `uri` means, of a checkpoint read without its weights. See `find_record` and `patched_record`."""
-    return patched_record(host_checkpoint(uri)[0] if is_host_folder(uri) else find_record(uri), patch)
+    """The record that `uri` means, of a checkpoint read without its weights: quick, and no proof that they are sound.
+    See `first_sound` and `patched_record` for what it raises."""
+    return patched_record(host_checkpoint(uri)[0] if is_host_folder(uri) else first_sound(uri, record_at), patch)
 
 
 def patched_record(record: Checkpoint, patch: Sequence[str]) -> Checkpoint:

@@ -13,7 +13,6 @@ damaged one is said by name and made anew from what else is known, so that it ne
 import contextlib
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +141,13 @@ class RunDir:
 
     def forget(self) -> None:
         """Remove what a start wrote that came to nothing: no point, no checkpoint."""
-        for name in storage.list_names(self.path("failures")):
-            storage.remove(self.path("failures", name))
         for name in ("config.json", "run.json", "error.json", "failure.txt", "started.json", "stop", "lock"):
             storage.remove(self.path(name))
+        for name in ("failures", "ray"):
+            storage.remove_folder(self.path(name))
         if storage.is_local(self.uri):
-            shutil.rmtree(self.path("ray"), ignore_errors=True)
-            for folder in (self.path("failures"), self.uri):
-                with contextlib.suppress(OSError):  # something of the user's lies there
-                    Path(folder).rmdir()
+            with contextlib.suppress(OSError):  # something of the user's lies there
+                Path(self.uri).rmdir()
 
     def checkpoint_uri(self, samples_seen: int) -> str:
         return self.path("checkpoints", f"{samples_seen:012d}")
@@ -196,13 +193,4 @@ class RunDir:
             if folder.isdigit() and int(folder) not in keep:
                 uri = self.path("checkpoints", folder)
                 storage.remove(storage.join(uri, "checkpoint.json"))
-                for name in storage.list_names(uri):
-                    storage.remove(storage.join(uri, name))
-                storage.remove_temporary(uri, "")
-                if storage.is_local(uri):
-                    Path(uri).rmdir()
-
-
-def flat_params(config: dict[str, Any]) -> dict[str, str]:
-    """The config as flat text values, the params of the tracked run."""
-    return {key: str(value) for key, value in flatten(config).items()}
+                storage.remove_folder(uri)

@@ -140,19 +140,9 @@ class TrainConfig:
                         f"data.map_px gives maps of {self.data.map_side} px, not a multiple of the patch grid's "
                         f"{side} ({cells}); take {cells} times a whole number"
                     )
-
         if self.head_start == "probe" and (self.init_from is None or self.label_free):
             raise ValueError("head_start probe fits a head of classes on the features of init_from; name a checkpoint")
-        ignored = self._ignored_of_distill()
-        if ignored:
-            raise ValueError(
-                f"{', '.join(f'distill.{name}' for name in ignored)} would do nothing: "
-                + (
-                    "set distill.teacher as well"
-                    if self._without_teacher
-                    else f"distill.target is {self.distill.target}"
-                )
-            )
+        self._check_distill()
         if isinstance(self.model, HostConfig):
             if self.label_free:
                 raise ValueError("the student of a label-free training is a FocusViT; a host is trained on labels")
@@ -167,17 +157,16 @@ class TrainConfig:
         """Whether nothing but a teacher's features is learned."""
         return self.distill.target == "features"
 
-    @property
-    def _without_teacher(self) -> bool:
-        return self.distill.teacher is None and not self.label_free
-
-    def _ignored_of_distill(self) -> list[str]:
-        """The settings of the teacher that differ from their default and that nothing would read."""
-        of = {"logits": ("weight", "temperature", "hard"), "features": ("regions", "cache_dir")}
-        other = of["logits" if self.label_free else "features"]
-        unread = of["logits"] + of["features"] if self._without_teacher else other
-        default = DistillConfig()
-        return [name for name in unread if getattr(self.distill, name) != getattr(default, name)]
+    def _check_distill(self) -> None:
+        """ValueError for settings of a teacher that differ from their default and that nothing would read."""
+        of_logits, of_features, default = ("weight", "temperature", "hard"), ("regions", "cache_dir"), DistillConfig()
+        unread: tuple[str, ...] = of_logits if self.label_free else of_features
+        why = f"distill.target is {self.distill.target}"
+        if self.distill.teacher is None and not self.label_free:
+            unread, why = of_logits + of_features, "set distill.teacher as well"
+        ignored = [f"distill.{name}" for name in unread if getattr(self.distill, name) != getattr(default, name)]
+        if ignored:
+            raise ValueError(f"{', '.join(ignored)} would do nothing: {why}")
 
     def num_steps(self, num_samples: int) -> int:
         """Optimizer steps of the whole run on a split of `num_samples`."""

@@ -138,18 +138,12 @@ def _across(out: str, transfers: list[TransferRun]) -> list[str]:
 
 def _training_row(run: TrainingRun) -> dict[str, Any]:
     seen = max((points[-1][0] for points in run.curves.values()), default=0)
-    best, loss = run.best("val/top1"), run.last("val/loss")
-    speed, wait = run.last("perf/img_per_s"), run.last("perf/data_wait_share")
-    values = (
-        run.name,
-        f"{seen:,}",
-        "" if best is None else f"{best:.2%}",
-        "" if loss is None else f"{loss:.4f}",
-        "" if speed is None else f"{speed:,.0f}",
-        "" if wait is None else f"{wait:.0%}",
-        run.run_id,
-    )
-    return dict(zip(_TRAINING_COLUMNS, values))
+    found = (
+        (run.best("val/top1"), "{:.2%}"), (run.last("val/loss"), "{:.4f}"), (run.last("perf/img_per_s"), "{:,.0f}"),
+        (run.last("perf/data_wait_share"), "{:.0%}"),
+    )  # fmt: skip
+    values = ["" if value is None else form.format(value) for value, form in found]
+    return dict(zip(_TRAINING_COLUMNS, (run.name, f"{seen:,}", *values, run.run_id)))
 
 
 def milestones(run: TrainingRun) -> list[list[str]]:
