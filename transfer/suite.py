@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -59,6 +59,7 @@ def with_out(config: Config) -> Config:
 def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = train_here) -> int:
     """Run a suite. `map_tasks(work, specs)` schedules the tasks (here: one after another), `train` fine-tunes."""
     config = with_out(config)
+    config = dataclasses.replace(config, out=storage.resolve(config.out))
     tasks, missing = _tasks(config)
     check_device(config.device)
     specs = _specs(config, tasks, pick_device(config.device) if map_tasks is in_turn else config.device)
@@ -69,7 +70,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     say(
         f"transfer suite '{config.suite}' of {record.uri} ({record.samples_seen:,} samples seen) on {len(specs)} "
         f"tasks: {', '.join(task.name for task in tasks)}\n"
-        f"results to {storage.resolve(config.out)}, runs to {masked(tracking_uri)}, "
+        f"results to {config.out}, runs to {masked(tracking_uri)}, "
         f"device {specs[0].device}{'' if map_tasks is in_turn else ' on Ray'}\n"
     )
     for line in missing:
@@ -77,7 +78,7 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
     started = time.perf_counter()
     if config.controls:
         specs = [one for spec in specs for one in (spec, *controls(spec, record))]
-    specs, outcomes = _prepared(specs, record, storage.resolve(config.out), say)
+    specs, outcomes = _prepared(specs, record, config.out, say)
     params = ("suite", "checkpoint", "patch", "tokens", "baselines", "seed", "task", "finetune")
     told = {name: str(getattr(config, name)) for name in params}
     with suite_run(tracking_uri, config.experiment, config.suite, record, told) as parent:
@@ -92,15 +93,29 @@ def run(config: TransferConfig, map_tasks: MapTasks = in_turn, train: Train = tr
         ):
             outcomes.append(outcome)
             logbook.add(outcome)
-        measured = any(outcome.rows for outcome in outcomes)
-        _write_tables(config, record.uri, outcomes)
-        logbook.close(outcomes, storage.resolve(config.out), failed=not measured)
+        rows = [row for outcome in outcomes for row in outcome.rows]
+        listed = {name: [line for one in outcomes for line in getattr(one, name)] for name in ("failures", "notes")}
+        found = {"kind": "transfer", "suite": config.suite, "checkpoint": record.uri, "rows": rows, **listed}
+        _write_tables(config.out, found)
+        logbook.close(outcomes, config.out, failed=not rows)
         if config.register:
             say(logbook.register(config.register, outcomes) + "\n")
     for problem in logbook.problems:
-        sys.stderr.write(f"not tracked: {problem}; the results are in {storage.resolve(config.out)}\n")
-    _show(config, record.uri, outcomes, time.perf_counter() - started, say)
-    return 0 if measured and not any(outcome.failures for outcome in outcomes) else 1
+        sys.stderr.write(f"not tracked: {problem}; the results are in {config.out}\n")
+    if config.json:
+        sys.stdout.write(json_text(_plain(found)) + "\n")
+    elif rows:
+        say(text_table(rows) + "\n")
+    for line in found["notes"]:
+        say(f"note: {line}\n")
+    for line in found["failures"]:
+        sys.stderr.write(f"failed: {line}\n")
+    say(
+        f"{len(rows)} results from {len(outcomes)} tasks in {time.perf_counter() - started:.1f} s (features "
+        f"{sum(one.features_s for one in outcomes):.1f} s; {sum(one.num_skipped for one in outcomes)} protocols found "
+        f"finished, {len(found['failures'])} failed); table in {storage.join(config.out, 'results.md')}\n"
+    )
+    return 0 if rows and not found["failures"] else 1
 
 
 def _prepared(
@@ -153,58 +168,25 @@ def _tasks(config: TransferConfig) -> tuple[list[Task], list[str]]:
 
 
 def _specs(config: TransferConfig, tasks: list[Task], device: str) -> list[WorkSpec]:
-    out = storage.resolve(config.out)
-    features = config.features_folder or storage.join(out, "features")
+    features = config.features_folder or storage.join(config.out, "features")
     if not storage.is_local(storage.resolve(features)):
         raise UsageError(f"features are memory-mapped files, so {features} must be local. Set --features-folder DIR.")
     known = {field.name for field in dataclasses.fields(WorkSpec)}
     values = {name: value for name, value in vars(config).items() if name in known} | {
-        "checkpoint": checkpoint_place(config.checkpoint), "out": storage.join(out, "results"), "device": device,
+        "checkpoint": checkpoint_place(config.checkpoint), "out": storage.join(config.out, "results"), "device": device,
         "features_folder": storage.resolve(features), "tokens": token_budgets(config.tokens, None)[0],
     }  # fmt: skip
     return [WorkSpec(**{**values, "task": task}) for task in tasks]
 
 
-def _write_tables(config: TransferConfig, checkpoint: str, outcomes: list[Outcome]) -> None:
-    rows = [row for outcome in outcomes for row in outcome.rows]
-    out = storage.resolve(config.out)
-    listed = [line for outcome in outcomes for line in outcome.failures + outcome.notes]
-    heading = f"# Transfer suite '{config.suite}' of `{masked(checkpoint)}`\n\n"
+def _write_tables(out: str, found: dict[str, Any]) -> None:
+    rows, listed = found["rows"], [*found["failures"], *found["notes"]]
+    heading = f"# Transfer suite '{found['suite']}' of `{masked(found['checkpoint'])}`\n\n"
     footer = "".join(f"\n- {line}" for line in listed) + ("\n" if listed else "")
     storage.put(storage.join(out, "results.md"), (heading + markdown_table(rows) + footer).encode())
     storage.put(storage.join(out, "results.csv"), csv_table(rows).encode())
-    storage.put_json(storage.join(out, "results.json"), _summary(config, checkpoint, outcomes))
+    storage.put_json(storage.join(out, "results.json"), _plain(found))
 
 
-def _summary(config: TransferConfig, checkpoint: str, outcomes: list[Outcome]) -> dict[str, object]:
-    return {
-        "kind": "transfer",
-        "suite": config.suite,
-        "checkpoint": checkpoint,
-        "rows": [dataclasses.asdict(row) for outcome in outcomes for row in outcome.rows],
-        "failures": [line for outcome in outcomes for line in outcome.failures],
-        "notes": [line for outcome in outcomes for line in outcome.notes],
-    }
-
-
-def _show(
-    config: TransferConfig, checkpoint: str, outcomes: list[Outcome], elapsed_s: float, say: Callable[[str], object]
-) -> None:
-    rows = [row for outcome in outcomes for row in outcome.rows]
-    if config.json:
-        sys.stdout.write(json_text(_summary(config, checkpoint, outcomes)) + "\n")
-    elif rows:
-        say(text_table(rows) + "\n")
-    for outcome in outcomes:
-        for line in outcome.notes:
-            say(f"note: {line}\n")
-        for line in outcome.failures:
-            sys.stderr.write(f"failed: {line}\n")
-    skipped = sum(outcome.num_skipped for outcome in outcomes)
-    failed = sum(len(outcome.failures) for outcome in outcomes)
-    features_s = sum(outcome.features_s for outcome in outcomes)
-    say(
-        f"{len(rows)} results from {len(outcomes)} tasks in {elapsed_s:.1f} s "
-        f"(features {features_s:.1f} s; {skipped} protocols found finished, {failed} failed); "
-        f"table in {storage.join(storage.resolve(config.out), 'results.md')}\n"
-    )
+def _plain(found: dict[str, Any]) -> dict[str, Any]:
+    return found | {"rows": [dataclasses.asdict(row) for row in found["rows"]]}

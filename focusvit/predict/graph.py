@@ -97,15 +97,11 @@ def difference(found: np.ndarray, wanted: np.ndarray) -> float:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporters' notes about operators of libraries that we do not use, and about their own future."""
-    names = ("torch.onnx", "torch.onnx._internal.exporter", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
+        logging.disable(before)
