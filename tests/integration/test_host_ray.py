@@ -70,6 +70,6 @@ def test_a_patched_host_is_killed_on_ray_goes_on_and_is_served_by_mlflow(tmp_pat
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.rpartition("TOLD ")[2])
-    expected = Predictor(summary["checkpoint"]).table([photo.read_bytes()])
+    expected = Predictor.of(summary["checkpoint"]).table([photo.read_bytes()])
     assert told["error"] == {"0": ""} and told["class"]["0"] == expected["class"][0]
     assert told["share"]["0"] == pytest.approx(expected["share"][0], abs=1e-6)

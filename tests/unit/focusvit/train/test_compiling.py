@@ -46,14 +46,13 @@ def test_every_drawn_budget_has_a_graph_of_its_own(monkeypatch: pytest.MonkeyPat
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda model, **how: whole(model, backend=count, **how))
-    for name in ("recompile_limit", "accumulated_recompile_limit"):
-        monkeypatch.setattr(torch._dynamo.config, name, getattr(torch._dynamo.config, name))
+    limits, images = torch._dynamo.config, torch.ones(2, 3)
     torch._dynamo.reset()
-    model = compiled(Scale(), small(token_budgets=budgets[:8]))
-    images = torch.ones(2, 3)
-    for _ in range(2):
-        for budget in budgets:
-            assert torch.equal(model(images, None, budget), images * budget)
+    with limits.patch({name: getattr(limits, name) for name in ("recompile_limit", "accumulated_recompile_limit")}):
+        model = compiled(Scale(), small(token_budgets=budgets[:8]))
+        for _ in range(2):
+            for budget in budgets:
+                assert torch.equal(model(images, None, budget), images * budget)
     assert len(graphs) == len(budgets)
 
 
