@@ -3,7 +3,8 @@
 Protocol of DINO/DINOv2: cosine similarity, the k most similar training samples vote with weight exp(sim / T).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class Knn:
     k: int = 20
     temperature: float = 0.07
     device: str = "cpu"
-    name: str = field(default="knn", init=False)
+    name: ClassVar[str] = "knn"
 
     def fit(self, train: Labelled, held_out: Labelled) -> list[Fitted]:
         """The bank is train and held-out together: nothing is chosen."""
