@@ -177,8 +177,10 @@ def debug() -> TrainConfig:
 
 def finetune(record: Checkpoint, num_samples: int | None = None) -> TrainConfig:
     """Go on from a checkpoint (or a host of Hugging Face or timm) with a new head: the same model and image size, a low
-    rate, layer-wise decay: `focusvit finetune`; tests/benchmarks/results/starts.md has five small sets. `num_samples` to
-    learn from: few take smaller batches and more epochs, so that an epoch has 20 steps and the whole has 200.
+    rate, layer-wise decay: `focusvit finetune`; tests/benchmarks/results/starts.md has five small sets.
+
+    `num_samples` to learn from: few take smaller batches and more epochs, so that an epoch has 20 steps and the whole
+    has 200.
     """
     seen = from_json(DataConfig, record.config.get("data", {}), f"{record.uri}: data")
     batch = 64 if num_samples is None else max(8, min(64, num_samples // 20))
