@@ -46,22 +46,13 @@ class ShardSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadSample:
-    """A sample that cannot be stored, and why."""
-
-    source: str
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class BuiltShard:
     """The bytes of a tar and where its samples lie in it."""
 
     data: bytes
     sha256: str
     columns: dict[str, list[int]]  # of `index_row`, a number for each sample
-    bad: list[BadSample]
+    bad: list[dict[str, str]]  # source, key and reason of each sample that cannot be stored
 
 
 def make_sample(row: PlanRow, source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> Members:
@@ -116,7 +107,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
 
     `make` turns a row into members; a BadImage from it costs that sample only, other exceptions end the build.
     """
-    index, bad = list[tuple[int, ...]](), list[BadSample]()
+    index, bad = list[tuple[int, ...]](), list[dict[str, str]]()
 
     def files() -> Iterator[tuple[str, bytes]]:
         position = 0
@@ -124,7 +115,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
             try:
                 members = make(row)
             except BadImage as error:
-                bad.append(BadSample(source=row["source"], key=row["key"], reason=str(error)))
+                bad.append({"source": row["source"], "key": row["key"], "reason": str(error)})
                 continue
             yield from ((f"{row['key']}.{suffix}", content) for suffix, content in members.items())
             index.append(index_row(members, position, row["class_id"]))

@@ -77,7 +77,7 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
 
 
 class IsolatedMaker:
-    """`make_sample` in a child process. A context manager; call it with a row.
+    """`make_sample` in a child process: call it with a row, and close it.
 
     Only a death that repeats in a fresh child counts as the sample's own: then it is a BadImage that names the signal.
     """
@@ -94,12 +94,6 @@ class IsolatedMaker:
         self._timeout_s = timeout_s
         self._child: Child | None = None
 
-    def __enter__(self) -> "IsolatedMaker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
     def __call__(self, row: PlanRow) -> Members:
         ends = set()
         for _ in range(2):
@@ -109,7 +103,7 @@ class IsolatedMaker:
                 return child.take(self._timeout_s)
             except ChildEndedError as end:
                 ends.add(str(end))
-                self._stop()
+                self.close()
         raise BadImage(f"ends the process that prepares it ({' and '.join(sorted(ends))}, twice)")
 
     def _start(self) -> Child:
@@ -118,11 +112,11 @@ class IsolatedMaker:
             self._child.give(None)
             self._child.take(_START_S)
         except ChildEndedError:
-            self._stop()
+            self.close()
             raise OSError("a child process for single samples could not be started (memory?)") from None
         return self._child
 
-    def _stop(self) -> None:
+    def close(self) -> None:
         if self._child is not None:
             self._child.stop()
         self._child = None

@@ -1,6 +1,5 @@
 """The sidecar of a shard: the mark that it is finished, and the index of its samples."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.io import storage
@@ -25,7 +24,7 @@ def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[s
         "size_bytes": len(built.data),
         "num_samples": len(built.columns["offsets"]),
         **built.columns,
-        "skipped": [asdict(sample) for sample in built.bad],
+        "skipped": built.bad,
         "timing": timing,
     }
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import closing
 from typing import Any
 
 from pipeline.io import storage
@@ -27,7 +28,7 @@ def run_shard(spec: ShardSpec) -> dict[str, Any]:
     started = time.perf_counter(), time.process_time()
     rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
     if spec.isolated:
-        with IsolatedMaker(spec.source, spec.image, spec.superpixels) as isolated:
+        with closing(IsolatedMaker(spec.source, spec.image, spec.superpixels)) as isolated:
             built = build_shard(rows, isolated)
     else:
         built = build_shard(rows, lambda row: make_sample(row, spec.source, spec.image, spec.superpixels))

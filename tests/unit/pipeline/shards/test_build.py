@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_a_bad_sample_costs_itself() -> None:
         return _make(row)
 
     built = build_shard(ROWS, make)
-    assert [(bad.source, bad.reason) for bad in built.bad] == [("c/2.jpg", "is empty (0 bytes)")]
+    assert [(bad["source"], bad["reason"]) for bad in built.bad] == [("c/2.jpg", "is empty (0 bytes)")]
     assert built.data == build_shard([row for row in ROWS if row["file"] != "2"], _make).data
 
 
@@ -137,7 +138,8 @@ def _dangerous(row: dict[str, Any], *_: Any) -> dict[str, bytes]:
 
 
 def test_isolation_names_what_kills_and_forgives_accidents(tmp_path: Any) -> None:
-    with IsolatedMaker(Memory(), ImageConfig(), SuperpixelConfig(), make=_dangerous, timeout_s=3) as isolated:  # type: ignore[arg-type]
+    maker = IsolatedMaker(Memory(), ImageConfig(), SuperpixelConfig(), make=_dangerous, timeout_s=1)  # type: ignore[arg-type]
+    with closing(maker) as isolated:
         outcomes = []
         for i in range(6):
             try:
@@ -149,6 +151,6 @@ def test_isolation_names_what_kills_and_forgives_accidents(tmp_path: Any) -> Non
         "ends the process that prepares it (SIGFPE, twice)",
         "2",
         "3",
-        "ends the process that prepares it (no answer in 3 s, twice)",
+        "ends the process that prepares it (no answer in 1 s, twice)",
         "is empty",
     ]
