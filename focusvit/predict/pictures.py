@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.image.borders import draw_borders
+from pipeline.image.sheet import encode_picture, labelled_sheet
 from pipeline.io import storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDE_PX = 224  # small images are enlarged to about this side, so that a border line stays thinner than a region
-_INK = (30, 30, 30)
 _MAX_NAMES = 60  # more class names than this cannot be read on one axis
 _MAX_CELLS = 16  # up to this many classes the counts are written into the cells
 
@@ -60,44 +59,6 @@ def density_overlay(image: np.ndarray, region_map: np.ndarray, density: np.ndarr
     return ((25 + 0.65 * grey) * (1 - cover) + colour * cover).clip(0, 255).astype(np.uint8)
 
 
-def labelled_sheet(
-    cells: Sequence[tuple[str, np.ndarray]], title: str, *, columns: int, note: str = "", cell_px: int = 240
-) -> np.ndarray:
-    """(label, uint8 RGB) in rows of at most `columns` on white, each `cell_px` wide, its label below; the title above,
-    the note at the end. What is empty takes no room.
-    """
-    rows = -(-len(cells) // columns)
-    columns, gap = -(-len(cells) // rows), 12  # rows of equal length
-    head, foot = 44 if title else gap, 26 if any(label for label, _ in cells) else 0
-    scaled = [cv2.resize(p, (cell_px, round(p.shape[0] * cell_px / p.shape[1])), interpolation=cv2.INTER_AREA
-              if p.shape[1] > cell_px else cv2.INTER_NEAREST) for _, p in cells]  # fmt: skip
-    height = max(picture.shape[0] for picture in scaled) + foot
-    size = (gap + columns * (cell_px + gap), head + rows * (height + gap) + (26 if note else 0))
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    _write(draw, (gap, head // 2), title, size[0] - 2 * gap, 20)
-    for index, ((label, _), picture) in enumerate(zip(cells, scaled)):
-        x, y = gap + index % columns * (cell_px + gap), head + index // columns * (height + gap)
-        sheet.paste(Image.fromarray(picture), (x, y))
-        _write(draw, (x, y + picture.shape[0] + foot // 2), label, cell_px, 14)
-    if note:
-        _write(draw, (gap, size[1] - 17), note, size[0] - 2 * gap, 14)
-    return np.asarray(sheet)
-
-
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width_px: int, size: int) -> None:
-    """Text from `place` to the right, shortened in its middle to `width_px`."""
-    font = ImageFont.load_default(size=size)
-    keep = min(len(text), width_px // 3)  # no letter is narrower than 3 px
-    while keep > 4 and draw.textlength(_shortened(text, keep), font=font) > width_px:
-        keep -= 1
-    draw.text(place, _shortened(text, keep), fill=_INK, font=font, anchor="lm")
-
-
-def _shortened(text: str, keep: int) -> str:
-    return text if keep >= len(text) else f"{text[: keep - keep // 2 - 1]}…{text[len(text) - keep // 2 :]}"
-
-
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
     """Confusion matrix: counts (C, C), row = true class, column = predicted class; colour = share of the row."""
     from matplotlib.figure import Figure
@@ -131,8 +92,7 @@ def figure_pixels(figure: "Figure") -> np.ndarray:
 
 def save_png(uri: str, picture: np.ndarray) -> None:
     """Write uint8 RGB to a path or store address; the file is complete or absent."""
-    _, data = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
-    storage.put(uri, data.tobytes())
+    storage.put(uri, encode_picture(picture, ".png"))
 
 
 def read_png(uri: str) -> np.ndarray:

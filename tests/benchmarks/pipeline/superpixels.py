@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.care.contact_sheet import SheetRow, contact_sheet, encode_picture
+from pipeline.care.contact_sheet import SheetRow, contact_sheet
 from pipeline.image.image import ImageConfig, decode_image, prepare_image
+from pipeline.image.sheet import encode_picture
 from pipeline.superpixels.hierarchy import cut
 from pipeline.superpixels.segment import LIGHT, SuperpixelConfig, scale_for_segmentation, segment_image
 from pipeline.superpixels.slic import slic
