@@ -23,7 +23,7 @@ from pipeline.io.json_text import json_text
 from pipeline.secrets import masked
 from transfer.options import TransferConfig
 from transfer.report.logbook import Logbook, suite_run
-from transfer.report.table import csv_table, markdown_table, text_table
+from transfer.report.table import CSV_COLUMNS, csv_cells, csv_text, markdown_table, text_table
 from transfer.tasks.controls import controls
 from transfer.tasks.known_tasks import parse_task, with_labels
 from transfer.tasks.prepare import prepared
@@ -184,7 +184,7 @@ def _write_tables(out: str, found: dict[str, Any]) -> None:
     heading = f"# Transfer suite '{found['suite']}' of `{masked(found['checkpoint'])}`\n\n"
     footer = "".join(f"\n- {line}" for line in listed) + ("\n" if listed else "")
     storage.put(storage.join(out, "results.md"), (heading + markdown_table(rows) + footer).encode())
-    storage.put(storage.join(out, "results.csv"), csv_table(rows).encode())
+    storage.put(storage.join(out, "results.csv"), csv_text(CSV_COLUMNS, map(csv_cells, rows)).encode())
     storage.put_json(storage.join(out, "results.json"), _plain(found))
 
 

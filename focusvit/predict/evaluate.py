@@ -2,10 +2,9 @@
 
 import math
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -50,9 +49,10 @@ def main(argv: list[str]) -> int:
         f"{split.num_samples:,} samples, {split.num_classes} classes, token budgets {config.tokens or budgets[0]}, "
         f"{device}, {settled(precision, device)}\n"
     )
+    keep = None
     if columns is not None:
         say(f"the data set holds {len(columns)} of the model's {record.num_classes} classes: only these compete\n")
-    keep = None if columns is None else _restricted_to(columns, device)
+        keep = partial(torch.index_select, dim=1, index=torch.from_numpy(columns).to(device))
     rows = [(name, tokens) for tokens in budgets for name in config.segmenters] + [(f, None) for f in config.onnx]
     counted = []
     for name, tokens in rows:
@@ -72,11 +72,6 @@ def main(argv: list[str]) -> int:
             )
     _show(config, record.uri, dataset.classes, counted, model.config.tokens)
     return 0
-
-
-def _restricted_to(columns: np.ndarray, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    index = torch.from_numpy(columns).to(device)
-    return lambda logits: logits[:, index]
 
 
 def _show(

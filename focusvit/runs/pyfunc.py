@@ -85,6 +85,8 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
     import mlflow
 
     mlflow.set_tracking_uri(tracker.uri)
+    library = load_checkpoint(checkpoint_uri).model.get("library")  # a host needs its own
+    packages = (*_PACKAGES, *((library,) if library else ()))
     with tempfile.TemporaryDirectory() as folder:
         for file in storage.list_names(checkpoint_uri):
             if file != "state.safetensors":  # the optimizer's moments are of no use to a reader of the model
@@ -101,19 +103,13 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
                 input_example=_EXAMPLE,
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
                 code_paths=[_sources(package, Path(folder, "sources")) for package in (focusvit, pipeline)],
-                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _packages(checkpoint_uri)],
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
                 model_config={"images_folder": images_folder},
             )
         tracker.running()
     for one in scored:
         tracker.model_scores(logged.model_id, one.points, one.dataset, one.identity)
     return logged
-
-
-def _packages(checkpoint_uri: str) -> tuple[str, ...]:
-    """What a reader of the model needs; a host also its library."""
-    library = load_checkpoint(checkpoint_uri).model.get("library")
-    return (*_PACKAGES, *((library,) if library else ()))
 
 
 def register(

@@ -105,10 +105,8 @@ class Shipper:
                 self._server_has = self._tracker.places()
             # Not by the last place: a resume with smaller log_every_steps writes points between those there.
             new = [p for p in self._unsent if p[:2] not in self._server_has]
-            for start in range(0, len(new), 1000):
-                part = new[start : start + 1000]
-                self._tracker.metrics(part)
-                self._server_has.update(p[:2] for p in part)
+            self._tracker.metrics(new)
+            self._server_has.update(p[:2] for p in new)
             self._unsent = []
             self._delay_s = 1.0
         except Exception as error:  # whatever a server does must not reach the training

@@ -29,7 +29,8 @@ def stop_group() -> None:
 
 def run_ranks(function: Callable[..., Any], world_size: int, folder: Path, *arguments: Any) -> list[Any]:
     """`function(rank, world_size, *arguments)` on each rank inside one process group; the results in rank order."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # the ranks of all tests: one process loads torch for them
+    context.set_forkserver_preload(["focusvit.train.loop"])
     queue = context.Queue()
     store = str(folder / f"gloo-{world_size}-{function.__name__}")
     processes = [

@@ -118,19 +118,15 @@ class DenseTaskRun(Measuring):
         tables = histograms.reshape(-1, K, histograms.shape[1])
         counts = [np.stack([segmentation.confusion_of(t, p) for t, p in zip(tables, one)]) for one in all_predicted]
         borders = self._boundaries(all_predicted)
-        draws = [segmentation.mean_iou(one.sum(0)) for one in counts]
         result = self._row(counts[0], features=features, protocol=protocol, boundary=borders[0])
         if len(fitted) > 1:
+            repeats = [self._scores(one.sum(0), border) for one, border in zip(counts, borders)]
+            scores = {name: mean_of_known([one.get(name, math.nan) for one in repeats]) for name in result.scores}
+            draws = [one["miou"] for one in repeats]
             low, high = over_draws(draws)
-            total = np.sum(counts, 0)
-            scores = {
-                "miou": float(np.mean(draws)),
-                "pixel_accuracy": float(np.mean([segmentation.pixel_accuracy(one.sum(0)) for one in counts])),
-                **_known_boundary(mean_of_known(borders)),
-            }
             result = dataclasses.replace(
                 result, value=scores["miou"], low=low, high=high, interval=f"t over {len(draws)} draws", draws=draws,
-                scores=scores, confusion=total.sum(0).tolist(),
+                scores=scores, confusion=np.sum(counts, 0).sum(0).tolist(),
             )  # fmt: skip
         return dataclasses.replace(result, chosen=dict(fitted[0].chosen))
 
@@ -172,15 +168,17 @@ class DenseTaskRun(Measuring):
             num_classes=len(self.classes),
             num_train=self.train.num_samples,
             num_test=self.test.num_samples,
-            scores={
-                "miou": segmentation.mean_iou(total),
-                "pixel_accuracy": segmentation.pixel_accuracy(total),
-                **_known_boundary(boundary),
-            },
+            scores=self._scores(total, boundary),
             per_class=[None if math.isnan(v) else float(v) for v in segmentation.intersection_over_union(total)],
             confusion=total.tolist(),
             classes=list(self.classes),
         )
+
+    @staticmethod
+    def _scores(total: np.ndarray, boundary: float) -> dict[str, float]:
+        """Of one confusion (C, C); without boundary F1 when no image has a border: the table then leaves it out."""
+        scores = {"miou": segmentation.mean_iou(total), "pixel_accuracy": segmentation.pixel_accuracy(total)}
+        return scores if math.isnan(boundary) else {**scores, "boundary_f1": boundary}
 
     def _boundaries(self, all_predicted: list[np.ndarray]) -> list[float]:
         """Mean boundary F1 of each labelling (N, K) over the test images that have a border, in one pass over them."""
@@ -250,8 +248,3 @@ class DenseTaskRun(Measuring):
 def is_dense(split: Split) -> bool:
     """Whether the samples carry label maps; the first one tells."""
     return split.num_samples > 0 and split.read(0).label_map is not None
-
-
-def _known_boundary(value: float) -> dict[str, float]:
-    """Nothing when no image has a border: the table then leaves the score out."""
-    return {} if math.isnan(value) else {"boundary_f1": value}

@@ -1,7 +1,5 @@
 """`focusvit report`: finished trainings and transfer suites side by side: Markdown, CSV and pictures, no UI."""
 
-import csv
-import io
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,7 +21,7 @@ from transfer.options import ReportConfig
 from .charts import curves_figure, radar_figure, transfer_figure
 from .finished import TrainingRun, TransferRun, find_runs
 from .summary import group_means, mean_ranks, radar_values, side_by_side
-from .table import csv_table, markdown, markdown_table
+from .table import CSV_COLUMNS, csv_cells, csv_text, markdown, markdown_table
 
 _HOME = Path(__file__).parent
 _TRAINING_COLUMNS = ("run", "samples seen", "best val top-1", "last val loss", "images/s", "data wait", "MLflow run")
@@ -82,7 +80,8 @@ def write_report(
         storage.put_json(storage.join(out, "curves.json"), curves)
         if len(trainings) > 1:
             parts.append("Settings that differ:\n\n" + _differences(trainings))
-        storage.put(storage.join(out, "trainings.csv"), _csv(rows).encode())
+        table = csv_text(_TRAINING_COLUMNS, [row.values() for row in rows])
+        storage.put(storage.join(out, "trainings.csv"), table.encode())
         save_png(storage.join(out, "curves.png"), figure_pixels(curves_figure(trainings)))
     for run in transfers:
         title = f"## Transfer: {run.name}\n\nsuite '{run.suite}' of `{_shown(run.checkpoint)}`\n\n"
@@ -90,7 +89,8 @@ def write_report(
         listed = [f"- failed: {line}" for line in run.failures] + [f"- {line}" for line in run.notes]
         parts += ["\n".join(listed) + "\n"] if listed else []
     if any(run.rows for run in transfers):
-        storage.put(storage.join(out, "transfer.csv"), _transfer_csv(transfers).encode())
+        table = csv_text(("run", *CSV_COLUMNS), [[one.name, *csv_cells(row)] for one in transfers for row in one.rows])
+        storage.put(storage.join(out, "transfer.csv"), table.encode())
         save_png(storage.join(out, "transfer.png"), figure_pixels(transfer_figure(transfers)))
         parts.append("![transfer](transfer.png)\n")
         parts += _across(out, transfers)
@@ -166,20 +166,3 @@ def _differences(runs: list[TrainingRun]) -> str:
     keys = sorted(set().union(*flat))
     rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys]
     return markdown(["setting", *(run.name for run in runs)], [row for row in rows if len(set(row[1:])) > 1])
-
-
-def _transfer_csv(runs: list[TransferRun]) -> str:
-    lines: list[str] = []
-    for run in runs:
-        head, *rest = csv_table(run.rows).splitlines()
-        lines = lines or [f"run,{head}"]
-        lines += [f'"{run.name}",{line}' for line in rest]
-    return "\n".join(lines) + "\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()

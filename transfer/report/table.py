@@ -10,6 +10,10 @@ from transfer.tasks.result import Result
 
 _NAMES = {"mean_per_class": "per class", "pixel_accuracy": "pixels", "boundary_f1": "boundary F1", "top1": "top-1"}
 COLUMNS = ("task", "features", "protocol", "metric", "value", "95 % interval", "chance", "also", "test", "chosen")
+_FIELDS = (
+    "task features protocol variant metric value low high interval chance num_classes num_train num_test fit_s".split()
+)
+CSV_COLUMNS = (*_FIELDS, "top1", "mean_per_class", "chosen")
 
 
 def cells(row: Result) -> list[str]:
@@ -50,19 +54,18 @@ def markdown_table(rows: list[Result]) -> str:
     return markdown(COLUMNS, map(cells, rows))
 
 
-def csv_table(rows: list[Result]) -> str:
-    """Full precision, one column per number, for other programs."""
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A CSV file of whatever the cells are."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = (
-        "task features protocol variant metric value low high interval chance num_classes num_train num_test fit_s"
-    ).split()
-    writer.writerow([*names, "top1", "mean_per_class", "chosen"])
-    for row in rows:
-        chosen = "; ".join(f"{name}={value}" for name, value in row.chosen.items())
-        scores = [row.scores.get("top1", ""), row.scores.get("mean_per_class", "")]
-        writer.writerow([*(getattr(row, name) for name in names), *scores, chosen])
+    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
     return out.getvalue()
+
+
+def csv_cells(row: Result) -> list[Any]:
+    """One row in full precision, one column per number, for other programs; in the order of CSV_COLUMNS."""
+    chosen = "; ".join(f"{name}={value}" for name, value in row.chosen.items())
+    scores = [row.scores.get("top1", ""), row.scores.get("mean_per_class", "")]
+    return [*(getattr(row, name) for name in _FIELDS), *scores, chosen]
 
 
 def _short(value: object) -> str:

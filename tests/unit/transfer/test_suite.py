@@ -17,7 +17,7 @@ from transfer.features.sealed import SecondLookError
 from transfer.protocols.knn import Knn
 from transfer.report.finished import find_runs
 from transfer.report.report import main as report_main
-from transfer.report.table import csv_table, markdown_table, text_table
+from transfer.report.table import CSV_COLUMNS, csv_cells, csv_text, markdown_table, text_table
 from transfer.suite import TransferConfig, with_out
 from transfer.suite import main as suite_main
 from transfer.tasks.known_tasks import parse_task
@@ -142,7 +142,8 @@ def test_result_files_survive_and_damage_counts_as_absent(tmp_path, done):
 
 
 def test_tables_hold_every_row(done):
-    for text in (text_table(done.rows), markdown_table(done.rows), csv_table(done.rows)):
+    whole = csv_text(CSV_COLUMNS, map(csv_cells, done.rows))
+    for text in (text_table(done.rows), markdown_table(done.rows), whole):
         assert text.count("tiny") == len(done.rows)
     assert "unknown" in text_table([dataclasses.replace(done.rows[0], low=-np.inf, high=np.inf)])
 
