@@ -16,6 +16,7 @@ _HOME = {
     "load_checkpoint": "runs.checkpoint",
     "patch": "drop_in.patch",
     "unpatch": "drop_in.patch",
+    "superpixel_means": "drop_in.readout",
     "superpixel_readout": "drop_in.readout",
     "unpool": "drop_in.readout",
     "superpixels": "predict.photo",

@@ -4,6 +4,7 @@ from .data.batch import Batch as Batch
 from .data.samples import ShardDataset as ShardDataset
 from .drop_in.patch import patch as patch
 from .drop_in.patch import unpatch as unpatch
+from .drop_in.readout import superpixel_means as superpixel_means
 from .drop_in.readout import superpixel_readout as superpixel_readout
 from .drop_in.readout import unpool as unpool
 from .hub.model import Answer as Answer

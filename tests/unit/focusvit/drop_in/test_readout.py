@@ -47,3 +47,10 @@ def test_shapes_that_do_not_belong_together_are_named():
         focusvit.superpixel_readout(torch.zeros(2, 3, 5, 5), MAPS, 5)
     with pytest.raises(ValueError, match="must be"):
         focusvit.unpool(torch.zeros(3, 5, 2), MAPS)
+
+
+def test_a_linear_head_may_come_before_painting():
+    features, head = torch.randn(2, 3, 2, 3, generator=torch.Generator().manual_seed(3)), torch.nn.Linear(3, 4)
+    scores = focusvit.unpool(head(focusvit.superpixel_means(features, MAPS, 5)), MAPS)
+    wanted = head(focusvit.superpixel_readout(features, MAPS, 5).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(scores, wanted)
