@@ -198,6 +198,8 @@ class Patch:
         maps, self.maps = self.maps, None
         self.call = Call(grid, budgets, [])
         if self.merger is not None:
+            if maps is not None:
+                raise ValueError("this model is patched to merge by its own features and takes no maps: leave them out")
             return
         if maps is None:
             maps = self.segmenter(pixels[..., : rows * self.patch_px[0], : columns * self.patch_px[1]], budgets)

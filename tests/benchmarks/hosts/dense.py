@@ -1,6 +1,6 @@
 """CamVid on a host: a linear head on what each way gives, full-size mIoU, borders, small things, and time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -111,8 +111,9 @@ def by_drive(samples: Sequence[Sample]) -> list[Split]:
 def scenes(
     host: Path, model: nn.Module, chosen: Sequence[Way], size: tuple[int, int], samples: Sequence[Sample],
     questions: dict[str, Sequence[Split]], batch: int, rounds: int,
-) -> tuple[list[Table], dict[Way, dict[str, Scores]]]:  # fmt: skip
-    """A table for each question (a name and its splits), a row for each way; and the scores themselves."""
+) -> Iterator[tuple[list[Table], dict[Way, dict[str, Scores]]]]:  # fmt: skip
+    """A table for each question (a name and its splits), a row for each way; and the scores themselves. Again after
+    each way, with the rows so far."""
     costs = speeds(
         host, model, {way: [whole(sample, way.size or size) for sample in samples[:batch]] for way in chosen}, rounds
     )
@@ -126,16 +127,22 @@ def scenes(
         found = read_all(host, model, forward, reads, seen, batch)
         for way in (way for way in chosen if way.forward == forward):
             scores[way] = {name: scored(found[way.reads], samples, splits) for name, splits in questions.items()}
-    tables = [
-        Table(
-            title=f"CamVid, {name}: {size[0]}x{size[1]} px, linear head on the frozen host",
-            columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
-            rows=[_row(way, scores[way][name], scores[chosen[0]][name], costs[way]) for way in chosen],
-            note=SCORE_NOTE + SPEED_NOTE,
+        yield (
+            [
+                Table(
+                    title=f"CamVid, {name}: {size[0]}x{size[1]} px, linear head on the frozen host",
+                    columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
+                    rows=[
+                        _row(way, scores[way][name], scores[chosen[0]][name], costs[way])
+                        for way in chosen
+                        if way in scores
+                    ],
+                    note=SCORE_NOTE + SPEED_NOTE,
+                )
+                for name in questions
+            ],
+            scores,
         )
-        for name in questions
-    ]
-    return tables, scores
 
 
 def exact_row(

@@ -1,6 +1,6 @@
 """Whole images on a frozen host: kNN and a logistic probe on its class token, and the CPU time of each way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ def ways(depth: int) -> list[Way]:
 
 def frozen_table(
     host: Path, model: nn.Module, name: str, train: Sequence[Sample], test: Sequence[Sample], batch: int, rounds: int
-) -> Table:
-    """A row for each way."""
+) -> Iterator[Table]:
+    """A row for each way, the table again after each."""
     chosen = ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
     sides = {way: (way.size or (SIDE, SIDE))[0] for way in chosen}
     costs = speeds(host, model, {way: [square(one, sides[way]) for one in train[:batch]] for way in chosen}, rounds)
@@ -47,12 +47,12 @@ def frozen_table(
         values = class_tokens(host, prepared(model, way), way, seen, range(len(samples)), batch)
         told = probes(values[: len(train)], train, values[len(train) :], test)
         rows.append([way.name, way.tokens, *told, f"{costs[way][0]:.0f}", f"{costs[way][1]:.2f}x"])
-    return Table(
-        title=f"{name}: {len(train)} images to learn from, {len(test)} to test, {SIDE} px, class token, frozen host",
-        columns=["way", "tokens", "kNN", "logistic", "CPU ms an image", "speed"],
-        rows=rows,
-        note="Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,
-    )
+        yield Table(
+            title=f"{name}: {len(train)} images to learn from, {len(test)} to test, {SIDE} px, frozen host",
+            columns=["way", "tokens", "kNN", "logistic", "CPU ms an image", "speed"],
+            rows=list(rows),
+            note="Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,
+        )
 
 
 @torch.inference_mode()

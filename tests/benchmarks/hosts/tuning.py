@@ -6,7 +6,7 @@ states are computed once; the blocks behind, the last norm and a linear head lea
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,8 @@ class Tuning:
 def scene_ways(depth: int) -> list[Way]:
     """What is trained; each is also asked in another way at the end."""
     half = depth // 2
-    found = [Way(), Way(size=(168, 224)), pooled("superpixels", {half: 196}, "tokens")]
-    return [*found, pooled("keys", {half: 196}), pooled("grid", {half: 196})]
+    found = [Way(), pooled("superpixels", {half: 196}, "tokens"), Way(size=(168, 224)), pooled("keys", {half: 196})]
+    return [*found, pooled("grid", {half: 196})]
 
 
 def image_ways(depth: int) -> list[Way]:
@@ -99,17 +99,18 @@ def tuned(
 def tuned_scenes(
     host: Path, model: nn.Module, size: tuple[int, int], samples: Sequence[Sample], splits: Sequence[Split],
     tuning: Tuning, rounds: int,
-) -> tuple[Table, dict[Way, Scores]]:  # fmt: skip
-    """CamVid: a table with two rows for most ways, and the scores."""
+) -> Iterator[Table]:  # fmt: skip
+    """CamVid: a table with two rows for most ways, again after each way."""
     chosen = scene_ways(len(find_host(model).blocks))
     rows, scores, told = [], dict[Way, Scores](), dict[Way, list[Way]]()
     for way in chosen:
         last: Reads = "patches" if way.kind in ("superpixels", "grid") else "superpixels"
         told[way] = [way] if way.kind == "grid" else [way, Way(way.kind, way.levels, way.size, last)]
-    shown = samples[: tuning.batch]
+    shown = samples[: tuning.batch // 2 or 1]
     looks = {one: [whole(sample, one.size or size) for sample in shown] for way in chosen for one in told[way]}
     costs = speeds(host, model, looks, rounds)
     known: dict[tuple[int, int], Views] = {}
+    where = ", ".join(split.name for split in splits)
     for way in chosen:
         own = way.size or size
         if own not in known:
@@ -121,14 +122,12 @@ def tuned_scenes(
             cost = costs[one]
             cells = scores[one].cells(scores[chosen[0]])
             rows.append([one.name, one.tokens, *cells, f"{cost[0]:.0f}", f"{cost[1]:.2f}x"])
-    where = ", ".join(split.name for split in splits)
-    table = Table(
-        title=f"CamVid, {where}: {size[0]}x{size[1]} px, after fine-tuning",
-        columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
-        rows=rows,
-        note=tuning.note + SCORE_NOTE + SPEED_NOTE,
-    )
-    return table, scores
+        yield Table(
+            title=f"CamVid, {where}: {size[0]}x{size[1]} px, after fine-tuning",
+            columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
+            rows=list(rows),
+            note=tuning.note + SCORE_NOTE + SPEED_NOTE,
+        )
 
 
 def _tuned_scene(
@@ -164,14 +163,14 @@ def _tuned_scene(
 def tuned_images(
     host: Path, model: nn.Module, name: str, train: Sequence[Sample], test: Sequence[Sample], tuning: Tuning,
     rounds: int,
-) -> tuple[Table, dict[Way, float]]:  # fmt: skip
-    """Classes of whole images: a row for each way, and the shares that are right."""
+) -> Iterator[Table]:  # fmt: skip
+    """Classes of whole images: a row for each way, the table again after each."""
     chosen = image_ways(len(find_host(model).blocks))
     sides = {way: (way.size or (224, 224))[0] for way in chosen}
     costs = speeds(
         host, model, {way: [square(one, sides[way]) for one in train[: tuning.batch]] for way in chosen}, rounds
     )
-    rows, right = [], dict[Way, float]()
+    rows = []
     known: dict[int, Views] = {}
     for way in chosen:
         if sides[way] not in known:
@@ -180,16 +179,14 @@ def tuned_images(
         views = known[sides[way]]
         count, before = _tuned_classes(host, model, way, views, train, test, tuning)
         low, high = wilson(count, len(test))
-        right[way] = count / len(test)
-        told = f"{right[way]:.1%} ({low:.1%} - {high:.1%})"
+        told = f"{count / len(test):.1%} ({low:.1%} - {high:.1%})"
         rows.append([way.name, way.tokens, f"{before:.1%}", told, f"{costs[way][0]:.0f}", f"{costs[way][1]:.2f}x"])
-    table = Table(
-        title=f"{name}, {len(train)} images to learn from, {len(test)} to test: 224 px, after fine-tuning",
-        columns=["way", "tokens", "frozen, linear head", "fine-tuned", "CPU ms an image", "speed"],
-        rows=rows,
-        note=tuning.note + "Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,
-    )
-    return table, right
+        yield Table(
+            title=f"{name}, {len(train)} images to learn from, {len(test)} to test: 224 px, after fine-tuning",
+            columns=["way", "tokens", "frozen, linear head", "fine-tuned", "CPU ms an image", "speed"],
+            rows=list(rows),
+            note=tuning.note + "Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,
+        )
 
 
 def _tuned_classes(

@@ -157,3 +157,10 @@ def test_blocks_before_pooling_run_in_slices_and_memory_falls(monkeypatch):
         model(images, maps=maps)
     focusvit.unpatch(model)(images)
     assert seen == [32, 32]
+
+
+def test_maps_are_refused_where_nothing_reads_them():
+    model = focusvit.patch(_vit(), tokens=5, depth=2, merge="keys")
+    with pytest.raises(ValueError, match="takes no maps: leave them out"):
+        model(PIXELS, maps=torch.zeros(2, 8, 8, dtype=torch.int64))
+    assert model(PIXELS).logits.shape == (2, 5)
