@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,9 +9,9 @@ from PIL import Image
 
 from . import depth
 from .config import ImageConfig
+from .header import MAX_PIXELS, Header, plain_jpeg
 from .resize import reduce_area
 
-MAX_PIXELS = 89_000_000  # 270 MB once decoded (where PIL begins to warn); the largest ImageNet photo has 25 million
 MAX_SIDE_PX = 65_500  # what a JPEG file can hold
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")  # recognised by content; the file's name says nothing
 _LOSSY = ("JPEG", "MPO", "WEBP")
@@ -27,23 +26,12 @@ class BadImage(Exception):  # noqa: N818 - it names a thing found in the data, l
     """These bytes are no usable image; the text says why. It is the sample's fault, not the program's."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What an image file says about itself before its pixels are decoded."""
-
-    format: str
-    width: int
-    height: int
-    plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels of a sound file
-    largest: int = 255  # the value that is white in such a file
-    inverted: bool = False  # 0 is white
-    planes: bool = False  # channels one after another
-
-
 def read_header(data: bytes) -> Header:
     """Cheap look at the first bytes, so that a small file cannot ask for gigabytes. Raises BadImage."""
     if not data:
         raise BadImage("is empty (0 bytes)")
+    if (plain := plain_jpeg(data)) is not None:
+        return plain
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True
@@ -90,22 +78,24 @@ def prepare_image(data: bytes, config: ImageConfig, header: Header | None = None
     pixels. The pixels are those of the stored bytes, so that a map can be made again from a shard alone.
     """
     header = header or read_header(data)
-    rgb = _decode(data, header, config.depth)
+    bgr = _decode(data, header, config.depth, bgr=True)  # as OpenCV encodes it
     short = min(header.width, header.height)
     ext = "jpg" if header.format in _LOSSY else "png"
-    if header.plain and short <= config.target_px and _others_agree(data, rgb):
-        return data, ext, rgb
+    if header.plain and short <= config.target_px:
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        if _others_agree(data, rgb):
+            return data, ext, rgb
     if short > config.target_px:
         scale = config.target_px / short
-        rgb = reduce_area(rgb, max(1, round(header.height * scale)), max(1, round(header.width * scale)))
-    if max(rgb.shape) > MAX_SIDE_PX:
-        raise BadImage(f"has a side of {max(rgb.shape)} pixels at the stored size, more than {MAX_SIDE_PX}")
+        bgr = reduce_area(bgr, max(1, round(header.height * scale)), max(1, round(header.width * scale)))
+    if max(bgr.shape) > MAX_SIDE_PX:
+        raise BadImage(f"has a side of {max(bgr.shape)} pixels at the stored size, more than {MAX_SIDE_PX}")
     options = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if ext == "jpg" else []
-    done, stored = cv2.imencode(f".{ext}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    done, stored = cv2.imencode(f".{ext}", bgr, options)
     if not done:
-        raise BadImage(f"cannot be encoded again ({rgb.shape[1]}x{rgb.shape[0]} pixels)")
+        raise BadImage(f"cannot be encoded again ({bgr.shape[1]}x{bgr.shape[0]} pixels)")
     encoded = stored.tobytes()
-    return encoded, ext, rgb if ext == "png" else _decode(encoded, None)
+    return encoded, ext, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if ext == "png" else _decode(encoded, None)
 
 
 def _others_agree(data: bytes, rgb: np.ndarray) -> bool:
@@ -142,10 +132,11 @@ def prepare_label_map(data: bytes, original: tuple[int, int], stored: tuple[int,
     return cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _decode(data: bytes, header: Header | None, bits: int | None = None) -> np.ndarray:
-    is_jpeg = data[:2] == b"\xff\xd8"  # libjpeg gives RGB as cheaply as BGR, the same values; others are turned here
+def _decode(data: bytes, header: Header | None, bits: int | None = None, bgr: bool = False) -> np.ndarray:
+    # libjpeg gives RGB as cheaply as BGR, the same values; others are turned at the end
+    as_rgb = data[:2] == b"\xff\xd8" and not bgr
     largest = _largest(header, bits) if header else 255
-    flags = _DEEP_FLAGS if largest not in (255, 65535) else _RGB_FLAGS if is_jpeg else _FLAGS
+    flags = _DEEP_FLAGS if largest not in (255, 65535) else _RGB_FLAGS if as_rgb else _FLAGS
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -167,7 +158,7 @@ def _decode(data: bytes, header: Header | None, bits: int | None = None) -> np.n
             "holds 16-bit values of at most 14 bits, so it would come out nearly black. State their bits, such as "
             "--image.depth 12, or 16 to take it as it is"
         )
-    return pixels if is_jpeg else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return pixels if bgr or as_rgb else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _largest(header: Header, bits: int | None) -> int:

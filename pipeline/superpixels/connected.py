@@ -6,13 +6,13 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def connected_regions(labels: np.ndarray) -> np.ndarray:
-    """int32 (h, w): an own id for each 4-connected region of equal labels, 0..n-1 in raster order of first pixel.
+    """uint32 (h, w): an own id for each 4-connected region of equal labels, 0..n-1 in raster order of first pixel.
 
     SLIC promises connected regions and a first pass confirms it in nearly every image; here it becomes a fact.
     """
     height, width = labels.shape
-    regions = np.empty((height, width), np.int32)
-    parent = np.empty(height * width, np.int32)  # union-find: a parent is never larger than its child
+    regions = np.empty((height, width), np.uint32)
+    parent = np.empty(height * width, np.uint32)  # union-find: a parent is never larger than its child
     num_parts = 0
     for y in range(height):
         for x in range(width):
@@ -30,7 +30,7 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
                 parent[part] = part
                 num_parts += 1
             regions[y, x] = part
-    ids = np.empty(num_parts, np.int32)
+    ids = np.empty(num_parts, np.uint32)
     num_regions = 0
     for part in range(num_parts):  # parts are numbered in raster order, and so are their smallest members
         if parent[part] == part:
@@ -44,7 +44,7 @@ def connected_regions(labels: np.ndarray) -> np.ndarray:
     return regions
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, forceinline=True)
 def _join(parent: np.ndarray, a: int, b: int) -> int:
     while parent[a] != a:
         a = parent[a]

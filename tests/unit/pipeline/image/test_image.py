@@ -183,7 +183,7 @@ def test_want_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch)
         decode_image(jpeg(0))
     monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
-        read_header(jpeg(0))
+        read_header(png(0))
     with pytest.raises(MemoryError):
         prepare_label_map(png(0), (40, 56), (40, 56, 3))
 
