@@ -18,6 +18,7 @@ _NPY_START = 128  # bytes of the header of a merge order
 FORMAT_VERSION = 1  # raised when a reader of the old format would misread the new one
 
 IMAGE_EXTENSIONS = ("jpg", "png")
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # kept: json.dumps makes one for each call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def encode(sample: Sample) -> dict[str, bytes]:
     merges = np.ascontiguousarray(sample.superpixels.merges, np.uint8)
     members = {
         sample.image_ext: sample.image,
-        "json": json.dumps(sample.meta, sort_keys=True, separators=(",", ":")).encode(),
+        "json": _JSON.encode(sample.meta).encode(),
         "spx.png": encode_gray8(sample.superpixels.map),
         "merges.npy": _npy_header(len(merges)) + merges.tobytes(),
     }
