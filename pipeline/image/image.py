@@ -30,8 +30,8 @@ def read_header(data: bytes) -> Header:
     """Cheap look at the first bytes, so that a small file cannot ask for gigabytes. Raises BadImage."""
     if not data:
         raise BadImage("is empty (0 bytes)")
-    if (plain := plain_jpeg(data)) is not None:
-        return plain
+    if (usual := plain_jpeg(data)) is not None:
+        return usual
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             upright = image.getexif().get(_ORIENTATION, 1) in (0, 1) if "exif" in image.info else True

@@ -201,7 +201,9 @@ def _ward(a: int, b: int, pixels: np.ndarray, means: np.ndarray) -> float:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _cheapest(a: int, border: np.ndarray, ends: np.ndarray, after: np.ndarray, first: np.ndarray) -> tuple[int, float]:
+def _cheapest(
+    a: int, border: np.ndarray, ends: np.ndarray, after: np.ndarray, first: np.ndarray
+) -> tuple[np.uint32, float]:
     """The neighbour that is cheapest to merge with a (the smallest id among equals), and the cost."""
     best, best_cost = _NONE, np.inf
     side = first[a]
