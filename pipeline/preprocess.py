@@ -61,7 +61,7 @@ class Summary:
         return (
             f"{self.split}: {self.num_samples} samples of {self.num_classes} classes in {self.num_shards} shards "
             f"({self.num_bytes / 1e6:.1f} MB, {self.built_shards} built now, {self.num_skipped} samples skipped), "
-            f"{self.seconds:.1f} s, {self.images_per_s:.0f} images/s, root {self.root_hash}, at {self.out}"
+            f"{self.seconds:.1f} s, {self.images_per_s:.0f} images/s, at {self.out}"
         )
 
 

@@ -1,5 +1,6 @@
 """What a training came to, told by its run directory alone. A score always stands beside the weights that it is of."""
 
+import shlex
 from typing import Any
 
 from focusvit.runs.checkpoint import load_checkpoint
@@ -51,7 +52,7 @@ def summary_line(summary: dict[str, Any]) -> str:
     return (
         f"trained {summary['samples_seen']} samples in {summary['seconds']:.0f} s; the best checkpoint "
         f"{summary['checkpoint']}: {_listed(summary['scores'])}{_chance(summary, '{:.4f}')}{end}; "
-        f"MLflow run {summary['run_id']} in {summary['tracking_uri']}"
+        f"its curves: focusvit ui --tracking-uri {shlex.quote(str(summary['tracking_uri']))}"
     )
 
 
