@@ -200,9 +200,9 @@ def _settle_errors(config: PreprocessConfig, out: str, split: str, bad: list[dic
         )
 
 
-def _listing(bad: list[dict[str, Any]], limit: int = 10) -> str:
-    lines = "; ".join(f"{sample['source']} {sample['reason']}" for sample in bad[:limit])
-    return f"{lines}; and {len(bad) - limit} more." if len(bad) > limit else f"{lines}."
+def _listing(bad: list[dict[str, Any]]) -> str:
+    lines = "; ".join(f"{sample['source']} {sample['reason']}" for sample in bad[:10])
+    return f"{lines}; and {len(bad) - 10} more." if len(bad) > 10 else f"{lines}."
 
 
 def main(argv: list[str]) -> int:

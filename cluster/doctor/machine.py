@@ -12,6 +12,7 @@ import sysconfig
 from pathlib import Path
 
 from pipeline.errors import last_line
+from pipeline.io.machine import cpu_flags
 
 from .finding import Finding, broken, ok, warning
 
@@ -77,14 +78,6 @@ image = numpy.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=numpy.ui
 regions = int(Slic(num_components=16).iterate(image).max()) + 1
 print(json.dumps({"archs": cfast_slic.get_supported_archs(), "regions": regions}))
 """
-
-
-def cpu_flags() -> frozenset[str]:
-    """The vector instructions of this CPU that matter here; empty where the kernel does not tell."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return frozenset(flags) & {"sse4_2", "avx", "avx2", "fma", "avx512f"}
 
 
 def check_fast_slic(python: str = sys.executable, *, flags: frozenset[str] | None = None) -> Finding:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.doctor.finding import Finding, broken, ok, warning
-from cluster.doctor.machine import check_fast_slic, cpu_flags
+from cluster.doctor.machine import check_fast_slic
 from pipeline.errors import last_line
 from pipeline.io import storage
+from pipeline.io.machine import cpu_flags
 
 from .package import PACKAGES, checkout_root, fingerprint
 from .places import Place

@@ -102,7 +102,7 @@ def _default_name(launch: LaunchConfig, verb: str) -> str:
     return f"{getattr(launch, 'recipe', verb)} {launch.run_dir.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
+def overlay(config: TrainConfig, data: Dataset) -> np.ndarray:
     """Training views of a few samples with their regions, exactly as the model gets them."""
     from focusvit.data.loader import TrainLoader
     from focusvit.predict.pictures import superpixel_overlay
@@ -112,7 +112,7 @@ def overlay(config: TrainConfig, data: Dataset, count: int = 8) -> np.ndarray:
         split,
         config.data,
         seed=config.seed,
-        global_batch=min(count, split.num_samples),
+        global_batch=min(8, split.num_samples),
         rank=0,
         world_size=1,
         tokens=config.model.tokens,
@@ -153,7 +153,7 @@ def _named(data: Dataset, split: str) -> str:
     return f"{storage.name_of(data.uri)} {split}"
 
 
-def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int = 4) -> None:
+def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset) -> None:
     """What the model sees of a few scored samples at other token budgets, and where each block looks: two sliders."""
     from focusvit.model.model import FocusViT
     from focusvit.predict.look import Eye, slider_frames
@@ -164,7 +164,7 @@ def _send_looks(checkpoint_uri: str, tracker: Tracker, data: Dataset, count: int
         return
     eye = Eye(model, record)
     split = data.split(eye.record.config["data"]["eval_split"])
-    places = np.linspace(0, split.num_samples - 1, min(count, split.num_samples)).round().astype(int)
+    places = np.linspace(0, split.num_samples - 1, min(4, split.num_samples)).round().astype(int)
     for series, step, picture in slider_frames(eye, [split.read(int(i)).image for i in places]):
         tracker.image(picture, f"{_LOOKS[series]}/{step:03d}")
 

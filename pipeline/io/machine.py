@@ -27,6 +27,14 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
     return max(0, min(left))
 
 
+def cpu_flags() -> frozenset[str]:
+    """The vector instructions of this CPU that matter here; empty where the kernel does not tell (not Linux)."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return frozenset(flags) & {"sse4_2", "avx", "avx2", "fma", "avx512f"}
+
+
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group and of those above it."""
     try:

@@ -1,7 +1,7 @@
 """Data that needs no download: generated photo-like shapes, and scikit-learn's real handwritten digits.
 
 Both are written as ImageFolder trees, so they take the same road as any user's images. The shapes come with exact
-masks under `masks/` (0 ground, class index + 1 object). Every image depends on (seed, split, class, number) alone.
+masks under `masks/` (0 ground, class index + 1 object). Every image depends on (split, class, number) alone.
 """
 
 from pathlib import Path
@@ -16,31 +16,25 @@ SHAPE_CLASSES = (
 
 
 def write_shapes(
-    root: Path,
-    *,
-    classes: int = 8,
-    train_per_class: int = 160,
-    val_per_class: int = 40,
-    side_px: int = 96,
-    seed: int = 0,
+    root: Path, *, classes: int = 8, train_per_class: int = 160, val_per_class: int = 40, side_px: int = 96
 ) -> None:
     """Write `root/{train,val}/<class>/*.jpg` and `root/masks/{train,val}/<class>/*.png` of the first `classes` of
     `SHAPE_CLASSES`. Existing files are kept."""
     for split_number, (split, count) in enumerate((("train", train_per_class), ("val", val_per_class))):
         for class_id, name in enumerate(SHAPE_CLASSES[:classes]):
             for number in range(count):
-                stem, rng = f"{name}_{number:04d}", (seed, split_number, class_id, number)
+                stem, rng = f"{name}_{number:04d}", (0, split_number, class_id, number)
                 mask = root / "masks" / split / name / f"{stem}.png"
                 _write_drawn(root / split / name / f"{stem}.jpg", mask, rng, class_id, side_px)
 
 
-def write_scenes(root: Path, *, train: int = 160, val: int = 60, side_px: int = 112, seed: int = 1) -> None:
-    """Write `root/{train,val}/{images,labels}/*`: scenes of 4 kinds of shapes with the exact class of each pixel, 0 for
-    the ground. Existing files are kept."""
-    for split_number, (split, count) in enumerate((("train", train), ("val", val))):
+def write_scenes(root: Path) -> None:
+    """Write `root/{train,val}/{images,labels}/*`: 160 and 60 scenes of 4 kinds of shapes with the exact class of each
+    pixel, 0 for the ground. Existing files are kept."""
+    for split_number, (split, count) in enumerate((("train", 160), ("val", 60))):
         for number in range(count):
             image, labels = root / split / "images" / f"scene_{number:04d}.jpg", root / split / "labels"
-            _write_drawn(image, labels / f"scene_{number:04d}.png", (seed, split_number, number), number % 4, side_px)
+            _write_drawn(image, labels / f"scene_{number:04d}.png", (1, split_number, number), number % 4, 112)
 
 
 def _write_drawn(path: Path, mask_path: Path, seed: tuple[int, ...], class_id: int, side_px: int) -> None:
@@ -51,7 +45,7 @@ def _write_drawn(path: Path, mask_path: Path, seed: tuple[int, ...], class_id: i
         _write(path, image[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
-def write_digits(root: Path, *, side_px: int = 32) -> None:
+def write_digits(root: Path) -> None:
     """Write scikit-learn's 1,797 scanned digits (8x8, 17 grey levels) as `root/{train,val}/<digit>/*.png`.
 
     Every fifth image of a digit goes to `val`: 1,442 train, 355 val.
@@ -66,7 +60,7 @@ def write_digits(root: Path, *, side_px: int = 32) -> None:
         seen[digit] += 1
         if not path.exists():
             grey = (pixels * 15.9375).astype(np.uint8)
-            _write(path, cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_CUBIC))
+            _write(path, cv2.resize(grey, (32, 32), interpolation=cv2.INTER_CUBIC))
 
 
 def draw_shape(rng: np.random.Generator, class_id: int, side_px: int) -> tuple[np.ndarray, np.ndarray]:

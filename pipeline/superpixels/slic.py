@@ -3,12 +3,12 @@
 import functools
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.io.machine import cpu_flags
 
 from .config import MIN_PIXELS_PER_REGION
 
@@ -35,7 +35,7 @@ def slic_class(portable: bool = False) -> Any:
 
     Raises UsageError, before the import would end the process, when fast-slic was built for another CPU.
     """
-    if not _cpu_has_avx2() and not _import_survives():
+    if not {"avx2", "fma"} <= cpu_flags() and not _import_survives():
         raise UsageError(
             "fast-slic was built for a CPU with AVX2 and this one has none, so importing it would end the process. "
             "Rebuild it without AVX2 (same labels, slower): see 'Portable build' in pipeline/SUPERPIXELS.md."
@@ -48,14 +48,6 @@ def slic_class(portable: bool = False) -> Any:
     from fast_slic.avx2 import SlicAvx2
 
     return SlicAvx2
-
-
-def _cpu_has_avx2() -> bool:
-    """True when the kernel lists AVX2 and FMA; False also when it cannot be asked (not Linux)."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
-    return "avx2" in flags and "fma" in flags
 
 
 def _import_survives() -> bool:

@@ -138,7 +138,7 @@ def test_settings_are_checked(field: str, value: float) -> None:
 
 
 def test_without_avx2_the_import_is_tried_in_a_child_and_the_error_says_what_to_do(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(slic_module, "_cpu_has_avx2", lambda: False)
+    monkeypatch.setattr(slic_module, "cpu_flags", frozenset)
     slic_module.slic_class.cache_clear()
     try:
         assert slic_module.slic_class()  # this machine's build survives, so it is used
