@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from focusvit.box.names import checkpoint_place
-from focusvit.recipes.small import RECIPES, debug, finetune, listed, recipe
+from focusvit.recipes.small import RECIPES, debug, finetune, recipe
+from focusvit.recipes.table import text_of
 from focusvit.runs.checkpoint_record import Checkpoint
 from focusvit.runs.config_json import to_json
 from focusvit.runs.model_record import quick_record
@@ -142,7 +143,7 @@ def pretrain_options(argv: list[str]) -> PretrainConfig:
         found = _with_recipe(argv, name)
     except SystemExit as left:
         if left.code and name is None:
-            sys.stderr.write(f"\n{listed(short=True)}\n")
+            sys.stderr.write(f"\n{text_of(RECIPES, short=True)}\n")
         raise
     if found.recipe != name:  # that word was the value of an option, or there is no such recipe
         recipe(found.recipe)

@@ -23,7 +23,7 @@ from pipeline.io import storage
 from pipeline.io.json_text import json_text
 
 from . import imagenet, original
-from .table import Recipe, rows_of, text_of
+from .table import Recipe, text_of
 
 _CPU, _GPU = "2 CPU cores", "one GPU"
 _DEMO_MODEL = focusvit_64px(image_px=96, width=96, depth=4, heads=3, tokens=24)
@@ -166,7 +166,7 @@ RECIPES: dict[str, Recipe] = {
 def recipe(name: str) -> TrainConfig:
     """The config of the recipe called `name`. Raises `UsageError` that lists those there are."""
     if name not in RECIPES:
-        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{listed(short=True)}")
+        raise UsageError(f"There is no recipe '{name}'.{did_you_mean(name, RECIPES)}\n\n{text_of(RECIPES, short=True)}")
     return RECIPES[name].config
 
 
@@ -197,18 +197,13 @@ def finetune(record: Checkpoint, num_samples: int | None = None) -> TrainConfig:
     )
 
 
-def listed(short: bool = False) -> str:
-    """The recipes for people; `short` without what each needs and reaches."""
-    return text_of(RECIPES, short)
-
-
 def cost_options(argv: list[str]) -> CostConfig:
     """The options of `focusvit cost`. Raises `UsageError` for a model that is neither a recipe nor a place."""
     config = parse(CostConfig, argv, prog="focusvit cost")
     if config.model not in RECIPES and not storage.exists(checkpoint_place(config.model)):
         raise UsageError(
             f"'{config.model}' is neither a recipe, nor a model that `focusvit models` lists, nor the folder of "
-            f"a run or checkpoint.{did_you_mean(config.model, RECIPES)}\n\n{listed(short=True)}"
+            f"a run or checkpoint.{did_you_mean(config.model, RECIPES)}\n\n{text_of(RECIPES, short=True)}"
         )
     return config
 
@@ -223,5 +218,7 @@ class RecipesConfig:
 
 def main(argv: list[str]) -> int:
     config = parse(RecipesConfig, argv, prog="focusvit recipes")
-    sys.stdout.write((json_text(rows_of(RECIPES)) if config.json else listed()) + "\n")
+    words = ("about", "hardware", "time", "score")
+    rows = [{"name": name, **{word: getattr(one, word) for word in words}} for name, one in RECIPES.items()]
+    sys.stdout.write((json_text(rows) if config.json else text_of(RECIPES)) + "\n")
     return 0

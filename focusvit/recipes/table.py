@@ -27,12 +27,6 @@ class Recipe:
         return replace(self, about=about, time=time, score=score, config=replace(self.config, **changes))
 
 
-def rows_of(recipes: Mapping[str, Recipe]) -> list[dict[str, str]]:
-    """Name, about, hardware, time and score of each."""
-    words = ("about", "hardware", "time", "score")
-    return [{"name": name, **{word: getattr(one, word) for word in words}} for name, one in recipes.items()]
-
-
 def text_of(recipes: Mapping[str, Recipe], short: bool = False) -> str:
     """Two lines a recipe, then one line each for the rows of the original repository; `short`: one line a recipe."""
     others = [name for name in recipes if name.startswith(ORIGINAL)]

@@ -24,7 +24,7 @@ from .loaders import Loaders, in_stretches
 from .optim import set_lr
 from .session import Session, facts_of, for_dataset
 from .step import StepSums, train_step
-from .watch import check_scores, check_weights
+from .watch import GENTLER, DivergedError, check_scores
 
 __all__ = ["Loaders", "TrainConfig", "facts_of", "for_dataset", "train"]
 
@@ -208,10 +208,13 @@ def _save(session: Session) -> None:
     """
     learner = session.learner
     sum_of_weights = learner.fingerprint()
-    if not math.isfinite(sum_of_weights):
-        sum_of_weights = math.inf  # equal to itself on the other ranks, as NaN is not
-    ranks.check_same(sum_of_weights, "the weights")
-    check_weights(sum_of_weights, learner.samples_seen)
+    finite = math.isfinite(sum_of_weights)
+    ranks.check_same(sum_of_weights if finite else math.inf, "the weights")  # NaN would not be equal to itself
+    if not finite:
+        raise DivergedError(
+            f"the weights were no finite numbers at {learner.samples_seen} samples, so no checkpoint was made of them. "
+            f"{GENTLER}."
+        )
     learner.metrics = {}
     if session.points:
         counters = {"replaced_samples": session.meters.num_replaced}

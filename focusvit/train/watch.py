@@ -22,7 +22,7 @@ from pipeline.io import storage
 
 MAX_DUMPS = 3
 MAX_IN_A_ROW = 20
-_GENTLER = "Lower optim.lr, set optim.clip_norm, or use --precision fp32"
+GENTLER = "Lower optim.lr, set optim.clip_norm, or use --precision fp32"
 
 
 class DivergedError(DataError):
@@ -74,21 +74,12 @@ class Watch:
         if self._in_a_row >= MAX_IN_A_ROW:
             raise DivergedError(
                 f"the gradient was not finite in {self._in_a_row} steps in a row, up to {last.samples_seen} samples. "
-                f"{_GENTLER}; `focusvit replay {place}` shows where."
+                f"{GENTLER}; `focusvit replay {place}` shows where."
             )
 
 
 _HOPELESS = 1000.0
 """A validation loss of so many times what guessing gives is no model that errs, it is weights that ran away."""
-
-
-def check_weights(sum_of_weights: float, samples_seen: int) -> None:
-    """Raise `DivergedError` for weights whose sum is no finite number."""
-    if not math.isfinite(sum_of_weights):
-        raise DivergedError(
-            f"the weights were no finite numbers at {samples_seen} samples, so no checkpoint was made of them. "
-            f"{_GENTLER}."
-        )
 
 
 def check_scores(metrics: dict[str, float], num_classes: int, samples_seen: int) -> None:
@@ -97,7 +88,7 @@ def check_scores(metrics: dict[str, float], num_classes: int, samples_seen: int)
     if not math.isfinite(loss) or loss > _HOPELESS * guessing:
         raise DivergedError(
             f"the validation loss at {samples_seen} samples is {loss:.3g}, where guessing gives {guessing:.3g}: the "
-            f"training diverged. {_GENTLER}."
+            f"training diverged. {GENTLER}."
         )
 
 

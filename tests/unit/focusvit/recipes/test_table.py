@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from focusvit.recipes.small import RECIPES, listed, recipe
+from focusvit.recipes.small import RECIPES, recipe
+from focusvit.recipes.table import text_of
 from pipeline.errors import UsageError
 from testkit.checkout import ROOT
 
@@ -20,7 +21,7 @@ def test_every_score_is_in_the_table_that_it_names() -> None:
 
 
 def test_the_list_holds_every_recipe_and_the_original_rows_come_last() -> None:
-    before, _, after = listed().partition("rows of the original repository")
+    before, _, after = text_of(RECIPES).partition("rows of the original repository")
     originals = [name for name in RECIPES if name.startswith("original_")]
     assert len(originals) == 19 and all(f"  {name} " in after for name in originals)
     assert all(f"  {name} " in before for name in RECIPES if name not in originals)
@@ -30,5 +31,5 @@ def test_a_mistyped_recipe_shows_the_list() -> None:
     with pytest.raises(UsageError, match="no recipe 'cifar_10'") as refused:
         recipe("cifar_10")
     said = str(refused.value)
-    assert said.endswith(listed(short=True)) and "and 19 rows of the original repository" in said
+    assert said.endswith(text_of(RECIPES, short=True)) and "and 19 rows of the original repository" in said
     assert all(f"  {name} " in said for name in RECIPES if not name.startswith("original_"))
