@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from focusvit.drop_in.host_config import ModelConfig
     from focusvit.drop_in.host_model import Model
 
 # Dense bf16 rates of data sheets, in 1e12 operations a second; of two that fit, the first counts.
@@ -16,6 +17,9 @@ _DATA_SHEETS = {
     "H200 NVL": 835, "H100 NVL": 835, "H100 PCIe": 756, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
     "A10": 125, "A10G": 70,
 }  # fmt: skip
+
+_COUNTED: dict["ModelConfig", int] = {}
+"""multiply-adds of one image; a sweep trains models of one shape many times"""
 
 
 def step_flops(model: "Model", token_counts: Iterable[int | None]) -> dict[int | None, float]:
@@ -29,9 +33,11 @@ def step_flops(model: "Model", token_counts: Iterable[int | None]) -> dict[int |
     device, training, flops = str(next(model.parameters()).device), model.training, {}
     for tokens in token_counts:
         shaped = model.config if tokens is None else dataclasses.replace(model.config, tokens=tokens)
-        images, maps = example_inputs(shaped, 1, device=device)
-        counted = (images,) if maps is None else (images, maps, tokens)
-        flops[tokens] = 3 * 2.0 * count_multiply_adds(model, *counted)  # type: ignore[arg-type]
+        if shaped not in _COUNTED:
+            images, maps = example_inputs(shaped, 1, device=device)
+            counted = (images,) if maps is None else (images, maps, tokens)
+            _COUNTED[shaped] = count_multiply_adds(model, *counted)  # type: ignore[arg-type]
+        flops[tokens] = 3 * 2.0 * _COUNTED[shaped]
     model.train(training)
     return flops
 

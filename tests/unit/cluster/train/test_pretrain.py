@@ -123,19 +123,6 @@ def test_the_memory_estimate_is_near_what_training_takes() -> None:
     assert float(found[1]) == pytest.approx(measured, rel=1 / 3, abs=0.05)
 
 
-# Of the rows of the original repository the samples are those of a data set that nobody here has.
-TIMED = [name for name, one in RECIPES.items() if " h at " in one.time and not name.startswith("original_")]
-NUM_IMAGES = {"tiny_imagenet": 100_000, "cifar10": 50_000, "distill_features": 23_591}
-
-
-@pytest.mark.parametrize("name", TIMED)
-def test_the_time_of_a_recipe_is_its_samples_over_its_throughput(name: str) -> None:
-    found, config = re.match(r"([\d.]+) h at (\d+) images a second", RECIPES[name].time), RECIPES[name].config
-    num_images = next((count for start, count in NUM_IMAGES.items() if name.startswith(start)), 1_281_167)
-    seconds = config.num_steps(num_images) * config.global_batch / float(found[2])  # type: ignore[index]
-    assert float(found[1]) == pytest.approx(seconds / 3600, abs=0.051)  # type: ignore[index]
-
-
 def test_a_training_that_ray_gives_up_says_who_failed(tmp_path: Path) -> None:
     from ray.train import ControllerError, WorkerGroupError
 

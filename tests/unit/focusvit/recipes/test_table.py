@@ -20,6 +20,18 @@ def test_every_score_is_in_the_table_that_it_names() -> None:
             assert numbers and all(number in table for number in numbers), name
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("original_")])
+def test_a_recipe_says_what_it_needs_and_its_hours_are_those_of_the_dry_run(name: str) -> None:
+    row = RECIPES[name]
+    assert row.about and row.hardware and row.time and "measured" in row.score
+    hours = re.search(r"([\d.]+) h at (\d+) images a second", row.time)
+    if hours:  # samples over the throughput
+        samples = {"vit": 1_281_167, "foc": 1_281_167, "dei": 1_281_167, "tin": 100_000, "cif": 50_000, "dis": 23_591}
+        config = row.config
+        seconds = config.num_steps(samples[name[:3]]) * config.global_batch / float(hours[2])
+        assert float(hours[1]) == pytest.approx(seconds / 3600, abs=0.051)
+
+
 def test_the_list_holds_every_recipe_and_the_original_rows_come_last() -> None:
     before, _, after = text_of(RECIPES).partition("rows of the original repository")
     originals = [name for name in RECIPES if name.startswith("original_")]
