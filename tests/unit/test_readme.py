@@ -117,8 +117,8 @@ def test_the_python_of_a_patched_host_runs():
     pixels, patches = torch.randn(1, 3, 224, 224), torch.randn(1, 196, 16)
     with torch.inference_mode():
         given = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "maps": grid(224, 9), "pixels": pixels, "patches": patches}
-        names = run("focusvit/README.md", 2, focusvit=focusvit, model=model, **given)
-    assert names["features"].shape == (1, 16, 224, 224)
+        names = run("focusvit/README.md", 2, focusvit=focusvit, model=model, head=torch.nn.Linear(16, 5), **given)
+    assert names["features"].shape == (1, 16, 224, 224) and names["scores"].shape == (1, 5, 224, 224)
 
 
 def test_documents_stay_short():
