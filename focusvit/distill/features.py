@@ -73,21 +73,20 @@ class FeatureTargets:
     def standardise(self, batches: Iterable[Batch], add_up: Callable[[np.ndarray], np.ndarray]) -> None:
         """Measure mean and standard deviation of the features on the first samples of a split, over all ranks; the
         class token has its own, mean of patches and patches share theirs."""
-        sums: np.ndarray | None = None
+        sums = np.zeros((2, 3, self._teacher.width))  # class token, patches: sum, sum of squares, count by dimension
         for batch in batches:
             wanted = batch.sample_ids < NUM_STANDARDISED
             if not bool(wanted.any()):
                 break  # ids rise
             rows = self._seen(batch.images)[wanted.to(batch.images.device)].double()
-            parts = [rows[:, :1], rows[:, 2:]]
-            of_batch = [torch.stack([p.sum((0, 1)), p.square().sum((0, 1))]) for p in parts]
-            counted = torch.tensor([[p.shape[0] * p.shape[1]] * rows.shape[2] for p in parts]).double()
-            found = torch.cat([torch.stack(of_batch).flatten(0, 1), counted.to(rows.device)]).cpu().numpy()
-            sums = found if sums is None else sums + found
-        total = add_up((np.zeros((6, self._teacher.width)) if sums is None else sums).ravel())
-        first_sum, first_square, sum_, square, first_count, count = total.reshape(6, -1)
-        mean = np.stack([first_sum / first_count, sum_ / count])
-        variance = np.stack([first_square / first_count, square / count]) - mean**2
+            found = [
+                torch.stack([p.sum((0, 1)), p.square().sum((0, 1)), torch.ones_like(p).sum((0, 1))]).cpu().numpy()
+                for p in (rows[:, :1], rows[:, 2:])
+            ]
+            sums += np.stack(found)
+        total, squares, counts = add_up(sums.ravel()).reshape(sums.shape).swapaxes(0, 1)
+        mean = total / counts
+        variance = squares / counts - mean**2
         self._mean = torch.from_numpy(mean).float()
         self._std = torch.from_numpy(np.sqrt(np.maximum(variance, 1e-12))).float()
 

@@ -13,7 +13,8 @@ MapTasks = Callable[[Callable[["WorkSpec"], "Outcome"], Sequence["WorkSpec"]], I
 
 @dataclass(frozen=True, kw_only=True)
 class WorkSpec:
-    """Everything that one task's work needs, as values that travel to another process."""
+    """Everything that one task's work needs, as values that travel to another process. What `TransferConfig` has too is
+    its value, places resolved."""
 
     task: Task
     checkpoint: str
@@ -23,19 +24,16 @@ class WorkSpec:
     features_folder: str
     """Local folder of feature files."""
     patch: tuple[str, ...] = ()
-    """What `--patch` says of a host."""
     control: str = ""
     """The name of the control that this is; its rows say so in the place of 'checkpoint'."""
     tokens: int | None = None
     baselines: bool = True
     max_samples: int | None = None
-    """Most samples of each split, drawn by seed; None = all."""
     batch_size: int = 64
     loader_workers: int = 0
     device: str = "cpu"
     """auto, cpu or cuda; auto is settled where the task runs."""
     precision: Precision = "auto"
-    """fp32, tf32 or bf16; auto = the setting of the checkpoint's training, which may leave it to the device."""
     seed: int = 0
 
 
