@@ -70,8 +70,8 @@ class Plan:
 
     def failed(self, what: str, error: BaseException) -> str:
         """The cell of a row that did not run. All but a lack of memory or of a library is kept with its trace."""
-        if isinstance(error, ModuleNotFoundError):
-            return f"not installed: {error.name}"
+        if isinstance(error, ImportError):
+            return f"not to be had here: {str(error)[:100]}"
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
             return "out of memory"

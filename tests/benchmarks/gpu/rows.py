@@ -1,7 +1,9 @@
 """The models of the GPU tables: FocusViT, plain ViTs of three hands, the controls; real sizes, or toys to rehearse."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,19 +74,27 @@ def compiled_rows(size: str, px: int, toy: bool) -> list[Row]:
 
 
 def _hugging_face(size: str, side: int, toy: bool) -> nn.Module:
-    from transformers import ViTConfig, ViTForImageClassification
-
+    library = _imported("transformers")
     shape = presets.SIZES[size] if not toy else {"width": 32, "depth": 4, "heads": 2}
-    config = ViTConfig(
+    config = library.ViTConfig(
         hidden_size=shape["width"], num_hidden_layers=shape["depth"], num_attention_heads=shape["heads"],
         intermediate_size=4 * shape["width"], image_size=side, patch_size=8 if toy else 16, num_labels=1000,
     )  # fmt: skip
     config._attn_implementation = "sdpa"
-    return ViTForImageClassification(config)
+    return library.ViTForImageClassification(config)
 
 
 def _timm(size: str, side: int, toy: bool) -> nn.Module:
-    import timm
-
     small = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2} if toy else {}
-    return timm.create_model(f"vit_{size}_patch16_224", num_classes=1000, img_size=side, **small)
+    return _imported("timm").create_model(f"vit_{size}_patch16_224", num_classes=1000, img_size=side, **small)
+
+
+def _imported(name: str) -> Any:
+    """The library. Raises ImportError also where another one that it imports is broken, as torchvision beside a torch
+    that it was not built for."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ImportError(f"{name}: {type(error).__name__}: {error}") from error

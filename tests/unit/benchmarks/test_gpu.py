@@ -81,6 +81,19 @@ def test_a_model_that_fails_is_a_row_and_its_trace_is_kept(at, monkeypatch):
     assert name in plan.failures[0] and "Traceback" in plan.failures[0] and "step.py" in plan.failures[0]
 
 
+def test_a_library_that_is_absent_or_broken_is_a_row_and_no_failure(tmp_path, monkeypatch):
+    plan = Plan("cpu", toy=True, ends=time.monotonic() + 60)
+    row = next(row for row in rows("tiny", 224, toy=True) if "timm" in row.name)
+    monkeypatch.syspath_prepend(tmp_path)
+    for text, told in (("raise RuntimeError('no nms')", "timm: RuntimeError: no nms"), ("import absent", "No module")):
+        (tmp_path / "timm.py").write_text(f"{text}  # {time.monotonic_ns()}")
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "timm", raising=False)
+        with pytest.raises(ImportError) as found:
+            row.build("cpu")
+        assert told in plan.failed(row.name, found.value) and plan.failures == []
+
+
 def test_a_stage_that_breaks_or_hangs_leaves_its_tables_and_a_row(tmp_path, monkeypatch):
     out = tmp_path / "out"
     (tmp_path / "stage.py").write_text(
