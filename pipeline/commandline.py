@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -58,3 +59,12 @@ def _name_unknown(config: Any, argv: list[str], prog: str, default: Any) -> None
     for word in (word.split("=")[0] for word in argv if word.startswith("--")):
         if word not in known:
             sys.stderr.write(f"{prog}: there is no option {word}.{did_you_mean(word, sorted(known))}\n")
+
+
+def aligned(rows: Sequence[Sequence[object]], right: bool = False) -> list[str]:
+    """The lines of a table for a terminal, each column as wide as its widest cell. `right`: all but the first column
+    end at the right, as numbers do."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    form = [f"{{:{'>' if right and i else '<'}{width}}}" for i, width in enumerate(widths)]
+    return ["  ".join(one.format(cell) for one, cell in zip(form, row)).rstrip() for row in cells]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cluster.connection import connect, jobs_url
-from pipeline.commandline import Positional, parse, shown_as
+from pipeline.commandline import Positional, aligned, parse, shown_as
 from pipeline.errors import DataError, UsageError, first_line
 from pipeline.io.json_text import json_text
 
@@ -103,10 +103,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "no jobs\n"
     names = ("job", "status", "started", "duration_s", "command")
-    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
-    head = "  ".join(f"{name:<{widths[name]}}" for name in names).rstrip()
-    lines = ["  ".join(f"{row[name]!s:<{widths[name]}}" for name in names).rstrip() for row in rows]
-    return "\n".join([head, *lines]) + "\n"
+    return "\n".join(aligned([names, *([row[name] for name in names] for row in rows)])) + "\n"
 
 
 def _status_text(row: dict[str, Any]) -> str:

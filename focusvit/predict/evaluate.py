@@ -16,7 +16,7 @@ from focusvit.predict.segmenters import Scored, scored
 from focusvit.runs.checkpoint import load_model
 from focusvit.score.scoring import tally
 from focusvit.score.tally import Tally
-from pipeline.commandline import parse
+from pipeline.commandline import aligned, parse
 from pipeline.errors import DataError, UsageError
 from pipeline.io import storage
 from pipeline.io.json_text import json_text
@@ -98,19 +98,15 @@ def _show(
         found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": chance, "results": rows}
         sys.stdout.write(json_text({**found, "own_tokens": own, "score": mine}) + "\n")
         return
-    wide = max(len("superpixels"), *(len(row["superpixels"]) for row in rows))
-    compared = len(counted) > 1
-    head = f"{'superpixels':<{wide}} {'tokens':>6} {'top-1':>8} {'95 % interval':>17} {'top-5':>8} {'loss':>8}"
-    sys.stdout.write(head + ("  against the first   same answers\n" if compared else "\n"))
-    for row in rows:
-        line = (
-            f"{row['superpixels']:<{wide}} {row['tokens'] or 'all':>6} {row['top1']:8.2%} {row['top1_low']:8.2%}-"
-            f"{row['top1_high']:7.2%} {row['top5']:8.2%} {row['loss']:8.4f}"
-        )
-        if compared:
-            off, half = 100 * row["top1_against_first"], 100 * row["half_interval"]
-            line += f"  {off:+6.2f} +- {half:4.2f}      {row['same_answers']:11.1%}"
-        sys.stdout.write(line + "\n")
+    columns = ("superpixels", "tokens", "top-1", "95 % interval", "top-5", "loss", "against the first", "same answers")
+    cells = [
+        (row["superpixels"], row["tokens"] or "all", f"{row['top1']:.2%}",
+         f"{row['top1_low']:.2%} - {row['top1_high']:.2%}", f"{row['top5']:.2%}", f"{row['loss']:.4f}",
+         f"{100 * row['top1_against_first']:+.2f} +- {100 * row['half_interval']:.2f}", f"{row['same_answers']:.1%}")
+        for row in rows
+    ]  # fmt: skip
+    shown = None if len(rows) > 1 else -2  # a single row is compared with nothing
+    sys.stdout.write("\n".join(aligned([line[:shown] for line in (columns, *cells)], right=True)) + "\n")
     told = f"always answering the commonest class gives {chance:.2%} (chance)"
     if mine is None:  # the best of a table is no score: it was chosen by the samples that it is measured on
         told = f"the checkpoint's own budget of {own} tokens was not scored; {told}"

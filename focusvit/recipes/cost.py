@@ -22,6 +22,7 @@ from focusvit.model.slices import CPU_IMAGES
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import from_json
 from focusvit.runs.model_record import model_config
+from pipeline.commandline import aligned
 from pipeline.errors import UsageError
 from pipeline.io.json_text import json_text
 from pipeline.sources.embedded import draw_shape
@@ -131,11 +132,7 @@ def table(found: dict[str, Any]) -> list[str]:
             continue  # a batch of one slice
         others = (f"{plain[key] / unit:.4g}", f"{relative[key]:.2f}x") if plain else ()
         rows.append((title, f"{ours[key] / unit:.4g}", *others))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
+    return aligned(rows, right=True)
 
 
 def main(argv: list[str]) -> int:

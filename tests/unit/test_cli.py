@@ -190,3 +190,11 @@ def test_a_connection_that_breaks_is_no_reader_that_goes_away(monkeypatch):
     monkeypatch.setitem(sys.modules, "test_target", type("Module", (), {"main": staticmethod(lose_the_server)}))
     with pytest.raises(BrokenPipeError):
         main(["demo"])
+
+
+def test_a_table_has_columns_as_wide_as_their_widest_cell() -> None:
+    from pipeline.commandline import aligned
+
+    rows = [("name", "value"), ("a", 1), ("longer", None)]
+    assert aligned(rows) == ["name    value", "a       1", "longer  None"]
+    assert aligned(rows, right=True) == ["name    value", "a           1", "longer   None"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.commandline import aligned
 from transfer.tasks.result import Result
 
 _NAMES = {"mean_per_class": "per class", "pixel_accuracy": "pixels", "boundary_f1": "boundary F1", "top1": "top-1"}
@@ -37,9 +38,7 @@ def cells(row: Result) -> list[str]:
 
 def text_table(rows: list[Result]) -> str:
     """Aligned columns for a terminal."""
-    lines = [list(COLUMNS), *(cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join(aligned([COLUMNS, *map(cells, rows)]))
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
