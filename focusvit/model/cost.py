@@ -43,9 +43,9 @@ class ModelProfile:
     """the same for forward, backward and AdamW; the whole batch at a time"""
 
 
-def example_inputs(config: TakesImages, batch: int, *, device: str = "cpu", seed: int = 0) -> Inputs:
+def example_inputs(config: TakesImages, batch: int, *, device: str = "cpu") -> Inputs:
     """Random images, and random maps (2 x 2 pixels a patch or finer) where the model takes them."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, *config.image_size), generator=generator, dtype=torch.uint8).to(device)
     if not config.needs_maps or config.tokens is None:
         return images, None
@@ -53,7 +53,7 @@ def example_inputs(config: TakesImages, batch: int, *, device: str = "cpu", seed
     while config.num_patches * scale * scale < config.tokens:
         scale *= 2
     height, width = (side * scale for side in config.grid)
-    drawn = [torch.from_numpy(random_cells(config.tokens, height, width, seed + i)) for i in range(min(batch, 8))]
+    drawn = [torch.from_numpy(random_cells(config.tokens, height, width, i)) for i in range(min(batch, 8))]
     maps = torch.stack([drawn[i % len(drawn)] for i in range(batch)])
     return images, maps.to(torch.uint8 if config.tokens <= 256 else torch.int16).to(device)
 

@@ -19,18 +19,17 @@ def check_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
             raise ValueError(f"no weight of the model matches '{pattern}'; its parts are {', '.join(parts)}")
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Stop the weights whose names match ("blocks.0", "blocks.*.attn", "patch_embed"); returns their names.
+def freeze(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Stop the weights whose names match ("blocks.0", "blocks.*.attn", "patch_embed").
 
     Raises:
         ValueError: a pattern that matches nothing.
     """
     patterns = tuple(patterns)
     check_patterns(model, patterns)
-    frozen = [name for name, _ in model.named_parameters() if any(_matches(name, pattern) for pattern in patterns)]
-    for name in frozen:
-        model.get_parameter(name).requires_grad_(False)
-    return frozen
+    for name, parameter in model.named_parameters():
+        if any(_matches(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
 
 
 def lr_scale(name: str, lr_scales: dict[str, float]) -> float:

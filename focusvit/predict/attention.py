@@ -30,7 +30,7 @@ def layers(model: FocusViT, seen: dict[str, Any]) -> list[Layer]:
     first, pooled, found = model.num_class_tokens, "overlap" in seen, []
     for number, (stage, rows) in enumerate(_blocks(model, seen)):
         if stage == "latents":
-            rows = rows @ _with_first(_latents(seen), first)
+            rows = rows @ _with_first(_array(seen["latent_weights"]), first)
         row = rows[0, first:] if first else rows.mean(0)
         over: Place = "regions" if pooled and stage != "patches" else "patches"
         found.append(Layer(name=f"block {number + 1}, {stage}", shares=row / max(row.sum(), 1e-12), over=over))
@@ -69,7 +69,7 @@ def rollout(model: FocusViT, seen: dict[str, Any]) -> np.ndarray | None:
         if stage == "latents":
             if before != "latents":
                 tokens = flow[first:]
-                flow = _with_first(_latents(seen), first) @ flow
+                flow = _with_first(_array(seen["latent_weights"]), first) @ flow
             if latent_block in reads:
                 flow = 0.5 * flow + 0.5 * reads[latent_block] @ tokens
             latent_block += 1
@@ -102,18 +102,12 @@ def _blocks(model: FocusViT, seen: dict[str, Any]) -> Iterator[tuple[str, np.nda
             yield "latents", rows
         else:
             if config.trunk == "kv_pool":
-                rows = rows @ _with_first(_latents(seen), first)
+                rows = rows @ _with_first(_array(seen["latent_weights"]), first)
             if config.trunk == "gather":
                 rows = next(trace) @ rows  # tokens read latents, which gathered from the tokens
             if up is not None and down is not None:
                 rows = _with_first(down.T, first) @ rows @ _with_first(up, first)
             yield "patches" if config.tokens is None else "tokens", rows
-
-
-def _latents(seen: dict[str, Any]) -> np.ndarray:
-    shares = latent_shares(seen)
-    assert shares is not None
-    return shares
 
 
 def _with_first(rows: np.ndarray, first: int) -> np.ndarray:

@@ -106,11 +106,11 @@ def in_batches(run: Callable[..., np.ndarray], given: Sequence[np.ndarray], size
 class OnnxPredictor:
     """An exported model that takes images; the twin of `predictor.Predictor`."""
 
-    def __init__(self, place: str, *, threads: int = 0) -> None:
+    def __init__(self, place: str) -> None:
         if not storage.exists(place):
             raise UsageError(f"the ONNX file {place} does not exist. Write one with `focusvit export`.")
         self.name = place
-        self.session = inference_session(storage.read_bytes(place), place, threads)
+        self.session = inference_session(storage.read_bytes(place), place)
         self.record = read_record(self.session.get_modelmeta().custom_metadata_map.get(KEY), place)
         self.classes, self.view_config = self.record.classes, self.record.view
         self.tokens, self.batch_size = self.view_config.tokens, self.record.batch_size

@@ -76,11 +76,11 @@ def _sources(package: ModuleType, to: Path) -> str:
     return str(shutil.copytree(place, to / Path(place).name, ignore=weights))
 
 
-def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = (), images_folder: str = "") -> Any:
+def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = ()) -> Any:
     """Log the model under the name of the tracker's run; returns MLflow's description of it (model_uri, model_id).
 
-    It predicts from bytes and base64 text. Text names files below `images_folder` only where that is given, here or by
-    who loads it: `load_model(uri, model_config={"images_folder": "/data/images"})`.
+    It predicts from bytes and base64 text. Text names files only where who loads it says below which folder:
+    `load_model(uri, model_config={"images_folder": "/data/images"})`.
     """
     import mlflow
 
@@ -104,7 +104,7 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
                 artifacts={"checkpoint": str(Path(folder, "checkpoint"))},
                 code_paths=[_sources(package, Path(folder, "sources")) for package in (focusvit, pipeline)],
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
-                model_config={"images_folder": images_folder},
+                model_config={"images_folder": ""},
             )
         tracker.running()
     for one in scored:

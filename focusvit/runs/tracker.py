@@ -164,9 +164,6 @@ class Tracker:
     def text(self, text: str, name: str) -> None:
         self._client.log_text(self.run_id, masked(text), name)
 
-    def artifact(self, path: str, folder: str | None = None) -> None:
-        self._client.log_artifact(self.run_id, path, folder)
-
     def dataset(self, name: str, identity: str, uri: str, context: str = "train") -> None:
         """Name the data set as an input of the run, with its identity as digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag

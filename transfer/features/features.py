@@ -131,10 +131,10 @@ def model_rows(
         yield here.sample_ids.cpu().numpy(), rows.float().cpu().numpy()
 
 
-def pixel_features(batches: Iterable[Batch], side_px: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The image itself as features: averaged to side x side, each image centred, so that cosine means correlation."""
+def pixel_features(batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The image itself as features: averaged to 16 x 16, each image centred, so that cosine means correlation."""
     for batch in batches:
-        small = torch.nn.functional.interpolate(batch.images.float(), size=(side_px, side_px), mode="area")
+        small = torch.nn.functional.interpolate(batch.images.float(), size=(16, 16), mode="area")
         rows = small.flatten(1) / 255
         rows = rows - rows.mean(1, keepdim=True)
         yield batch.sample_ids.numpy(), rows.numpy()
