@@ -91,7 +91,7 @@ def _check_classes(source: str, out: str) -> None:
     """Raises `UsageError` where nothing can be told apart, before any work."""
     listed = look(source, "train", out).source
     found = {name for image in listed.images() for name in (image.class_name, *image.labels) if name is not None}
-    if len(listed.class_names() or found) < 2:
+    if len(listed.classes or found) < 2:
         raise UsageError(
             f"{source} holds images of {len(found)} classes, and a classifier needs at least 2: put the images of each "
             "class into a folder of their own. Images without classes: `focusvit pretrain distill_features`."

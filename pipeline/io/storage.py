@@ -223,11 +223,8 @@ def json_bytes(value: Any) -> bytes:
     return (json_text(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def remove_temporary(folder: str, prefix: str) -> int:
-    """Clear what interrupted local writes of `prefix*` left in a folder; returns how many files that were."""
-    if not is_local(folder) or not Path(folder).is_dir():
-        return 0
-    leftovers = [path for path in Path(folder).glob(f".{prefix}*{TEMPORARY_SUFFIX}") if path.is_file()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def remove_temporary(folder: str, prefix: str) -> None:
+    """Clear what interrupted local writes of `prefix*` left in a folder."""
+    for path in Path(folder).glob(f".{prefix}*{TEMPORARY_SUFFIX}") if is_local(folder) else ():
+        if path.is_file():
+            path.unlink(missing_ok=True)

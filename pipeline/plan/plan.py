@@ -81,7 +81,7 @@ def make_plan(
             f"{columns.num_unchecked} of the {columns.num_rows} images in {source.root} have no line in the checksums. "
             f"Names there must be those of the source, for example 'n01440764/n01440764_10026.JPEG'."
         )
-    stated = source.class_names()
+    stated = source.classes
     classes = columns.classes(stated, source.root, known_classes)
     hashes = columns.hashes()
     table = columns.table(classes, stated)

@@ -68,7 +68,7 @@ class Source:
     stated_classes: tuple[str, ...] | None = None  # where a file of the source lists them
     kind: str = ""  # what was recognised, for people
     # Of the last listing:
-    classes: tuple[str, ...] | None = field(default=None, init=False)
+    classes: tuple[str, ...] | None = field(default=None, init=False)  # in their order; None: by sorted name
     lines: list[str] = field(default_factory=list, init=False)  # `columns  ...`, `masks  ...` and what else was read
     passed: PassedOver = field(default_factory=PassedOver, init=False, repr=False)
 
@@ -80,10 +80,6 @@ class Source:
 
     def _list(self) -> Iterator[SourceImage]:
         raise NotImplementedError
-
-    def class_names(self) -> tuple[str, ...] | None:
-        """After `images`: the class list in its own order when the source has one; None: the sorted names."""
-        return self.classes
 
     def notes(self) -> list[str]:
         """After `images`: lines of the plan, the last one `left out: ...` with the number of everything passed over."""

@@ -20,7 +20,7 @@ def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_folder(tmp_path / "set" / "test", class_images(per_class=1, start=70))
     uri = f"hub:{tmp_path / 'set'}"
     source = detect(uri, "train")
-    assert source.class_names() == tuple(images)
+    assert source.classes == tuple(images)
     read = source.reader().read
     found = {read(row.file, row.offset, row.length): row.class_name for row in source.images()}
     assert found == {data: name for name, files in images.items() for data in files.values()}

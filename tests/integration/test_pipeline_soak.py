@@ -226,18 +226,17 @@ import time
 from pipeline.shards.description import describe
 from pipeline.io.peak_memory import peak_bytes
 from pipeline.plan.plan import make_plan, save_plan
-from pipeline.image.image import decode_image
-from pipeline.preprocess import ImageConfig, SuperpixelConfig
+from pipeline.image.image import ImageConfig, decode_image
 from pipeline.sources import SourceImage
+from pipeline.superpixels.config import SuperpixelConfig
 
 class Listing:
     root = kind = "listing"
+    classes = None
     def images(self):
         for i in range(1_281_167):
             name = f"n{{i % 1000:08d}}"
             yield SourceImage(f"{{name}}/{{name}}_{{i}}.JPEG", f"{{name}}/{{name}}_{{i}}.JPEG", class_name=name)
-    def class_names(self):
-        return None
 
 plan = make_plan(Listing(), "train")
 save_plan({str(tmp_path / "plan.parquet")!r}, plan, describe(plan, ImageConfig(), SuperpixelConfig()))

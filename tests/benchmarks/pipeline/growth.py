@@ -133,14 +133,12 @@ class ManyImages:
     count: int
     root: str = "nowhere"
     kind: str = "generated list"
+    classes: None = None
 
     def images(self) -> Iterator[SourceImage]:
         for i in range(self.count):
             name = f"n{i % 1000:08d}/n{i % 1000:08d}_{i}.JPEG"
             yield SourceImage(source=name, file=name, class_name=f"n{i % 1000:08d}")
-
-    def class_names(self) -> None:
-        return None
 
     def reader(self) -> Reader:
         raise NotImplementedError("nothing is read")

@@ -24,15 +24,12 @@ from testkit.checkout import ROOT
 @dataclass
 class Listing:
     listed: list[SourceImage]
-    stated: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
     kind: str = "list"
     root: str = "/list"
 
     def images(self) -> Iterator[SourceImage]:
         yield from self.listed
-
-    def class_names(self) -> tuple[str, ...] | None:
-        return self.stated
 
     def read(self, file: str, offset: int, length: int) -> bytes:
         return b""

@@ -35,7 +35,7 @@ def test_several_names_make_a_list_and_a_blank_an_empty_one(tmp_path: Path) -> N
     source = _source(tmp_path, "file,labels\nim/0.jpg,dog;cat;dog\nim/1.jpg,\nim/2.jpg,fox\n")
     assert [image.labels for image in source.images()] == [(0, 1), (), (2,)]
     source = _source(tmp_path, "file,labels\nim/0.jpg,10;9\nim/1.jpg,0\n")
-    assert [image.labels for image in source.images()] == [(1, 2), (0,)] and source.class_names() == ("0", "9", "10")
+    assert [image.labels for image in source.images()] == [(1, 2), (0,)] and source.classes == ("0", "9", "10")
 
 
 @pytest.mark.parametrize("numbers", [["0", "1", "2", "3"], ["9", "10", "100", "2"], ["01", "2.0", "3", "0"]])
@@ -133,4 +133,4 @@ def test_two_label_values_of_one_name_are_two_classes(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     source = detect(str(tmp_path), "train")
-    assert len(list(source.images())) == 1 and source.class_names() == ("sky (1)", "road", "sky (2)")
+    assert len(list(source.images())) == 1 and source.classes == ("sky (1)", "road", "sky (2)")

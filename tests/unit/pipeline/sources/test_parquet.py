@@ -159,7 +159,7 @@ def test_class_names_in_another_order_are_matched_by_name(tmp_path: Path) -> Non
     assert [name for _, name in _read(source)] == [
         "cat", "dog", "cat", "dog", "cat", "cat", "fox", "cat", "dog", "emu", "dog", "emu",
     ]  # fmt: skip
-    assert source.class_names() == ("cat", "dog", "fox", "emu")
+    assert source.classes == ("cat", "dog", "fox", "emu")
     assert "2 files list them otherwise, read by name (1.parquet, 2.parquet)" in source.notes()[1]
 
 

@@ -145,7 +145,7 @@ def test_webdataset_tars_in_two_forms(tmp_path: Path) -> None:
     names = ("train-0000", "train-0001", "validation-00")
     _write(timm, {f"imagenet1k-{name}.tar": _wds_tar(4 * i, "json") for i, name in enumerate(names)})
     source = detect(str(clip), "test")
-    assert _content(source)["0/s0001"] == ("dog", jpeg(1)) and source.class_names() == ("cat", "dog", "fox")
+    assert _content(source)["0/s0001"] == ("dog", jpeg(1)) and source.classes == ("cat", "dog", "fox")
     assert len(_content(source)) == 8
     source = detect(str(timm), "train")
     assert _content(source)["imagenet1k-train-0001/s0005"] == ("2", jpeg(5)) and len(_content(source)) == 8

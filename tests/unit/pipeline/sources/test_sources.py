@@ -79,7 +79,7 @@ def test_wnids_state_the_classes(tmp_path: Path) -> None:
     write_tar_of_tars(tmp_path / "train.tar", IMAGES)
     (tmp_path / "wnids.txt").write_text("n00000003\nn00000001\nn00000002\n")
     source = detect(str(tmp_path), "train")
-    assert list(source.images()) and source.class_names() == ("n00000001", "n00000002", "n00000003")
+    assert list(source.images()) and source.classes == ("n00000001", "n00000002", "n00000003")
 
 
 def test_parquet_by_split_with_labels_of_its_features(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_parquet_by_split_with_labels_of_its_features(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", class_images(per_class=1))
     source = detect(str(tmp_path), "train")
     assert sorted(_content(source).values()) == sorted(EXPECTED.values())
-    assert source.class_names() == tuple(IMAGES)
+    assert source.classes == tuple(IMAGES)
     assert len({row.group for row in source.images()}) == 5
     assert len(list(detect(str(tmp_path), "val").images())) == 3
     with pytest.raises(UsageError, match="no split 'test'; it holds train, validation"):
