@@ -44,6 +44,8 @@ class BenchHostsConfig(RecordConfig):
     """of each split of CamVid, at most, evenly spread"""
     epochs: int = 3
     """of fine-tuning"""
+    only: tuple[int, ...] = ()
+    """of scenes-tuned, the numbers of its ways (`tuning.scene_ways`); () = all"""
     rounds: int = 3
     """of timing"""
     batch: int = 8
@@ -100,7 +102,8 @@ def _scenes_high(config: BenchHostsConfig, host: Path, model: nn.Module, record:
 def _scenes_tuned(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
     train = _camvid(config, "train")
     settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
-    for table in tuning.tuned_scenes(host, model, dense.SIZE, train, dense.by_drive(train), settings, config.rounds):
+    splits = dense.by_drive(train)
+    for table in tuning.tuned_scenes(host, model, dense.SIZE, train, splits, settings, config.rounds, config.only):
         _keep(record, [table])
 
 

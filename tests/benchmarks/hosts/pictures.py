@@ -28,6 +28,7 @@ _COLOURS = np.array(
         (120, 90, 60), (50, 60, 180), (230, 40, 60), (40, 200, 200), (0, 0, 0),
     ], np.uint8,
 )  # fmt: skip
+_TOLD = {"px": "fewer pixels", "superpixels": "regions by colour", "keys": "regions by the host's keys"}
 _KINDS = {
     "all patches": "black", "px": "tab:gray", "superpixels": "tab:red", "keys": "tab:orange", "grid": "tab:blue",
     "token merging": "tab:green",
@@ -83,7 +84,8 @@ def main(argv: list[str]) -> int:
         axis.set_ylabel(table["score"], fontsize=8)
         axis.grid(alpha=0.3)
     marks = [
-        pyplot.Line2D([], [], color=colour, marker="o", linestyle="", label=kind) for kind, colour in _KINDS.items()
+        pyplot.Line2D([], [], color=colour, marker="o", linestyle="", label=_TOLD.get(kind, kind))
+        for kind, colour in _KINDS.items()
     ]
     marks.append(
         pyplot.Line2D([], [], color="black", marker="^", linestyle="", label="painted or read over superpixels")

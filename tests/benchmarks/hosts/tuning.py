@@ -59,7 +59,7 @@ def scene_ways(depth: int) -> list[Way]:
     """What is trained; each is also asked in another way at the end."""
     half = depth // 2
     found = [Way(), pooled("superpixels", {half: 196}, "tokens"), Way(size=(168, 224)), pooled("keys", {half: 196})]
-    return [*found, pooled("grid", {half: 196})]
+    return [*found, pooled("grid", {half: 196}), Way(size=(210, 280))]
 
 
 def image_ways(depth: int) -> list[Way]:
@@ -98,10 +98,11 @@ def tuned(
 
 def tuned_scenes(
     host: Path, model: nn.Module, size: tuple[int, int], samples: Sequence[Sample], splits: Sequence[Split],
-    tuning: Tuning, rounds: int,
+    tuning: Tuning, rounds: int, only: Sequence[int] = (),
 ) -> Iterator[Table]:  # fmt: skip
-    """CamVid: a table with two rows for most ways, again after each way."""
-    chosen = scene_ways(len(find_host(model).blocks))
+    """CamVid: a table with two rows for most ways, again after each way; `only` some of `scene_ways`, by number."""
+    every = scene_ways(len(find_host(model).blocks))
+    chosen = [every[number] for number in only] or every
     rows, scores, told = [], dict[Way, Scores](), dict[Way, list[Way]]()
     for way in chosen:
         last: Reads = "patches" if way.kind in ("superpixels", "grid") else "superpixels"
