@@ -59,7 +59,8 @@ def scene_ways(depth: int) -> list[Way]:
     """What is trained; each is also asked in another way at the end."""
     half = depth // 2
     found = [Way(), pooled("superpixels", {half: 196}, "tokens"), Way(size=(168, 224)), pooled("keys", {half: 196})]
-    return [*found, pooled("grid", {half: 196}), Way(size=(210, 280))]
+    found += [pooled("grid", {half: 196}), Way(size=(210, 280))]
+    return [*found, pooled("superpixels", {half: 132}, "tokens")]
 
 
 def image_ways(depth: int) -> list[Way]:
