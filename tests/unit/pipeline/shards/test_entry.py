@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.io import storage
-from pipeline.preprocess import PreprocessConfig, Summary, preprocess
 from pipeline.shards import entry
 from pipeline.shards.commit import clear_leftovers
 from pipeline.shards.dataset import DATASET_FILE, open_dataset
 from pipeline.shards.interop import TIMM_FILE
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 @pytest.fixture
@@ -25,9 +25,7 @@ def source(tmp_path: Path) -> str:
 
 
 def _run(source: str, out: str, split: str) -> str:
-    summary = preprocess(PreprocessConfig(source=f"{source}/{split}", out=out, split=split, local=True, workers=0))
-    assert isinstance(summary, Summary)
-    return summary.root_hash
+    return preprocessed(f"{source}/{split}", out, split).root_hash
 
 
 def _check_both(out: str, roots: dict[str, str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.preprocess import PreprocessConfig, preprocess
 from pipeline.shards.dataset import open_dataset
 from pipeline.superpixels.hierarchy import cut
 from testkit.image_sources import class_images, write_folder
+from testkit.preprocessed import preprocessed
 
 
 def _samples(shard: Path) -> dict[str, dict[str, bytes]]:
@@ -35,7 +35,7 @@ def _regions(members: dict[str, bytes], k: int) -> np.ndarray:
 def test_the_description_is_enough_to_read_a_data_set(tmp_path: Path) -> None:
     images = write_folder(tmp_path / "images", class_images(per_class=3))
     out = tmp_path / "out"
-    preprocess(PreprocessConfig(source=str(images), out=str(out), local=True, workers=0, samples_per_shard=5))
+    preprocessed(images, out, samples_per_shard=5)
     split = open_dataset(str(out)).split("train")
     classes = json.loads((out / "dataset.json").read_text())["classes"]
     read = [pair for shard in sorted(out.glob("train-*.tar")) for pair in _samples(shard).items()]
