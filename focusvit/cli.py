@@ -14,9 +14,9 @@ Verbs = dict[str, tuple[str, str]]  # verb -> (module:function, what it does)
 VERBS: Verbs = {
     "demo": ("cluster.road.demo:main", "what this project does, in a few minutes, with one page at its end"),
     "train": ("cluster.road.train:main", "one command from a folder of photos to a trained model"),
-    "preprocess": ("pipeline.preprocess:main", "images -> WebDataset shards with superpixel maps, on Ray"),
-    "verify": ("pipeline.care.verify:main", "re-check every shard; --repair rebuilds the damaged ones"),
-    "remap": ("pipeline.care.remap:main", "the same data set with superpixels of other settings"),
+    "preprocess": ("cluster.joined:preprocess_main", "images -> WebDataset shards with superpixel maps, on Ray"),
+    "verify": ("cluster.joined:verify_main", "re-check every shard; --repair rebuilds the damaged ones"),
+    "remap": ("cluster.joined:remap_main", "the same data set with superpixels of other settings"),
     "info": ("focusvit.predict.info:main", "what a data set or a checkpoint holds"),
     "show": ("pipeline.care.contact_sheet:main", "a contact sheet of a data set with superpixel borders"),
     "pretrain": ("cluster.train.pretrain:pretrain_main", "train a recipe on shards with Ray Train"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.shards.dataset import open_dataset
 from testkit.checkout import ROOT
+from testkit.image_sources import class_images, write_folder
 from testkit.ray_head import RayHead
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
@@ -38,6 +40,34 @@ def where(spec):
 import json
 print(json.dumps([outcome.failures, len(outcome.rows), outcome.notes[-2:]]))
 """
+
+
+SHARDS = """
+import sys
+sys.path.insert(0, {root!r})
+import cluster.joined, pipeline.preprocess, pipeline.care.verify
+from focusvit.cli import VERBS
+sys.path.remove({root!r})
+assert VERBS["preprocess"][0] == "cluster.joined:preprocess_main"
+argv = ["--source", {source!r}, "--out", {out!r}, "--ray-address", {address!r}]
+assert cluster.joined.preprocess_main(argv) == 0
+assert cluster.joined.verify_main([{out!r}, "--ray-address", {address!r}]) == 0
+"""
+
+
+def test_shards_are_made_and_checked_by_the_code_that_came_along(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "photos", class_images(2, 6))
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with RayHead(num_cpus=1) as head:
+        head.environment.pop("PYTHONPATH", None)
+        given = {"root": str(ROOT), "source": str(source), "out": str(tmp_path / "shards")}
+        script = SHARDS.format(**given, address=f"{head.address()}:{head.gcs_port}")
+        command, environment = [str(head.bin / "python"), "-c", script], {**elsewhere, **head.environment}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+    assert done.returncode == 0, done.stderr
+    assert open_dataset(str(tmp_path / "shards")).split("train").num_samples == 12
 
 
 def test_a_task_of_a_joined_cluster_runs_the_code_that_came_along(tmp_path: Path) -> None:
