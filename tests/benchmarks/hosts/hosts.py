@@ -14,13 +14,14 @@ from pipeline.errors import UsageError
 from tests.benchmarks.hosts import dense, tuning
 from tests.benchmarks.hosts.borders import border_table
 from tests.benchmarks.hosts.frozen import frozen_table
-from tests.benchmarks.hosts.images import Sample, class_folders, frames, load_host
+from tests.benchmarks.hosts.images import Sample, class_folders, frames, load_host, whole
 from tests.benchmarks.hosts.pictures import painted_frames
+from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
 from tests.benchmarks.pipeline.superpixels import load_photos
 from tests.benchmarks.record import Record, RecordConfig, begin, data_folder
 from tests.benchmarks.report import Table
 
-Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned", "borders", "frames"]
+Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned", "borders", "frames", "speed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class BenchHostsConfig(RecordConfig):
     """scenes: CamVid, a linear head on frozen features, each drive of train once as the test, and train to val;
     scenes-high: drives at 364x490 px; scenes-tuned: drives after a short fine-tuning; images: kNN and logistic probe of
     `data`; images-tuned: its classes after a short fine-tuning; borders: BSDS500, clusters of features against
-    borders that people drew; frames: painted frames of CamVid as a picture"""
+    borders that people drew; frames: painted frames of CamVid as a picture; speed: times of the ways of scenes-tuned"""
     data: str = "flowers17"
     """class folders below $FOCUSVIT_DATA, for images"""
     per_class: int = 1000
@@ -45,7 +46,7 @@ class BenchHostsConfig(RecordConfig):
     epochs: int = 3
     """of fine-tuning"""
     only: tuple[int, ...] = ()
-    """of scenes-tuned, the numbers of its ways (`tuning.scene_ways`); () = all"""
+    """of scenes-tuned and speed, the numbers of its ways (`tuning.scene_ways`); () = all"""
     rounds: int = 3
     """of timing"""
     batch: int = 8
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
     )
     sections: dict[str, Callable[[BenchHostsConfig, Path, nn.Module, Record], None]] = {
         "scenes": _scenes, "scenes-high": _scenes_high, "scenes-tuned": _scenes_tuned, "images": _images,
-        "images-tuned": _images, "borders": _borders, "frames": _frames,
+        "images-tuned": _images, "borders": _borders, "frames": _frames, "speed": _speed,
     }  # fmt: skip
     sections[config.section](config, host, model, record)
     return record.end()
@@ -118,6 +119,17 @@ def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Reco
         tables = tuning.tuned_images(host, model, config.data, train, test, settings, config.rounds)
     for table in tables:
         _keep(record, [table])
+
+
+def _speed(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
+    every = tuning.scene_ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
+    chosen = [every[number] for number in config.only] or every
+    shown = _camvid(config, "train")[: config.batch]
+    views = {way: [whole(sample, way.size or dense.SIZE) for sample in shown] for way in chosen}
+    costs = speeds(host, model, views, config.rounds)
+    rows = [[way.name, way.tokens, f"{costs[way][0]:.0f}", f"{costs[way][1]:.2f}x"] for way in chosen]
+    title = f"CamVid, {dense.SIZE[0]}x{dense.SIZE[1]} px, {len(shown)} frames at a time, {config.rounds} rounds"
+    record.add(Table(title=title, columns=["way", "tokens", "CPU ms a frame", "speed"], rows=rows, note=SPEED_NOTE))
 
 
 def _keep(record: Record, tables: list[Table]) -> None:

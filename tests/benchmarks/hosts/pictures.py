@@ -28,6 +28,8 @@ _COLOURS = np.array(
         (120, 90, 60), (50, 60, 180), (230, 40, 60), (40, 200, 200), (0, 0, 0),
     ], np.uint8,
 )  # fmt: skip
+PARTS = ("hosts-scenes-tuned-pixels", "hosts-scenes-tuned-132")
+"""records whose first row is not the whole host"""
 _TOLD = {"px": "fewer pixels", "superpixels": "regions by colour", "keys": "regions by the host's keys"}
 _KINDS = {
     "all patches": "black", "px": "tab:gray", "superpixels": "tab:red", "keys": "tab:orange", "grid": "tab:blue",
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> int:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tables = [table for path in sorted(RESULTS.glob("hosts-*.json")) for table in _told(path)]
+    tables = [table for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in PARTS for table in _told(path)]
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(6 * columns, 4.6 * rows), squeeze=False)
