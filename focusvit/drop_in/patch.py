@@ -57,10 +57,17 @@ def patch(
     region a patch gives the model's own output, and without positions so does any pooling of equal patches. Rotary
     positions stand at a region's centre.
 
-    What a frozen ViT-S/14 of DINOv2's kind loses without training (170 + 170 images of flowers17, kNN; CPU time with
-    superpixels; tests/benchmarks/results/hosts.md): all 256 patches 81.8 %; the default 74.7 % at 1.18x; keys, 128
-    before block 6: 80.6 % at 1.12x; token merging, 16 a block: 76.5 % at 1.48x; 168 px images: 80.0 % at 1.87x. Frozen
-    features of whole images want "keys" or fewer pixels; superpixels want fine-tuning (`focusvit finetune --patch`).
+    What a ViT-S/14 of DINOv2's kind keeps (tests/benchmarks/results/README.md; CPU time with superpixels):
+
+        flowers17, kNN, frozen: all 256 patches 87.9 %; the default 82.0 % at 1.27x; keys, 128 before block 6: 86.4 % at
+            1.35x; 168 px images 84.9 % at 1.98x
+        CamVid by drives, mIoU, frozen: all 432 patches 38.7 %; 196 before block 6: 36.3 % at 1.38x, keys 37.7 % at
+            1.37x; token merging 37.6 % at 1.35x; 210x280 px 37.6 % at 1.52x
+        the same, fine-tuned for three epochs: all patches 38.0 %; 132 before block 6: 38.0 % at 1.51x; 210x280 px
+            37.4 % at 1.53x; a grid of 196 cells 36.2 %
+
+    So a frozen backbone wants tokens=0.5, depth half of its blocks and merge="keys"; "colour" wants fine-tuning
+    (`focusvit finetune --patch`), and then gives exact borders.
 
     A copy of a patched model is patched on its own. The hooks keep state during a call, so one model serves one call at
     a time: DistributedDataParallel, not DataParallel.

@@ -61,8 +61,8 @@ def test_a_patched_host_is_killed_on_ray_goes_on_and_is_served_by_mlflow(tmp_pat
     model, _ = load_model(str(tmp_path / "run"))
     assert isinstance(model, HostModel) and model.config.levels == ((2, 4),)
     store = f"sqlite:///{tmp_path}/run.db"
-    mlflow.set_tracking_uri(store)
-    (logged,) = mlflow.search_logged_models(output_format="list")
+    client = mlflow.MlflowClient(tracking_uri=store)
+    (logged,) = client.search_logged_models([one.experiment_id for one in client.search_experiments()])
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(open_dataset(str(tmp_path / "data")).split("val").read(0).image)
     packages = next(place for place in site.getsitepackages() if place.endswith("site-packages"))

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     from matplotlib import pyplot
 
     tables = [table for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in PARTS for table in _told(path)]
-    columns = min(3, len(tables))
+    columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(6 * columns, 4.6 * rows), squeeze=False)
     for axis in axes.flat[len(tables) :]:
@@ -81,7 +81,8 @@ def main(argv: list[str]) -> int:
     for axis, table in zip(axes.flat, tables):
         for row in points(table):
             axis.plot(row["speed"], row["score"], row["mark"], color=row["colour"], markersize=6)
-        axis.set_title(table["title"].split(":")[0], fontsize=9)
+        after = ", after fine-tuning" if "fine-tuning" in table["title"] else ", frozen"
+        axis.set_title(table["title"].split(":")[0] + after, fontsize=9)
         axis.set_xlabel("measured speed, the whole host = 1", fontsize=8)
         axis.set_ylabel(table["score"], fontsize=8)
         axis.grid(alpha=0.3)
