@@ -29,4 +29,4 @@ def test_a_journey_ends_with_its_pictures(name: str, tmp_path: Path) -> None:
 
 def test_the_journeys_are_told() -> None:
     told = re.findall(r"tests\.journeys\.(\w+)", (ROOT / "tests" / "journeys" / "README.md").read_text())
-    assert len(JOURNEYS) == 3 and sorted(told) == JOURNEYS
+    assert len(JOURNEYS) == 4 and sorted(told) == JOURNEYS

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from testkit.ray_head import die_with_parent, free_ports
+from .ray_head import die_with_parent, free_ports
 
 
 class MlflowServer:
