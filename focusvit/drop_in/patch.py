@@ -57,7 +57,7 @@ def patch(
     region a patch gives the model's own output, and without positions so does any pooling of equal patches. Rotary
     positions stand at a region's centre.
 
-    What a ViT-S/14 of DINOv2's kind keeps (tests/benchmarks/results/README.md; CPU time with superpixels):
+    What a ViT-S/14 of DINOv2's kind keeps (tests/benchmarks/results/PRETRAINED.md; CPU time with superpixels):
 
         flowers17, kNN, frozen: all 256 patches 87.9 %; the default 82.0 % at 1.27x; keys, 128 before block 6: 86.4 % at
             1.35x; 168 px images 84.9 % at 1.98x
