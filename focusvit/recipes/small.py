@@ -130,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         about="A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU",
         hardware=_CPU,
         time="0.5 h at 300 images a second",
-        score="not measured; a shorter run of another small FocusViT is in benchmarks/results/study.md",
+        score="not measured; a shorter run of another small FocusViT is in benchmarks/results/study-short.md",
         config=TrainConfig(
             model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
             data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),

@@ -63,14 +63,7 @@ def train(
 
     next_point = step_of_next_point(config, learner.samples_seen // batch_size, session.num_steps)
     try:
-        if config.head_start == "probe":  # a training that makes its start worse then has that as its best checkpoint
-            score_at |= {0}
-        if session.starts_from_probe:
-            _save(session)
-        if learner.samples_seen // batch_size in score_at and not learner.metrics:
-            _score(session)  # just saved; or saved, and ended before its scores were known
-            if on_checkpoint and session.starts_from_probe:
-                on_checkpoint(0, learner.metrics)
+        _score_the_start(session, score_at, on_checkpoint)
         for batch in meters.waiting(in_stretches(session.loader, score_at, batch_size)):
             seen = learner.samples_seen + batch_size
             step = seen // batch_size
@@ -110,6 +103,19 @@ def train(
             if points:
                 points.close()
     return {**learner.metrics, "samples_seen": float(learner.samples_seen)}
+
+
+def _score_the_start(session: Session, score_at: set[int], on_checkpoint: OnCheckpoint | None) -> None:
+    """Keep and score a head that begins as the linear probe: a training that makes it worse has it as its best
+    checkpoint. Score what was saved and ended before its scores were known."""
+    learner, config = session.learner, session.config
+    if session.starts_from_probe:
+        _save(session)
+    begins_scored = config.head_start == "probe" and learner.samples_seen == 0
+    if (begins_scored or learner.samples_seen // config.global_batch in score_at) and not learner.metrics:
+        _score(session)
+        if on_checkpoint and session.starts_from_probe:
+            on_checkpoint(0, learner.metrics)
 
 
 def step_of_next_point(config: TrainConfig, step: int, num_steps: int, step_ms: float | None = None) -> int:

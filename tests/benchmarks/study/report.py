@@ -11,6 +11,7 @@ from tests.benchmarks.report import Table
 from tests.benchmarks.study.curves import picture
 from tests.benchmarks.study.ledger import by_row, rate_scores, read_ledger
 from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
+from tests.benchmarks.study.recipe import RATES
 from tests.benchmarks.study.speed import speedups, training_costs
 
 Record = dict[str, Any]
@@ -137,8 +138,8 @@ def rate_table(records: Sequence[Record], set_name: str) -> Table:
     for row in core_rows(SETS[set_name]):
         scores = rate_scores(tried, set_name, row)
         if scores:
-            best = max(scores, key=scores.__getitem__)
-            rows.append((row, *(f"{scores[rate]:.2%}" if rate in scores else "-" for rate in rates), f"{best:g}"))
+            best = f"{max(scores, key=scores.__getitem__):g}" if scores.keys() >= set(RATES) else "not all tried yet"
+            rows.append((row, *(f"{scores[rate]:.2%}" if rate in scores else "-" for rate in rates), best))
     one = tried[0]
     note = (
         f"{one['epochs']:g} epochs of {one['train_samples']} training images, scored on {one['test_samples']} others "

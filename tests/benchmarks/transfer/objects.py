@@ -31,7 +31,7 @@ from tests.benchmarks.transfer.object_scenes import SIDE, Scenes, camvid_scenes,
 from tests.benchmarks.transfer.object_tables import ReaderFigures, agreement, differences, figures, picture
 from transfer.dense.data import nearest
 
-_GEOMETRY = replace(SETS["tiny-imagenet-40"], map_px=SIDE)
+_GEOMETRY = replace(SETS["tiny-imagenet-40"], width=96, heads=3, map_px=SIDE)
 _BATCH, _LR = 16, 8e-4  # the study's 64 and 1.5e-3 leave the models near chance after so few samples
 
 

@@ -228,6 +228,9 @@ def test_the_tables_recount_the_ledger(tmp_path: Path) -> None:
     rates_tried(tmp_path, [PLAIN])
     (row,) = rate_table(study.read_ledger(tmp_path), "tiny-imagenet-40").rows
     assert row == (PLAIN, "40.00%", "40.00%", "50.00%", "0.003")
+    next(tmp_path.glob("tried-0-0.0015*")).unlink()
+    (row,) = rate_table(study.read_ledger(tmp_path), "tiny-imagenet-40").rows
+    assert row == (PLAIN, "40.00%", "50.00%", "not all tried yet")
 
 
 def test_the_picture_shows_every_set_that_was_trained(tmp_path: Path) -> None:
