@@ -74,6 +74,7 @@ def main_variants(size: str) -> dict[str, Variant]:
         DEFAULT: model,
         "FocusViT-S, LLA hybrid, K = 100": presets.focusvit(size, **presets.LLA),
         "FocusViT-S, linear stem": replace(model, stem="linear"),
+        "FocusViT-S, linear stem, no grid block": replace(model, stem="linear", grid_depth=0),
         "control: uniform grid, K = 64": control("uniform_grid", model),
         "control: random regions, K = 64": control("random_regions", model),
         "control: token merging to 64": control("token_merging", model),

@@ -54,7 +54,9 @@ def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
 
 
 def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
-    """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens."""
+    """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens; the last
+    row pools patch embeddings at once, as SPPP is written (arXiv 2506.18791), and is the fastest FocusViT.
+    """
     model = default_model(of)
     tokens, latents = of.lla
     return {
@@ -68,6 +70,7 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
         "ViT, conv stem": control("full_grid", model),
         "control: patch twice as large": _with_stem("large_patch", model),
         "control: token merging": _with_stem("token_merging", model),
+        "FocusViT, pooled at once": replace(model, stem="linear", grid_depth=0),
     }
 
 
