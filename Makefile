@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: gpu gpu-rehearsal demo test lint triton soak peers bench study transfer-study clean
+.PHONY: gpu gpu-rehearsal demo test lint triton soak peers bench study transfer-box clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -103,27 +103,27 @@ study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/python -m tests.benchmarks objects
 	$(BIN)/python -m tests.benchmarks objects --data $(SETS)
 
-# The study's Tiny ImageNet-40 models in the quick suite and on CamVid. It trains those whose weights are not here.
-transfer-study: $(VENV)/.ok-test $(SETS)/.ok
-	$(BIN)/python -m $(STUDY) --sets tiny-imagenet-40 --checkpoints build/study
-	for model in build/study/tiny-imagenet-40/*/; do for suite in quick dense; do \
-	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $$suite --tasks-root $(SETS) --max-samples 2000 \
-	    --no-baselines --out build/transfer-study/$$suite/$$(basename "$$model") --tracking-uri sqlite:///build/transfer-study.db; \
-	done; done
-	for suite in quick dense; do \
-	  $(BIN)/focusvit report build/transfer-study/$$suite --out tests/benchmarks/results/transfer-controls/$$suite; done
+# The model in the box in the quick suite and on CamVid; MODELS names more, such as the plain ViT that learned the same.
+MODELS ?= focusvit-tiny
+TASKS_quick := flowers17 cifar10 tiny-imagenet-40 digits
+TASKS_dense := camvid
+transfer-box: transfer-box-quick transfer-box-dense
+transfer-box-%: $(VENV)/.ok-test $(SETS)/.ok
+	for model in $(MODELS); do \
+	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $* $(foreach task,$(TASKS_$*),--task $(task)=$(SETS)/$(task)) \
+	    --max-samples 2000 --precision bf16 --out build/transfer-box/$*/$$(basename "$$model") \
+	    --tracking-uri sqlite:///build/transfer-box.db; \
+	done
+	$(BIN)/focusvit report build/transfer-box/$* --out tests/benchmarks/results/transfer-box/$*
 
 $(SETS)/.ok:
-	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10 and tiny-imagenet-40"; exit 2; }
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split train
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/tiny-imagenet-40" --out $(SETS)/tiny-imagenet-40 --split val
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split train
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/cifar10" --out $(SETS)/cifar10 --split test
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split train
-	$(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/camvid" --out $(SETS)/camvid --split val
+	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10, tiny-imagenet-40, camvid and flowers17"; exit 2; }
+	for set in tiny-imagenet-40 cifar10 camvid flowers17; do for split in train val; do \
+	  $(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/$$set" --out $(SETS)/$$set \
+	    --split $$(test $$set$$split = cifar10val && echo test || echo $$split) || exit; done; done
 	$(BIN)/python -c 'import pathlib, pipeline.sources.embedded; pipeline.sources.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
-	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split train
-	$(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split val
+	for split in train val; do \
+	  $(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split $$split || exit; done
 	touch $@
 
 clean:
