@@ -21,7 +21,8 @@ class TransferConfig:
     patch: tuple[str, ...] = ()
     """Superpixels inside a vision transformer of another library, such as --patch tokens=196 depth=6: tokens (a number,
     a share of the patches, or levels such as 2:196,5:100), depth (the block before which patches are pooled), merge
-    (colour: the superpixels of the shards; keys, grid, tome, readout), latents, image_px (side of its input)."""
+    (keys, by default: neighbours alike in the host's own keys; colour: the superpixels of the shards; readout, grid,
+    tome), latents, image_px (side of its input)."""
     controls: bool = False
     """Also measure the same host without and with other ways to spend as few tokens: all patches, a uniform grid, token
     merging, fewer pixels."""

@@ -159,7 +159,8 @@ def _patched(host: nn.Module, config: HostConfig) -> Patch | None:
     if config.merge == "tome":
         levels = merging_levels(config.num_patches, config.tokens, config.depth)
     merge: Any = {"grid": uniform, "tome": bipartite}.get(config.merge, config.merge)
-    patch(host, dict(levels), merge=merge, latents=config.latents, mean=config.mean, std=config.std)
+    statistics = {"mean": config.mean, "std": config.std} if merge == "colour" else {}
+    patch(host, dict(levels), merge=merge, latents=config.latents, **statistics)
     return host._focusvit_patch  # type: ignore[return-value]
 
 

@@ -14,7 +14,7 @@ def levels_of(tokens: Budget | Mapping[int, Budget], depth: int | None, blocks: 
             raise ValueError("tokens already says the depth of each level: leave `depth` out")
         found = tuple(sorted(tokens.items()))
     else:
-        found = ((2 * blocks // 3 if depth is None else depth, tokens),)
+        found = ((blocks // 2 if depth is None else depth, tokens),)
     if not found or not all(0 <= at < blocks for at, _ in found):
         raise ValueError(
             f"depth is {', '.join(str(at) for at, _ in found)}; this model has {blocks} blocks: use 0..{blocks - 1}"

@@ -32,7 +32,7 @@ _CALL, _TOKENS = "_focusvit_call", "_focusvit_tokens"
 
 def patch(
     model: nn.Module, tokens: Budget | Mapping[int, Budget] = 0.5, depth: int | None = None, *,
-    merge: Literal["colour", "keys"] | Merger = "colour", latents: int | None = None, feature_maps: bool = False,
+    merge: Literal["keys", "colour"] | Merger = "keys", latents: int | None = None, feature_maps: bool = False,
     segmenter: Segmenter | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Pool the patches of `model` into superpixels before block `depth`, in place; returns `model`.
@@ -40,18 +40,19 @@ def patch(
     Args:
         tokens: how many superpixels: a number, or a share of the patches (0.5 = half of them). Several levels of one
             hierarchy are {depth: tokens}, such as {2: 196, 5: 100, 8: 64}: each is a union of the one before.
-        depth: the block before which patches are pooled; None = after two thirds of the blocks.
-        merge: "colour" follows the image: maps come from the keyword `maps` of a call, `model(pixels, maps=maps)`,
+        depth: the block before which patches are pooled; None = after half of the blocks.
+        merge: "keys" for a model that stays as it is: neighbours merge by the likeness of the model's own keys (token
+            merging, held to regions that touch), no map is needed. "colour" for a model that is trained on, and for
+            exact borders: superpixels of the image come from the keyword `maps` of a call, `model(pixels, maps=maps)`,
             integers (B, Hm, Wm) whose sides are multiples of the patch grid (a sequence of them for several levels),
-            else from `segmenter(pixels, budgets)`, by default SLIC on the pixels' own device. "keys" needs no map:
-            neighbours merge by the likeness of the model's own keys (token merging, held to regions that touch). A
-            function (keys (B, R, D), level before, patch grid, tokens) -> level makes other controls.
+            else from `segmenter(pixels, budgets)`, by default SLIC on the pixels' own device. A function
+            (keys (B, R, D), level before, patch grid, tokens) -> level makes other controls.
         latents: the blocks after pooling attend lightly (LLA): every token asks, keys and values come from the class
             token and so many cells of a uniform grid, each the mean of the tokens painted on its pixels.
         feature_maps: every block after pooling returns features of all patches, for backbones and heads that read
             intermediate layers; else only the last one does.
-        mean, std: of the pixels' normalisation, which the default segmenter undoes; taken from the model's own record
-            (timm's pretrained_cfg, Hugging Face's preprocessor_config.json) unless given.
+        mean, std: for "colour", of the pixels' normalisation, which the default segmenter undoes; taken from the
+            model's own record (timm's pretrained_cfg, Hugging Face's preprocessor_config.json) unless given.
 
     Keys of a token carry the log of its area, so a mean of n equal patches draws the attention of n patches. Exact: one
     region a patch gives the model's own output, and without positions so does any pooling of equal patches. Rotary
@@ -59,22 +60,22 @@ def patch(
 
     What a ViT-S/14 of DINOv2's kind keeps (tests/benchmarks/results/PRETRAINED.md; CPU time with superpixels):
 
-        flowers17, kNN, frozen: all 256 patches 87.9 %; the default 82.0 % at 1.27x; keys, 128 before block 6: 86.4 % at
-            1.35x; 168 px images 84.9 % at 1.98x
-        CamVid by drives, mIoU, frozen: all 432 patches 38.7 %; 196 before block 6: 36.3 % at 1.38x, keys 37.7 % at
-            1.37x; token merging 37.6 % at 1.35x; 210x280 px 37.6 % at 1.52x
-        the same, fine-tuned for three epochs: all patches 38.0 %; 132 before block 6: 38.0 % at 1.51x; 210x280 px
-            37.4 % at 1.53x; a grid of 196 cells 36.2 %
+        flowers17, kNN, frozen: all 256 patches 87.9 %; the default 86.4 % at 1.35x, 64 by keys 83.8 % at 1.63x; 128
+            and 64 by colour 83.1 % at 1.40x and 76.1 % at 1.66x; 168 px images 84.9 % at 1.98x
+        CamVid by drives, mIoU, frozen: all 432 patches 38.7 %; 196 by keys 37.7 % at 1.37x, by colour 36.3 % at 1.38x;
+            token merging 37.6 % at 1.35x; 210x280 px 37.6 % at 1.52x
+        the same, fine-tuned for three epochs: all patches 38.0 %; 132 by colour 38.0 % at 1.51x, 196 by keys 36.3 % at
+            1.37x; 210x280 px 37.4 % at 1.53x; a grid of 196 cells 36.2 %
 
-    So a frozen backbone wants tokens=0.5, depth half of its blocks and merge="keys"; "colour" wants fine-tuning
-    (`focusvit finetune --patch`), and then gives exact borders.
+    The default is the fastest setting there that loses at most two points of kNN in a frozen model.
 
     A copy of a patched model is patched on its own. The hooks keep state during a call, so one model serves one call at
     a time: DistributedDataParallel, not DataParallel.
 
     Raises:
         TypeError: a model that cannot be patched (windows, relative positions, dropped patches), or not with latents.
-        ValueError: a model that is patched already, levels that grow, or a depth without a block.
+        ValueError: a model that is patched already, levels that grow, a depth without a block, or what only "colour"
+            uses (`segmenter`, `mean`, `std`) with another `merge`.
     """
     if hasattr(model, _ATTRIBUTE):
         raise ValueError(f"this {type(model).__name__} is patched already; call focusvit.unpatch(model) first")
@@ -82,8 +83,10 @@ def patch(
     levels = levels_of(tokens, depth, len(host.blocks))
     if latents is not None and latents < 1:
         raise ValueError(f"latents is {latents}: use at least 1, or None")
-    if merge not in ("colour", "keys") and not callable(merge):
-        raise ValueError(f"merge is '{merge}': use 'colour', 'keys' or a function")
+    if merge not in ("keys", "colour") and not callable(merge):
+        raise ValueError(f"merge is '{merge}': use 'keys', 'colour' or a function")
+    if merge != "colour" and not (segmenter is mean is std is None):
+        raise ValueError("segmenter, mean and std make superpixels of the pixels: give merge='colour' with them")
     merger: Merger | None = None if merge == "colour" else from_features if merge == "keys" else merge  # type: ignore
     known = (tuple(mean), tuple(std)) if mean is not None and std is not None else pixel_statistics(model)
     state = Patch(
@@ -206,7 +209,10 @@ class Patch:
         self.call = Call(grid, budgets, [])
         if self.merger is not None:
             if maps is not None:
-                raise ValueError("this model is patched to merge by its own features and takes no maps: leave them out")
+                raise ValueError(
+                    "this model is patched to merge by its own features and takes no maps: leave them out, or patch it "
+                    "with merge='colour'"
+                )
             return
         if maps is None:
             maps = self.segmenter(pixels[..., : rows * self.patch_px[0], : columns * self.patch_px[1]], budgets)

@@ -12,7 +12,7 @@ from .levels import levels_of
 
 def with_patch(config: HostConfig, settings: Sequence[str]) -> HostConfig:
     """The config with what `--patch` says: tokens=196 (0.5 = half of the patches; 2:196,5:100 = levels by block),
-    depth=6 (the block before which patches are pooled), merge=keys, latents=16, image_px=336. Nothing said leaves it
+    depth=6 (the block before which patches are pooled), merge=colour, latents=16, image_px=336. Nothing said leaves it
     as it is; tokens=all pools nothing.
 
     Raises UsageError for other words, and for values that the host cannot take.
@@ -38,7 +38,7 @@ def with_patch(config: HostConfig, settings: Sequence[str]) -> HostConfig:
             return changed
         if said["tokens"] == "all":
             return changed
-        merge: Any = said.get("merge", "colour")
+        merge: Any = said.get("merge", "keys")
         levels = _levels(said["tokens"], said.get("depth"), changed, merge)
         return dataclasses.replace(
             changed, tokens=levels[0][1], pool_before=levels[0][0], then=levels[1:], merge=merge,

@@ -33,6 +33,7 @@ def test_the_trainer_of_the_library_trains_a_patched_vit(samples, latents, with_
         transformers.ViTForImageClassification(config),
         tokens=49,
         depth=1,
+        merge="colour",
         latents=latents,
         mean=(0.5,) * 3,
         std=(0.5,) * 3,

@@ -32,7 +32,16 @@ print("TOLD", model.predict([open(sys.argv[4], "rb").read()]).to_json(double_pre
 
 def finetune(folder: Path, run: str, capsys: pytest.CaptureFixture[str], *more: str) -> dict:
     """The summary of `focusvit finetune` on the data set and the host below `folder`."""
-    words = ["--checkpoint", str(folder / "dino"), "--patch", "tokens=4", "depth=2", "--data", str(folder / "data")]
+    words = [
+        "--checkpoint",
+        str(folder / "dino"),
+        "--patch",
+        "tokens=4",
+        "depth=2",
+        "merge=colour",
+        "--data",
+        str(folder / "data"),
+    ]
     words += ["--run-dir", str(folder / run), "--tracking-uri", f"sqlite:///{folder}/{run}.db", "--epochs", "12"]
     words += ["--global-batch", "16", "--log-every-steps", "1", "--checkpoint-every-epochs", "1", "--json"]
     capsys.readouterr()

@@ -44,7 +44,7 @@ def patches_and_seconds() -> tuple[torch.Tensor, float]:
 whole, whole_s = patches_and_seconds()
 
 # %% Patched in place: from the middle on it computes with 64 superpixels; shapes and weights are its own
-focusvit.patch(host, tokens=TOKENS, depth=host.config.num_hidden_layers // 2, mean=MEAN, std=STD)
+focusvit.patch(host, tokens=TOKENS, depth=host.config.num_hidden_layers // 2, mean=MEAN, std=STD, merge="colour")
 pooled, pooled_s = patches_and_seconds()
 assert pooled.shape == whole.shape
 likeness = torch.nn.functional.cosine_similarity(whole, pooled, dim=-1).mean()

@@ -98,4 +98,4 @@ def _host(size: str, patch_px: int, side: int) -> Any:
 
 
 def _patched(size: str, patch_px: int, side: int, tokens: int, depth: int) -> nn.Module:
-    return patch(_host(size, patch_px, side), tokens, depth, mean=_HALF, std=_HALF)
+    return patch(_host(size, patch_px, side), tokens, depth, merge="colour", mean=_HALF, std=_HALF)

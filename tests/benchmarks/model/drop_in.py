@@ -107,6 +107,7 @@ def variants(config: BenchDropInConfig, labels: int) -> dict[str, tuple[nn.Modul
             _vit(config, labels),
             config.tokens,
             config.grid_depth,
+            merge="colour",
             latents=latents,
             segmenter=segmenter,
             mean=half,

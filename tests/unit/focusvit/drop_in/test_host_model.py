@@ -22,7 +22,7 @@ from testkit.hosts import GRID, SIDE, save_host
 from testkit.tiny_shards import CLASSES, make_dataset
 from testkit.tiny_training import final_tensors, run_with_stops, values_of
 
-PATCH = ("tokens=4", "depth=2")
+PATCH = ("tokens=4", "depth=2", "merge=colour")
 
 
 @pytest.fixture(scope="module")

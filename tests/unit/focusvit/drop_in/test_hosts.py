@@ -24,7 +24,7 @@ def host(request):
 def test_one_region_a_patch_is_the_host_and_unpatch_restores(host):
     _, model = host
     before, names = answer(model, PIXELS), list(model.state_dict())
-    focusvit.patch(model, tokens=GRID * GRID, depth=1)
+    focusvit.patch(model, tokens=GRID * GRID, depth=1, merge="colour")
     torch.testing.assert_close(answer(model, PIXELS, maps=ONE_EACH), before, atol=1e-5, rtol=1e-5)
     assert list(model.state_dict()) == names
     focusvit.unpatch(model)
@@ -43,7 +43,7 @@ def test_pooling_equal_patches_changes_nothing(host):
     regions = strips[:, None] * 2 + strips
     pixels = colours[:, :, regions]
     before = answer(model, pixels)
-    focusvit.patch(model, tokens=4, depth=1)
+    focusvit.patch(model, tokens=4, depth=1, merge="colour")
     after = answer(model, pixels, maps=regions.expand(2, -1, -1))
     torch.testing.assert_close(after, before, atol=2e-5, rtol=1e-5)
 
@@ -52,7 +52,7 @@ def test_pooling_equal_patches_changes_nothing(host):
 def test_fewer_tokens_run_and_ids_mean_nothing(host):
     _, model = host
     before = answer(model, PIXELS)
-    focusvit.patch(model, tokens=4, depth=2)
+    focusvit.patch(model, tokens=4, depth=2, merge="colour")
     widths = []
     for attention in find_host(model).attentions:
         attention.register_forward_pre_hook(
@@ -71,9 +71,9 @@ def test_fewer_tokens_run_and_ids_mean_nothing(host):
 def test_nested_levels_and_merging_by_keys(host):
     _, model = host
     before = answer(model, PIXELS)
-    statistics = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    for merge in ("colour", "keys"):
-        focusvit.patch(model, tokens={1: 9, 2: 6, 3: 3}, merge=merge, **statistics)
+    colour = {"merge": "colour", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    for way in (colour, {"merge": "keys"}):
+        focusvit.patch(model, tokens={1: 9, 2: 6, 3: 3}, **way)
         found = answer(model, PIXELS)
         assert found.shape == before.shape and found.isfinite().all()
         assert not torch.allclose(found, before, atol=1e-4)
@@ -87,6 +87,6 @@ def test_nested_levels_and_merging_by_keys(host):
 
 def test_gradients_reach_the_first_weights(host):
     _, model = host
-    focusvit.patch(model, tokens=4, depth=1)
+    focusvit.patch(model, tokens=4, depth=1, merge="colour")
     answer(model, PIXELS, maps=HALVES).square().sum().backward()
     assert find_host(model).patches.weight.grad.abs().sum() > 0

@@ -30,27 +30,39 @@ def test_pixels_alone_are_enough_and_given_maps_are_not_kept(host):
         asked.append((tuple(pixels.shape), budgets))
         return [QUARTERS]
 
-    focusvit.patch(host, tokens=4, depth=1, segmenter=segmenter)
+    focusvit.patch(host, tokens=4, depth=1, segmenter=segmenter, merge="colour")
     given = answer(host, PIXELS, maps=QUARTERS)
     assert asked == []
     torch.testing.assert_close(answer(host, PIXELS), given)
     assert asked == [(tuple(PIXELS.shape), (4,))]
-    focusvit.patch(focusvit.unpatch(host), tokens=0.25, depth=1, mean=(0.5,) * 3, std=(0.5,) * 3)
+    focusvit.patch(focusvit.unpatch(host), tokens=0.25, depth=1, mean=(0.5,) * 3, std=(0.5,) * 3, merge="colour")
     assert answer(host, PIXELS).isfinite().all()
     assert host._focusvit_patch.call.budgets == (4,)  # a quarter of 16 patches
 
 
 @torch.no_grad()
+def test_by_default_half_of_the_patches_are_left_before_the_middle_block_and_nothing_is_asked_for(host):
+    before = answer(host, PIXELS)
+    focusvit.patch(host)
+    found = answer(host, PIXELS)
+    state: Patch = host._focusvit_patch
+    assert (state.levels, state.call.budgets) == (((2, 0.5),), (8,))
+    assert found.shape == before.shape and not torch.allclose(found, before, atol=1e-5)
+    focusvit.patch(focusvit.unpatch(host), tokens=8, depth=2, merge="keys")
+    assert torch.equal(answer(host, PIXELS), found)
+
+
+@torch.no_grad()
 def test_as_many_latents_as_patches_or_cells_change_nothing_and_fewer_do(host):
     before = answer(host, PIXELS)
-    focusvit.patch(host, tokens=16, depth=2, latents=16)
+    focusvit.patch(host, tokens=16, depth=2, latents=16, merge="colour")
     torch.testing.assert_close(answer(host, PIXELS, maps=ONE_EACH), before, atol=1e-5, rtol=0)
-    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2)
+    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2, merge="colour")
     pooled = answer(host, PIXELS, maps=QUARTERS)
-    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2, latents=4)  # the cells are the quarters
+    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2, latents=4, merge="colour")  # the cells are the quarters
     torch.testing.assert_close(answer(host, PIXELS, maps=QUARTERS), pooled, atol=1e-5, rtol=0)
     torch.testing.assert_close(answer(host, PIXELS, maps=3 - QUARTERS), pooled, atol=1e-5, rtol=0)  # ids mean nothing
-    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2, latents=2)
+    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=2, latents=2, merge="colour")
     light = answer(host, PIXELS, maps=QUARTERS)
     assert light.isfinite().all() and not torch.allclose(light, pooled, atol=1e-6)
     assert torch.equal(answer(focusvit.unpatch(host), PIXELS), before)
@@ -94,10 +106,10 @@ def test_levels_equal_loops_over_pixels():
 def test_feature_maps_of_a_backbone_keep_their_shape():
     model = hugging_face("Dinov2Backbone", "Dinov2", out_features=["stage2", "stage4"]).eval()
     before = model(PIXELS).feature_maps
-    focusvit.patch(model, tokens=16, depth=1, feature_maps=True)
+    focusvit.patch(model, tokens=16, depth=1, feature_maps=True, merge="colour")
     for found, wanted in zip(model(PIXELS, maps=ONE_EACH).feature_maps, before):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    focusvit.patch(focusvit.unpatch(model), tokens=4, depth=1, feature_maps=True)
+    focusvit.patch(focusvit.unpatch(model), tokens=4, depth=1, feature_maps=True, merge="colour")
     pooled = model(PIXELS, maps=QUARTERS).feature_maps
     assert [part.shape for part in pooled] == [part.shape for part in before]
     for part in pooled:  # constant on each quarter of the grid
@@ -106,9 +118,9 @@ def test_feature_maps_of_a_backbone_keep_their_shape():
 
 @torch.no_grad()
 def test_feature_maps_change_no_answer(host):
-    focusvit.patch(host, tokens=4, depth=1)
+    focusvit.patch(host, tokens=4, depth=1, merge="colour")
     plain = answer(host, PIXELS, maps=QUARTERS)
-    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=1, feature_maps=True)
+    focusvit.patch(focusvit.unpatch(host), tokens=4, depth=1, feature_maps=True, merge="colour")
     torch.testing.assert_close(answer(host, PIXELS, maps=QUARTERS), plain, atol=1e-6, rtol=1e-5)
 
 
@@ -130,7 +142,9 @@ def test_what_cannot_be_patched_is_named_before_any_work():
         ({"tokens": 0}, "numbers from 1"),
         ({"tokens": 1.5}, "between 0 and 1"),
         ({"tokens": {1: 9}, "depth": 2}, "leave `depth` out"),
-        ({"merge": "size"}, "'colour', 'keys' or a function"),
+        ({"merge": "size"}, "'keys', 'colour' or a function"),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "give merge='colour'"),
+        ({"segmenter": lambda pixels, budgets: [QUARTERS]}, "give merge='colour'"),
     ):
         with pytest.raises(ValueError, match=why):
             focusvit.patch(model, **values)
@@ -138,7 +152,7 @@ def test_what_cannot_be_patched_is_named_before_any_work():
 
 
 def test_what_a_call_may_not_bring_is_named():
-    model = focusvit.patch(stand_in(), tokens=4)
+    model = focusvit.patch(stand_in(), tokens=4, merge="colour")
     with pytest.raises(ValueError, match="patched already"):
         focusvit.patch(model)
     for maps, why in (
@@ -166,11 +180,11 @@ def test_statistics_come_from_the_models_own_record(tmp_path):
     model = hugging_face("ViTModel", "ViT")
     model.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}')
-    again = focusvit.patch(type(model).from_pretrained(tmp_path), tokens=4)
+    again = focusvit.patch(type(model).from_pretrained(tmp_path), tokens=4, merge="colour")
     state: Patch = again._focusvit_patch
     assert state.segmenter.statistics == ((0.1, 0.2, 0.3), (1, 2, 3))
 
 
 def test_statistics_of_timm():
-    model = focusvit.patch(timm_model("vit_tiny_patch16_224"), tokens=4)
+    model = focusvit.patch(timm_model("vit_tiny_patch16_224"), tokens=4, merge="colour")
     assert model._focusvit_patch.segmenter.statistics == ((0.5,) * 3, (0.5,) * 3)

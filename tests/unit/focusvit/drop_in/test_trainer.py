@@ -36,7 +36,7 @@ def _samples(count: int) -> list[dict[str, torch.Tensor]]:
 
 
 def test_a_segmentation_head_learns_on_a_patched_dinov2(tmp_path):
-    model = focusvit.patch(_model(), tokens=4, depth=2, feature_maps=True)
+    model = focusvit.patch(_model(), tokens=4, depth=2, feature_maps=True, merge="colour")
     state: Patch = model._focusvit_patch
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path), per_device_train_batch_size=6, max_steps=12, learning_rate=1e-2,

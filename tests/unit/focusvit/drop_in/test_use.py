@@ -30,7 +30,7 @@ def _vit(**changes) -> nn.Module:
 
 
 def _patched(model, latents):
-    return focusvit.patch(model, tokens=5, depth=2, latents=latents, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return focusvit.patch(model, tokens=5, depth=2, latents=latents, mean=(0.5,) * 3, std=(0.5,) * 3, merge="colour")
 
 
 @pytest.fixture(params=[None, 3], ids=["tokens", "latents"])
@@ -141,7 +141,7 @@ def test_what_a_trainer_passes_along_is_no_mask(latents):
 def test_blocks_before_pooling_run_in_slices_and_memory_falls(monkeypatch):
     images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     maps = (torch.arange(8)[:, None] // 4 * 2 + torch.arange(8) // 4).expand(32, -1, -1)
-    model = focusvit.patch(_vit(), tokens=4, depth=2)
+    model = focusvit.patch(_vit(), tokens=4, depth=2, merge="colour")
     whole = model(images, maps=maps).logits
     before = peak_bytes(lambda: model(images, maps=maps))
     monkeypatch.setitem(slicing.LEAST_TOKENS, "cpu", 32)

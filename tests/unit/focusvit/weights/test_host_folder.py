@@ -52,17 +52,17 @@ def test_a_folder_gives_the_hosts_own_features_also_patched(saved):
     assert torch.equal(model(IMAGES), model.features(IMAGES))  # no head yet
     assert record.classes == () and record.config["data"]["image_px"] == SIDE
 
-    whole, _ = load_model(folder, patch=("tokens=16", "depth=1"))
+    whole, _ = load_model(folder, patch=("tokens=16", "depth=1", "merge=colour"))
     torch.testing.assert_close(whole.features(IMAGES, ONE_EACH), features, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(whole.dense_features(IMAGES, ONE_EACH), patches, atol=2e-5, rtol=1e-5)
 
-    few, record = load_model(folder, patch=("tokens=4", "depth=2"))
+    few, record = load_model(folder, patch=("tokens=4", "depth=2", "merge=colour"))
     found = few.features(IMAGES, QUARTERS)
     assert found.shape == features.shape and not torch.allclose(found, features, atol=1e-6)
     assert few.dense_features(IMAGES, QUARTERS).shape == (2, 4, patches.shape[2])
     torch.testing.assert_close(
         few.features(IMAGES, ONE_EACH, 16),
-        load_model(folder, patch=("tokens=16", "depth=2"))[0].features(IMAGES, ONE_EACH),
+        load_model(folder, patch=("tokens=16", "depth=2", "merge=colour"))[0].features(IMAGES, ONE_EACH),
     )  # K is free at every call
     assert record.model["tokens"] == 4 and record.config["model"] == record.model
 
@@ -81,7 +81,7 @@ def test_other_ways_and_another_size(tmp_path, name):
         model, _ = load_model(str(tmp_path / "host"), patch=patch)
         found = model.dense_features(IMAGES)
         assert found.shape == patches.shape and not torch.allclose(found, patches, atol=1e-6)
-    nested, _ = load_model(str(tmp_path / "host"), patch=("tokens=1:4,2:2",))
+    nested, _ = load_model(str(tmp_path / "host"), patch=("tokens=1:4,2:2", "merge=colour"))
     found = nested.dense_features(IMAGES, QUARTERS.to(torch.int16))
     assert all(len(torch.unique(image, dim=0)) == 2 for image in found) and found.shape[1] == 4  # unions are one token
     larger, record = load_model(str(tmp_path / "host"), patch=(f"image_px={SIDE + PATCH}",))

@@ -45,12 +45,13 @@ def test_every_protocol_measures_a_patched_host(road, tmp_path):
     settings = FineTune(learning_rates=(1e-3,), layer_decays=(0.75,), steps=4, batch=16, seeds=1, flip=0.0)
     tuned = run_finetune(spec(road, tmp_path, patch=("tokens=4", "depth=2")), settings)
     assert tuned.failures == [] and tuned.rows[0].num_test == 12
-    for patch, regions in ((("tokens=4", "depth=2"), "K=4"), (("tokens=4", "merge=readout"), "K=4"), ((), "4x4")):
+    colour, keys = ("tokens=4", "depth=2", "merge=colour"), ("tokens=4", "depth=2")
+    for patch, regions in ((colour, "K=4"), (("tokens=4", "merge=readout"), "K=4"), (keys, "4x4"), ((), "4x4")):
         dense = run_task(spec(road, tmp_path, task="masks", patch=patch, baselines=False))
         assert dense.failures == []
         by_name = {(row.features, row.protocol): row for row in dense.rows}
         assert {("checkpoint", "linear"), ("checkpoint", "k-means")} < set(by_name)
-        oracle = by_name["oracle", "superpixels" if patch else "grid"]
+        oracle = by_name["oracle", "superpixels" if regions == "K=4" else "grid"]
         assert oracle.variant == regions and by_name["checkpoint", "linear"].value <= oracle.value + 1e-9
 
 
