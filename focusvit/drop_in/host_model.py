@@ -159,8 +159,8 @@ def _patched(host: nn.Module, config: HostConfig) -> Patch | None:
     if config.merge == "tome":
         levels = merging_levels(config.num_patches, config.tokens, config.depth)
     merge: Any = {"grid": uniform, "tome": bipartite}.get(config.merge, config.merge)
-    statistics = {"mean": config.mean, "std": config.std} if merge == "colour" else {}
-    patch(host, dict(levels), merge=merge, latents=config.latents, **statistics)
+    mean, std = (config.mean, config.std) if merge == "colour" else (None, None)
+    patch(host, dict(levels), merge=merge, latents=config.latents, mean=mean, std=std)
     return host._focusvit_patch  # type: ignore[return-value]
 
 
