@@ -143,7 +143,8 @@ def rate_table(records: Sequence[Record], set_name: str) -> Table:
     one = tried[0]
     note = (
         f"{one['epochs']:g} epochs of {one['train_samples']} training images, scored on {one['test_samples']} others "
-        "of train that were held out; seed 0. A choice at the end of the grid: a value beyond it might be better."
+        "of train that were held out; seed 0. Where the choice lies at an end of the grid, a value beyond it might be "
+        "better."
     )
     return Table(
         title=f"{set_name}: learning rates tried on held-out training images",
