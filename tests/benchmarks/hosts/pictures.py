@@ -28,8 +28,10 @@ _COLOURS = np.array(
         (120, 90, 60), (50, 60, 180), (230, 40, 60), (40, 200, 200), (0, 0, 0),
     ], np.uint8,
 )  # fmt: skip
-PARTS = ("hosts-scenes-tuned-pixels", "hosts-scenes-tuned-132")
-"""records whose first row is not the whole host"""
+TUNED = ("hosts-scenes-tuned", "hosts-scenes-tuned-pixels", "hosts-scenes-tuned-132")
+"""records of one table, each a run of its own: scores are drawn together, at speeds of `SPEEDS`"""
+SPEEDS = ("hosts-speed", "hosts-speed-168")
+"""records that only time, to the whole host in the same run"""
 _TOLD = {"px": "fewer pixels", "superpixels": "regions by colour", "keys": "regions by the host's keys"}
 _KINDS = {
     "all patches": "black", "px": "tab:gray", "superpixels": "tab:red", "keys": "tab:orange", "grid": "tab:blue",
@@ -66,13 +68,17 @@ def painted_frames(
 
 
 def main(argv: list[str]) -> int:
-    """Draw results/hosts.jpg off the records results/hosts-*.json."""
+    """Draw results/hosts.jpg off the records results/hosts-*.json; the fine-tuned scenes take their speeds from
+    records that only time, as each record of theirs timed within its own run."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tables = [table for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in PARTS for table in _told(path)]
+    paths = [path for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in (*TUNED, *SPEEDS)]
+    tables = [table for path in paths for table in _told(path)]
+    parts = [table for name in TUNED for table in _told(RESULTS / f"{name}.json")]
+    tables.append(together(parts, [table for name in SPEEDS for table in _tables(RESULTS / f"{name}.json")]))
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(6 * columns, 4.6 * rows), squeeze=False)
@@ -100,10 +106,45 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _tables(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text())["tables"]
+
+
+def together(parts: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One table of all rows of `parts`, a way once, with the speeds of the `timed` tables in place of their own.
+
+    How a way is read at the end is not timed there: a row costs what its way does, times the share by which it cost
+    more than the way in the run of its own part. Raises KeyError for a way that no table timed.
+    """
+    speeds: dict[str, float] = {}
+    for table in timed:
+        column = table["columns"].index("speed")
+        for row in table["rows"]:
+            speeds.setdefault(_way(row[0]), float(row[column].rstrip("x")))
+    rows: dict[str, list[str]] = {}
+    for table in parts:
+        score, cost = (table["columns"].index(name) for name in (table["score"], "CPU ms a frame"))
+        own = {row[0]: float(row[cost]) for row in table["rows"]}
+        ways = {_way(name): spent for name, spent in reversed(own.items())}  # the first row of a way is the way itself
+        for row in table["rows"]:
+            speed = speeds[_way(row[0])] * ways[_way(row[0])] / own[row[0]]
+            rows.setdefault(row[0], [row[0], row[score], f"{speed:.2f}x"])
+    first = parts[0]
+    return {
+        "title": first["title"], "score": first["score"], "columns": ["way", first["score"], "speed"],
+        "rows": list(rows.values()),
+    }  # fmt: skip
+
+
+def _way(name: str) -> str:
+    """The name of a row without how it is read at the end."""
+    return re.sub(r", (painted|read over .*)$", "", name)
+
+
 def _told(path: Path) -> list[dict[str, Any]]:
     """The tables of a record that have a speed, with the name of their score."""
     found = []
-    for table in json.loads(path.read_text())["tables"]:
+    for table in _tables(path):
         score = next((name for name in ("mIoU %", "fine-tuned", "kNN") if name in table["columns"]), None)
         if score and "speed" in table["columns"]:
             found.append({**table, "score": score})

@@ -15,7 +15,7 @@ from tests.benchmarks.hosts.borders import CLUSTERS, _score
 from tests.benchmarks.hosts.dense import Scores, confusion, head_of
 from tests.benchmarks.hosts.frozen import probes
 from tests.benchmarks.hosts.images import Sample
-from tests.benchmarks.hosts.pictures import points
+from tests.benchmarks.hosts.pictures import points, together
 from tests.benchmarks.hosts.readings import Reading, read
 from tests.benchmarks.hosts.shapes import shape_table
 from tests.benchmarks.hosts.states import Views, outputs, views_of
@@ -172,3 +172,28 @@ def test_points_of_the_picture_are_the_rows_of_the_table():
     first, second = points(table)
     assert (first["speed"], first["score"], first["mark"]) == (2.5, 33.3, "^")
     assert (second["score"], second["mark"]) == (36.0, "o") and first["colour"] != second["colour"]
+
+
+def test_fine_tuned_rows_are_drawn_together_at_the_speeds_of_the_runs_that_only_time():
+    columns = ["way", "mIoU %", "CPU ms a frame", "speed"]
+    whole = [
+        ["all patches", "38.0", "200", "1.00x"],
+        ["all patches, read over 196 superpixels", "37.0", "250", "0.80x"],
+    ]
+    parts = [
+        {"title": "a", "score": "mIoU %", "columns": columns, "rows": [*whole, ["grid, 9 before 2", "36", "99", "9x"]]},
+        {"title": "b", "score": "mIoU %", "columns": columns, "rows": [["grid, 9 before 2, painted", "5", "50", "1x"]]},
+    ]
+    timed = [
+        {"columns": ["way", "speed"], "rows": [["all patches", "1.00x"], ["grid, 9 before 2, painted", "1.50x"]]},
+    ]
+    table = together(parts, timed)
+    assert table["columns"] == ["way", "mIoU %", "speed"] and table["title"] == "a"
+    assert table["rows"] == [
+        ["all patches", "38.0", "1.00x"],
+        ["all patches, read over 196 superpixels", "37.0", "0.80x"],
+        ["grid, 9 before 2", "36", "1.50x"],
+        ["grid, 9 before 2, painted", "5", "1.50x"],
+    ]
+    with pytest.raises(KeyError, match="grid"):
+        together(parts, [{"columns": ["way", "speed"], "rows": [["all patches", "1.00x"]]}])
