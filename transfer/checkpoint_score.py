@@ -3,7 +3,6 @@
 The test split is never opened here. A training that is steered by these curves has not seen it either.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from transfer.features.hold_out import hold_out
 from transfer.protocols.knn import Knn
 from transfer.protocols.protocol import Fitted, Labelled
 from transfer.protocols.ridge import Ridge
+from transfer.tasks.subset import limited
 from transfer.tasks.task import Task
 
 HELD_OUT_SHARE = 0.2
@@ -47,8 +47,7 @@ def score_checkpoint(spec: ScoreSpec) -> dict[str, float]:
     model, record = load_model(spec.checkpoint)
     if model.config.needs_maps:
         check_superpixels(record, dataset)
-    rows = np.sort(np.random.default_rng(spec.seed).permutation(split.num_samples)[: spec.max_samples])
-    part = dataclasses.replace(split, index=split.index[rows])
+    part = limited(split, spec.max_samples, spec.seed)
     data, tokens = data_config(record, 0), model.config.tokens
     batches = model_batches(model, part, data, batch_size=spec.batch_size, tokens=tokens)
     found = list(model_rows(model.features, batches, "cpu"))
@@ -68,7 +67,7 @@ def _scores(samples: Labelled, bank: np.ndarray, scored: np.ndarray) -> dict[str
 
     with torch.inference_mode():
         knn = top1(Knn().fit(train, rest)[0])
-    low, high = wilson(knn * len(test), len(test))
+    low, high = wilson(round(knn * len(test)), len(test))
     points = {"knn": knn, "knn_low": low, "knn_high": high}
     draws = [top1(one) for one in Ridge(shots=(SHOTS,)).fit(train, rest) if isinstance(one, Fitted)]
     if draws:

@@ -28,7 +28,6 @@ from focusvit.weights.files import weights_hash
 from pipeline.io import storage
 from pipeline.shards.dataset import open_dataset
 from transfer.features.features import model_batches, model_rows
-from transfer.features.sealed import SealedTest
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score
 from transfer.tasks.measuring import HELD_OUT_SHARE, attempted
@@ -210,10 +209,10 @@ class _FineTuneRun(TaskRun):
         ]
         num_train = sum(self.task.num_rows or (len(self.truth[self.task.train]),))
         num_train += len(self.truth[self.task.held_out]) if self.task.held_out else 0
-        answers = SealedTest(logits, self.truth[self.task.test], self.opened).open_once("checkpoint finetune")
+        self.open_test("checkpoint finetune")
         return score(
-            fitted, answers, self.task, features="checkpoint", protocol=settings.name, classes=self.dataset.classes,
-            num_train=num_train, fit_s=fit_s,
+            fitted, logits, self.truth[self.task.test], self.task, features="checkpoint", protocol=settings.name,
+            classes=self.dataset.classes, num_train=num_train, fit_s=fit_s,
         )  # fmt: skip
 
 

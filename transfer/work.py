@@ -24,10 +24,8 @@ from transfer.features.features import (
     model_batches,
     model_rows,
     pixel_features,
-    split_key,
 )
 from transfer.features.hold_out import draw_parts, hold_out
-from transfer.features.sealed import SealedTest
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import OneAgainstRest
 from transfer.protocols.multilabel import is_multilabel, read_relevant
@@ -120,11 +118,11 @@ class TaskRun(Measuring):
         fitted = protocol.fit(train, held_out)
         fit_s, num_train = time.perf_counter() - started, len(train) + len(held_out)
         # The only place where test labels are looked at, and only after everything has been chosen.
-        answers = test.open_once(f"{features} {protocol.name}")
+        self.open_test(f"{features} {protocol.name}")
         rows = score(
             [one for one in fitted if isinstance(one, Fitted)],
-            answers, self.task, features=features, protocol=protocol.name, classes=self.dataset.classes,
-            num_train=num_train, fit_s=fit_s,
+            test, self.truth[self.task.test], self.task, features=features, protocol=protocol.name,
+            classes=self.dataset.classes, num_train=num_train, fit_s=fit_s,
         )  # fmt: skip
         skipped = [
             f"{protocol.name} {one.variant} skipped: class {self.dataset.classes[one.class_id]} {one.reason}"
@@ -136,8 +134,8 @@ class TaskRun(Measuring):
         rows[0].notes.extend(skipped)
         return rows
 
-    def _labelled(self, features: str, keys: dict[str, FeatureKey]) -> tuple[Labelled, Labelled, SealedTest]:
-        """Training, held-out and sealed test features."""
+    def _labelled(self, features: str, keys: dict[str, FeatureKey]) -> tuple[Labelled, Labelled, np.ndarray]:
+        """Training and held-out samples, and the features of the test."""
         task = self.task
         values = {
             name: np.asarray(self.features(keys[name], self._parts(features, split), split.num_samples))
@@ -148,11 +146,10 @@ class TaskRun(Measuring):
             for name in (task.train, task.held_out)
             if name
         )
-        test = SealedTest(values[task.test], self.truth[task.test], self.opened)
         if rest:
-            return train, rest[0], test
+            return train, rest[0], values[task.test]
         rows, chosen = self.drawn()
-        return train.rows(rows), train.rows(chosen), test
+        return train.rows(rows), train.rows(chosen), values[task.test]
 
     def drawn(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the training split to fit on and to choose on, for a task without a split to choose on."""
@@ -175,11 +172,11 @@ class TaskRun(Measuring):
     def _key(self, features: str, split: Split) -> FeatureKey:
         transform: dict[str, Any] = {"image_px": self.data.image_px, "crop_fraction": self.data.eval_crop_fraction}
         if features == "pixels":
-            return split_key("pixels 16", transform, split)
+            return FeatureKey.of("pixels 16", transform, split)
         network = self.network(features)
         transform |= {"map_px": self.data.map_side, "tokens": self.budget, "model": to_json(network.config)}
         transform |= self.numbers()
-        return split_key(weights_hash(network), transform, split)
+        return FeatureKey.of(weights_hash(network), transform, split)
 
     @property
     def budget(self) -> int | None:

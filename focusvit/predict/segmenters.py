@@ -60,9 +60,11 @@ def scored(
         needed = model.config.needs_maps
         return Scored(name=name if needed else "none", tokens=tokens, model=model, batches=from_shards(needed))
     if name == "torch":
-        batches: Iterable[Batch] = (replace(batch, num_tokens=tokens) for batch in from_shards(False))
-        with_slic = _WithSlic(model, data.image_px // data.map_side)
-        return Scored(name=name, tokens=tokens, model=with_slic, batches=batches)
+        assert tokens is not None  # only a model that takes superpixels comes here
+        device, reduce = next(model.parameters()).device, data.image_px // data.map_side
+        there = (batch.to(device, non_blocking=True) for batch in from_shards(False))
+        segmented = (replace(b, maps=slic(b.images, tokens, reduce=reduce), num_tokens=tokens) for b in there)
+        return Scored(name=name, tokens=tokens, model=model, batches=segmented)
     if name == "fast-slic":
         batches = file_batches(split, view_config(record, tokens), batch_size)
         return Scored(name=name, tokens=tokens, model=model, batches=batches)
@@ -100,17 +102,6 @@ def file_batches(split: Split, view: ViewConfig, batch_size: int) -> Iterator[Ba
             class_ids=torch.tensor([int(sample.class_id or 0) for sample in samples]),
             sample_ids=torch.from_numpy(ids),
         )
-
-
-class _WithSlic(nn.Module):
-    """A model that makes its own superpixels from the batch."""
-
-    def __init__(self, model: nn.Module, reduce: int) -> None:
-        super().__init__()
-        self.model, self.reduce = model, reduce
-
-    def forward(self, images: Tensor, maps: Tensor | None, tokens: int) -> Tensor:
-        return self.model(images, slic(images, tokens, reduce=self.reduce), tokens)
 
 
 class _Exported(nn.Module):

@@ -4,23 +4,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-_Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 
-
-def wilson(num_right: float, num_samples: int) -> tuple[float, float]:
+def wilson(num_right: int, num_samples: int) -> tuple[float, float]:
     """95 % interval of a share of independent right answers (Wilson 1927). For one fixed model on one test set.
 
     Unlike the normal interval it never leaves [0, 1] and is not empty at 0 % or 100 %. ValueError without samples.
     """
     if num_samples < 1:
         raise ValueError("an interval needs at least one sample")
-    share = num_right / num_samples
-    centre = share + _Z**2 / (2 * num_samples)
-    half = _Z * np.sqrt(share * (1 - share) / num_samples + _Z**2 / (4 * num_samples**2))
-    scale = 1 + _Z**2 / num_samples
-    # At 0 % and 100 % the bound is the share itself; rounding may miss it by one bit.
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return float(max(0.0, min(low, share))), float(min(1.0, max(high, share)))
+    from scipy.stats import binomtest  # here: its import takes longer than most verbs need
+
+    low, high = binomtest(num_right, num_samples).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def of_mean(values: np.ndarray | list[float]) -> tuple[float, float]:

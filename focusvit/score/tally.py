@@ -89,4 +89,4 @@ class Tally:
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of top-1."""
-        return wilson(float(np.trace(self.confusion)), self.num_samples)
+        return wilson(int(np.trace(self.confusion)), self.num_samples)

@@ -17,10 +17,9 @@ from focusvit.score.intervals import bootstrap, over_draws
 from focusvit.weights.files import weights_hash
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import Split
-from transfer.features.features import split_key
-from transfer.features.sealed import SealedTest
+from transfer.features.features import FeatureKey
 from transfer.protocols.multilabel import mean_of_known
-from transfer.protocols.protocol import Fitted, Labelled
+from transfer.protocols.protocol import Labelled
 from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring
 from transfer.tasks.result import Result, result_key
 from transfer.tasks.spec import Outcome, WorkSpec
@@ -104,22 +103,25 @@ class DenseTaskRun(Measuring):
         started = time.perf_counter()
         fitted = protocol.fit(train.images(np.sort(order[count:])), train.images(np.sort(order[:count])))
         fit_s = time.perf_counter() - started
-        answers = SealedTest(test.values, test.histograms, self.opened).open_once(f"{features} {protocol.name}")
+        predicted = [one.predict(test.values).argmax(1).reshape(-1, self.config.num_regions) for one in fitted]
+        self.open_test(f"{features} {protocol.name}")
         # From here on nothing is chosen: test labels are only counted.
-        row = self._scored(fitted, answers.values, answers.truth, features=features, protocol=protocol.name)
-        row = dataclasses.replace(row, fit_s=fit_s, pictures=self._painted(fitted[0], answers.values, row))
-        return [row]
+        row = self._scored(predicted, test.histograms, features=features, protocol=protocol.name)
+        pictures = []
+        if features == "checkpoint":
+            name = f"{self.task.name}-{protocol.name}-{self.config.num_regions}"
+            pictures = paint_examples(self.test, self.config, predicted[0], self.spec.out, name, tuple(self.classes))
+        return [dataclasses.replace(row, chosen=dict(fitted[0].chosen), fit_s=fit_s, pictures=pictures)]
 
     def _scored(
-        self, fitted: list[Fitted], values: np.ndarray, histograms: np.ndarray, *, features: str, protocol: str
+        self, all_predicted: list[np.ndarray], histograms: np.ndarray, *, features: str, protocol: str
     ) -> Result:
-        K = self.config.num_regions
-        all_predicted = [one.predict(values).argmax(1).reshape(-1, K) for one in fitted]
-        tables = histograms.reshape(-1, K, histograms.shape[1])
+        """The row of one or several labellings (N, K); of several their mean, with Student's t."""
+        tables = histograms.reshape(-1, self.config.num_regions, histograms.shape[1])
         counts = [np.stack([segmentation.confusion_of(t, p) for t, p in zip(tables, one)]) for one in all_predicted]
         borders = self._boundaries(all_predicted)
         result = self._row(counts[0], features=features, protocol=protocol, boundary=borders[0])
-        if len(fitted) > 1:
+        if len(all_predicted) > 1:
             repeats = [self._scores(one.sum(0), border) for one, border in zip(counts, borders)]
             scores = {name: mean_of_known([one.get(name, math.nan) for one in repeats]) for name in result.scores}
             draws = [one["miou"] for one in repeats]
@@ -128,7 +130,7 @@ class DenseTaskRun(Measuring):
                 result, value=scores["miou"], low=low, high=high, interval=f"t over {len(draws)} draws", draws=draws,
                 scores=scores, confusion=np.sum(counts, 0).sum(0).tolist(),
             )  # fmt: skip
-        return dataclasses.replace(result, chosen=dict(fitted[0].chosen))
+        return result
 
     def _bounds(self) -> list[Result]:
         """The best that any labelling of the superpixels, and of a uniform grid of as many cells, could reach."""
@@ -190,20 +192,12 @@ class DenseTaskRun(Measuring):
                     found.append(boundary_f1(painted, sample.label_map, self.config.num_classes))
         return [mean_of_known(found) for found in scores]
 
-    def _painted(self, fitted: Fitted, values: np.ndarray, row: Result) -> list[str]:
-        """Pictures of some test images: image, truth, prediction, best labels of the regions. Places of the files."""
-        if row.features != "checkpoint":
-            return []
-        predicted = fitted.predict(values).argmax(1).reshape(-1, self.config.num_regions)
-        name = f"{self.task.name}-{row.protocol}-{self.config.num_regions}"
-        return paint_examples(self.test, self.config, predicted, self.spec.out, name, tuple(self.classes))
-
     # Features and tables.
 
     def _split(self, features: str, split: Split) -> DenseSplit:
         """Features and histograms of one split, from the cache or computed in one pass."""
         source = features if features == "colour" else weights_hash(self.network(features))
-        key = split_key(f"dense {source}", self._transform(features), split)
+        key = FeatureKey.of(f"dense {source}", self._transform(features), split)
         found = self.features(key, self._parts(features, split), split.num_samples * self.config.num_regions)
         width = found.shape[1] - self.config.num_classes
         return DenseSplit(values=found[:, :width], histograms=found[:, width:], num_regions=self.config.num_regions)

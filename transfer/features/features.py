@@ -30,7 +30,7 @@ from pipeline.shards.dataset import Split
 FEATURE_VERSION = 1  # raised when the same key would mean other numbers
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FeatureKey:
     """Everything that decides the numbers. `source` is a hash of weights and config, or the name of a fixed map."""
 
@@ -39,6 +39,10 @@ class FeatureKey:
     split_name: str
     split_identity: str
     split_root_hash: str
+
+    @classmethod
+    def of(cls, source: str, transform: dict[str, Any], split: Split) -> "FeatureKey":
+        return cls(source, transform, split.name, split.identity, split.info.root_hash)
 
     def digest(self) -> str:
         text = json.dumps({**self.__dict__, "version": FEATURE_VERSION}, sort_keys=True)
@@ -98,12 +102,7 @@ class FeatureStore:
                 np.add.at(seen, sample_ids, 1)
             assert values is not None and (seen == 1).all(), f"{int((seen != 1).sum())} samples not seen exactly once"
             values.flush()  # type: ignore[attr-defined]
-            said = {
-                "key": key.digest(),
-                "shape": list(values.shape),
-                "sha256": _digest(values),
-                "made_by": key.__dict__,
-            }
+            said = {"key": key.digest(), "shape": list(values.shape), "sha256": _digest(values), "made_by": vars(key)}
             temporary.replace(place)
             storage.put_json(str(note), said)
         finally:
@@ -150,17 +149,6 @@ def model_batches(
     pinned = torch.device(device).type == "cuda"
     batches = EvalLoader(split, data, batch_size=batch_size, tokens=shown, with_maps=with_maps, pin_memory=pinned)
     return batches if with_maps else (dataclasses.replace(batch, num_tokens=tokens) for batch in batches)
-
-
-def split_key(source: str, transform: dict[str, Any], split: Split) -> FeatureKey:
-    """The key of one split's features."""
-    return FeatureKey(
-        source=source,
-        transform=transform,
-        split_name=split.name,
-        split_identity=split.identity,
-        split_root_hash=split.info.root_hash,
-    )
 
 
 def _reserve(place: Path) -> None:

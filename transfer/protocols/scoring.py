@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from focusvit.score.intervals import bootstrap, over_draws, wilson
-from transfer.features.sealed import Answers
 from transfer.tasks.result import Result
 from transfer.tasks.task import Task
 
@@ -17,21 +16,22 @@ _RANKING_DRAWS = 200  # of the bootstrap: each sorts every class again
 
 
 def score(
-    fitted: list[Fitted], test: Answers, task: Task, *, features: str, protocol: str, classes: tuple[str, ...],
-    num_train: int, fit_s: float,
+    fitted: list[Fitted], values: np.ndarray, truth: np.ndarray, task: Task, *, features: str, protocol: str,
+    classes: tuple[str, ...], num_train: int, fit_s: float,
 ) -> list[Result]:  # fmt: skip
-    """One row per variant. Repeats of a variant become its mean with Student's t; a single one gets an interval over
-    the test samples. `num_train` and `fit_s` are the same for each row.
+    """One row per variant, of test samples with `values` and `truth` as in `Labelled`. Repeats of a variant become its
+    mean with Student's t; a single one gets an interval over the test samples. `num_train` and `fit_s` are the same for
+    each row.
     """
     rows = []
     for variant in dict.fromkeys(one.variant for one in fitted):
         repeats = [one for one in fitted if one.variant == variant]
-        scores = [one.predict(test.values) for one in repeats]
-        measured = _ranked(scores[0], test.truth) if task.metric == "map" else _classified(scores, test.truth, task)
+        scores = [one.predict(values) for one in repeats]
+        measured = _ranked(scores[0], truth) if task.metric == "map" else _classified(scores, truth, task)
         rows.append(
             Result(
                 task=task.name, features=features, protocol=protocol, variant=variant, metric=task.metric,
-                num_classes=len(classes), num_train=num_train, num_test=len(test.truth), classes=list(classes),
+                num_classes=len(classes), num_train=num_train, num_test=len(truth), classes=list(classes),
                 chosen=dict(repeats[0].chosen), fit_s=fit_s, **measured,
             )
         )  # fmt: skip

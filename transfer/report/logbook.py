@@ -19,7 +19,7 @@ from transfer.tasks.spec import Outcome
 from .charts import radar_figure, transfer_figure
 from .finished import TransferRun
 from .summary import group_means, mean_ranks, radar_values, suite_score
-from .table import COLUMNS, cells
+from .table import COLUMNS, cells, markdown
 
 log = logging.getLogger(__name__)
 
@@ -161,14 +161,10 @@ class Logbook:
     def _description(self, rows: list[Result], score: tuple[float, str] | None) -> str:
         """Markdown for a reviewer, on the page of the suite: its score, then each result of the checkpoint."""
         head = f"**{score[0]:.2%}** {score[1]}" if score else "no kNN or logistic score of the checkpoint"
-        lines = [
-            "| task | protocol | metric | value | 95 % interval | chance |", "|---|---|---|---|---|---|",
-            *(
-                f"| {row.task} | {row.label} | {row.metric} | {row.value:.2%} | {cells(row)[5]} | {row.chance:.2%} |"
-                for row in rows if row.features == "checkpoint"
-            ),
-        ]  # fmt: skip
-        return f"{head}\n\ncheckpoint: `{self._checkpoint.uri}`\n\n" + "\n".join(lines)
+        chosen = [COLUMNS.index(name) for name in ("task", "protocol", "metric", "value", "95 % interval", "chance")]
+        own = [cells(row) for row in rows if row.features == "checkpoint"]
+        table = markdown([COLUMNS[i] for i in chosen], [[row[i] for i in chosen] for row in own])
+        return f"{head}\n\ncheckpoint: `{self._checkpoint.uri}`\n\n{table}"
 
     def _overview(self, rows: list[Result]) -> None:
         """Bars of all results; ranks of the kinds of features; the radar when there are axes enough for one."""

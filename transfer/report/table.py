@@ -22,18 +22,9 @@ def cells(row: Result) -> list[str]:
     low, high = row.low, row.high
     spread = "unknown (1 draw)" if math.isinf(low) else f"{low:.2%} - {high:.2%}"
     chosen = ", ".join(f"{name} {_short(value)}" for name, value in row.chosen.items())
-    return [
-        row.task,
-        row.features,
-        row.label,
-        row.metric,
-        f"{row.value:.2%}",
-        spread,
-        f"{row.chance:.2%}",
-        ", ".join(f"{_NAMES.get(name, name)} {value:.1%}" for name, value in row.scores.items() if name != row.metric),
-        f"{row.num_test:,}",
-        chosen,
-    ]
+    also = [f"{_NAMES.get(name, name)} {value:.1%}" for name, value in row.scores.items() if name != row.metric]
+    numbers = (f"{row.value:.2%}", spread, f"{row.chance:.2%}", ", ".join(also), f"{row.num_test:,}")
+    return [row.task, row.features, row.label, row.metric, *numbers, chosen]
 
 
 def text_table(rows: list[Result]) -> str:

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 HELD_OUT_SHARE = 0.1
 
 
+class SecondLookError(Exception):
+    """A protocol asked for the test labels again: its first number could have steered a choice."""
+
+
 class Measuring:
     """One task under way. Raises UsageError, DataError when task and checkpoint do not belong together."""
 
@@ -42,7 +46,7 @@ class Measuring:
         if self.model.config.needs_maps:
             check_superpixels(self.record, self.dataset)
         self.store, self.results = FeatureStore(Path(spec.features_folder)), ResultStore(spec.out)
-        self.opened: set[str] = set()
+        self._opened: set[str] = set()
         self.own = spec.control or "checkpoint"
         """what rows of the model itself are called"""
         identity = self.splits[task.test].identity
@@ -62,6 +66,17 @@ class Measuring:
             self.outcome.rows += rows
         except (UsageError, DataError, ValueError) as error:
             self.outcome.failures.append(f"{self.task.name}, {name}: {error}")
+
+    def open_test(self, name: str) -> None:
+        """To be called before the test labels are looked at, for the one scoring of `name`, which has finished fitting.
+        Raises SecondLookError the second time: 'test touched once' is a property of the code.
+        """
+        if name in self._opened:
+            raise SecondLookError(
+                f"protocol '{name}' asked for the test labels a second time. Choose on held-out training samples, "
+                "and score every fitted classifier in one call."
+            )
+        self._opened.add(name)
 
     def features(self, key: FeatureKey, parts: Iterator[tuple[np.ndarray, np.ndarray]], num_rows: int) -> np.ndarray:
         """Features from the cache, or computed in one pass over `parts` (as of `FeatureStore.put`)."""

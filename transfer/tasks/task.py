@@ -59,7 +59,3 @@ class Task:
         if len(set(parts)) != len(parts):
             raise UsageError(f"task {self.name}: one split would play two parts ({', '.join(parts)}). Name three.")
         return dataclasses.replace(self, held_out="" if self.num_rows else held_out, test=test)
-
-    def as_vtab(self, num_rows: tuple[int, int]) -> "Task":
-        """The task with a small training draw and top-1, as VTAB-1k defines every task."""
-        return dataclasses.replace(self, num_rows=num_rows, metric="top1")

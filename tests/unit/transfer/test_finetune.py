@@ -13,7 +13,6 @@ from pipeline.shards.dataset import open_dataset
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer import finetune
-from transfer.features.sealed import SealedTest
 from transfer.finetune import FineTune, run_finetune, train_here
 from transfer.protocols import metrics
 from transfer.tasks.spec import WorkSpec
@@ -84,15 +83,14 @@ def test_vtab_fits_on_its_draw_alone(road):
         train_here(config, data_uri, run_dir, device)
 
     settings = dataclasses.replace(SHORT, steps=2, learning_rates=(1e-3,), seeds=1)
-    outcome = run_finetune(spec(road, task=Task(name="t", uri=road[1]).as_vtab((16, 8))), settings, spy)
+    outcome = run_finetune(spec(road, task=Task(name="t", uri=road[1], num_rows=(16, 8))), settings, spy)
     assert outcome.failures == [] and sizes == {("fit", 16), ("all", 24)}
     assert outcome.rows[0].num_train == 24 and outcome.rows[0].interval == "wilson"
 
 
 def test_the_test_labels_open_after_the_last_training(road, monkeypatch):
     order: list[str] = []
-    opened = SealedTest.open_once
-    monkeypatch.setattr(SealedTest, "open_once", lambda self, name: order.append("open") or opened(self, name))
+    monkeypatch.setattr(TaskRun, "open_test", lambda self, name: order.append("open"))
 
     def spy(*arguments):
         order.append("train")

@@ -13,7 +13,6 @@ from pipeline.shards.dataset import open_dataset
 from testkit.tiny_checkpoint import make_checkpoint
 from testkit.tiny_shards import make_dataset
 from transfer import work
-from transfer.features.sealed import SecondLookError
 from transfer.protocols.knn import Knn
 from transfer.report.finished import find_runs
 from transfer.report.report import main as report_main
@@ -21,6 +20,7 @@ from transfer.report.table import CSV_COLUMNS, csv_cells, csv_text, markdown_tab
 from transfer.suite import TransferConfig, with_out
 from transfer.suite import main as suite_main
 from transfer.tasks.known_tasks import parse_task
+from transfer.tasks.measuring import SecondLookError
 from transfer.tasks.result import Result, ResultStore
 from transfer.tasks.spec import WorkSpec
 from transfer.tasks.task import Task

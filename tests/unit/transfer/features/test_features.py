@@ -15,7 +15,6 @@ from focusvit.weights.files import weights_hash
 from pipeline.errors import DataError
 from transfer.features.features import FeatureKey, FeatureStore, model_rows, pixel_features
 from transfer.features.hold_out import hold_out
-from transfer.features.sealed import SealedTest, SecondLookError
 
 KEY = FeatureKey(source="w1", transform={"image_px": 64}, split_name="val", split_identity="i", split_root_hash="r")
 
@@ -147,14 +146,6 @@ def test_features_are_those_of_the_image_and_of_the_model():
 
     ((model_ids, rows),) = model_rows(Model().features, [batch], "cpu")
     assert model_ids.tolist() == [0, 1, 2, 3] and rows.shape == (4, 3)
-
-
-def test_the_test_set_opens_once_per_protocol():
-    test = SealedTest(np.zeros((3, 2)), np.zeros(3))
-    assert len(test.open_once("knn").truth) == 3
-    test.open_once("logistic")
-    with pytest.raises(SecondLookError, match="'knn'"):
-        test.open_once("knn")
 
 
 def test_hold_out_takes_its_share_of_every_class():

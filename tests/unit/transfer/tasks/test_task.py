@@ -83,9 +83,9 @@ def test_vtab_draws_are_disjoint_and_too_few_images_are_a_listed_failure(tmp_pat
     data = make_dataset(tmp_path / "data", splits={"train": 30, "val": 12})
     values = {"checkpoint": make_checkpoint(tmp_path / "ckpt"), "suite": "vtab1k", "baselines": False}
     values |= {"out": str(tmp_path / "out"), "features_folder": str(tmp_path / "features")}
-    outcome = run_task(WorkSpec(task=Task(name="t", uri=data).as_vtab((800, 200)), **values))
+    outcome = run_task(WorkSpec(task=Task(name="t", uri=data, num_rows=(800, 200)), **values))
     assert outcome.rows == [] and "there are 30" in outcome.failures[0]
-    small = run_task(WorkSpec(task=Task(name="t", uri=data).as_vtab((16, 8)), **values))
+    small = run_task(WorkSpec(task=Task(name="t", uri=data, num_rows=(16, 8)), **values))
     assert small.failures == [] and {row.num_train for row in small.rows} == {24}
     assert np.isfinite([row.value for row in small.rows]).all()
 
