@@ -1,8 +1,8 @@
 """Weights of a ViT from timm, Hugging Face or torchvision in a FocusViT: all of them, or each missing one named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,13 @@ NEW_PARTS = ("head.", "pool.", "position.", "latent_start.", "reads.")
 NEW_IN_BLOCKS = (".attn.key_projection.", ".attn.value_projection.")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What happened to every tensor of the file and every weight of the model."""
+class LoadReport(NamedTuple):
+    """What no tensor of the file was for, and what of the file found no use: everything else was set."""
 
-    loaded: tuple[str, ...]
-    """weights of the model that were set"""
     new: tuple[str, ...]
     """weights of the model that keep their initial values"""
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str]
     """tensors of the file that were not used, each with the reason"""
-    resized: tuple[str, ...] = ()
-    """position embeddings interpolated to another patch grid"""
 
 
 def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path) -> LoadReport:
@@ -52,7 +47,7 @@ def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path)
         )
     state = model.state_dict()
     left_out: dict[str, str] = {}
-    accepted, resized, unmapped = {}, [], []
+    accepted, unmapped = {}, []
     for name, value in given.items():
         reason = _reason_to_leave(model, name, value)
         if reason:
@@ -60,7 +55,6 @@ def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path)
             continue
         if name == "pos_embed" and name in state and value.shape != state[name].shape:
             value = resize_positions(value, model)
-            resized.append(name)
         if name not in state:
             unmapped.append(f"{origin[name]} {tuple(value.shape)}: the model has no such part")
         elif value.shape != state[name].shape:
@@ -76,7 +70,7 @@ def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path)
     for module in model.modules():
         if isinstance(module, LatentRead):  # a read that adds nothing at first leaves the pretrained stream as it is
             nn.init.zeros_(module.proj.weight)
-    return LoadReport(tuple(accepted), tuple(new), left_out, tuple(resized))
+    return LoadReport(tuple(new), left_out)
 
 
 def _reason_to_leave(model: FocusViT, name: str, value: Tensor) -> str | None:
