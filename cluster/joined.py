@@ -3,8 +3,8 @@
 The verbs themselves know Ray and nothing of code that travels; without an address they run as they are.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from pipeline.commandline import parse
@@ -14,21 +14,20 @@ from .ray_session import ray_session
 
 
 def preprocess_main(argv: list[str]) -> int:
-    config = parse(PreprocessConfig, argv, prog="focusvit preprocess")
-    return _run("pipeline.preprocess", argv, None if config.dry_run else config.ray_address)
+    return _run("pipeline.preprocess", PreprocessConfig, argv)
 
 
 def verify_main(argv: list[str]) -> int:
-    return _run("pipeline.care.verify", argv, parse(VerifyConfig, argv, prog="focusvit verify").ray_address)
+    return _run("pipeline.care.verify", VerifyConfig, argv)
 
 
 def remap_main(argv: list[str]) -> int:
-    return _run("pipeline.care.remap", argv, parse(RemapConfig, argv, prog="focusvit remap").ray_address)
+    return _run("pipeline.care.remap", RemapConfig, argv)
 
 
-def _run(module: str, argv: list[str], address: str | None) -> int:
-    main: Callable[[list[str]], Any] = importlib.import_module(module).main
-    if address is None:
-        return main(argv)
-    with ray_session(address):  # a Ray that is up already is what the verb uses
-        return main(argv)
+def _run(module: str, options: type, argv: list[str]) -> int:
+    asked: Any = parse(options, argv, prog=f"focusvit {module.rpartition('.')[2]}")
+    joins = asked.ray_address and not getattr(asked, "dry_run", False)
+    # A Ray that is up already is what the verb uses.
+    with ray_session(asked.ray_address) if joins else contextlib.nullcontext():
+        return importlib.import_module(module).main(argv)

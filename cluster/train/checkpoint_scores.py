@@ -7,7 +7,7 @@ the tracker, keyed by samples seen. Nothing here can stop or slow a training: wh
 """
 
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +20,8 @@ from pipeline.shards.dataset import open_dataset
 from transfer.checkpoint_score import ScoreSpec, score_checkpoint
 from transfer.tasks.known_tasks import parse_task
 from transfer.tasks.task import Task
+
+from .background import repeated
 
 POINTS = "transfer.jsonl"
 _EVERY_S = 1.0
@@ -40,15 +42,10 @@ def scored_checkpoints(run_dir: str, score_on: str | None) -> Iterator[None]:
         yield
         return
     scorer = _Scorer(RunDir(run_dir), check_task(score_on))
-    thread = threading.Thread(target=scorer.run, name="scoring", daemon=True)
-    thread.start()
-    try:
+    with repeated(scorer.look, _EVERY_S, "scoring", patience_s=5):
         yield
-    except BaseException:
-        scorer.stopped.set()
-        raise
-    scorer.finished.set()
-    thread.join()
+    while scorer.look():  # those under way; an exception leaves them behind
+        time.sleep(_EVERY_S)
 
 
 class _Scorer:
@@ -60,21 +57,15 @@ class _Scorer:
         self._seen = {point["samples"] for point in self._log.points}
         self._waiting: tuple[int, str] | None = None
         self._running: tuple[int, str, Any] | None = None
-        self.finished, self.stopped = threading.Event(), threading.Event()
 
-    def run(self) -> None:
-        while not self.stopped.is_set():
-            last = self.finished.wait(_EVERY_S)
-            try:
-                self._find()
-            except Exception as error:  # a store that does not answer now may answer next time
-                self._say(f"cannot look for checkpoints ({last_line(error)})")
-            self._advance()
-            if last and not self._waiting and not self._running:
-                self._log.flush()
-                return
-            if last:  # `wait` returns at once from now on
-                self.stopped.wait(_EVERY_S)
+    def look(self) -> int:
+        """How many checkpoints wait or are being scored."""
+        try:
+            self._find()
+        except Exception as error:  # a store that does not answer now may answer next time
+            self._say(f"cannot look for checkpoints ({last_line(error)})")
+        self._advance()
+        return bool(self._waiting) + bool(self._running)
 
     def _find(self) -> None:
         for samples in self._run.checkpoints():

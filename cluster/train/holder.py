@@ -7,11 +7,11 @@ is watched belongs to a living process, whatever the clocks say.
 
 import contextlib
 import fcntl
+import itertools
 import json
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from focusvit.runs.run_dir import RunDir
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import UsageError
 from pipeline.io import storage
+
+from .background import repeated
 
 log = logging.getLogger(__name__)
 BEAT_S = 5.0
@@ -80,28 +82,19 @@ def _read(place: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _beating(run: RunDir) -> Iterator[None]:
-    place, mine, over = run.path("heartbeat.json"), {**_me(), "id": uuid.uuid4().hex}, threading.Event()
+    place, mine, beats = run.path("heartbeat.json"), {**_me(), "id": uuid.uuid4().hex}, itertools.count()
     _wait_until_left(run, place)
 
     def beat() -> None:
-        count = 0
-        while not over.wait(BEAT_S):
-            count += 1
-            try:
-                storage.put_json(place, {**mine, "beat": count})
-            except DataError as error:  # a store that does not answer now may answer next time
-                log.info("no heartbeat this time: %s", error)
+        storage.put_json(place, {**mine, "beat": next(beats)})
 
-    storage.put_json(place, {**mine, "beat": 0})
+    beat()
     if (other := storage.read_json(place))["id"] != mine["id"]:  # another one came in the same moment
         raise _refused(run, other)
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(beat, BEAT_S, "heartbeat"):
+            yield
     finally:
-        over.set()
-        thread.join()
         storage.remove(place)
 
 

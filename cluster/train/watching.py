@@ -8,10 +8,9 @@ ray.train.
 
 import logging
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -23,6 +22,7 @@ from focusvit.runs.run_dir import RunDir
 from pipeline.errors import last_line
 from pipeline.io import storage
 
+from .background import repeated
 from .placement import Placement
 from .worker import STARTED
 
@@ -35,31 +35,22 @@ _FOLDER = "failures"
 @contextmanager
 def told_waiting(run: RunDir, found: Placement) -> Iterator[None]:
     """Inside, the user learns that the workers have started, or what they wait for and who has it."""
-    over = threading.Event()
+    began, say_at = time.monotonic(), SAY_AFTER_S
 
-    def watch() -> None:
-        waited, say_at = 0.0, SAY_AFTER_S
-        while not over.wait(0.5 if waited < 60 else 5):
-            waited += 0.5 if waited < 60 else 5
-            try:
-                if storage.exists(run.path(STARTED)):
-                    said = storage.read_json(run.path(STARTED))
-                    ending = "" if said["world_size"] == 1 else "s"
-                    sys.stderr.write(f"training  {said['world_size']} worker{ending} on {said['device']}\n")
-                    return
-                if waited >= say_at:
-                    sys.stderr.write(_waiting(found, waited) + "\n")
-                    say_at += SAY_EVERY_S
-            except Exception as error:  # Ray or a store that does not answer now may answer next time
-                log.info("cannot look for the workers: %s", error)
+    def look() -> bool:
+        nonlocal say_at
+        if storage.exists(run.path(STARTED)):
+            said = storage.read_json(run.path(STARTED))
+            ending = "" if said["world_size"] == 1 else "s"
+            sys.stderr.write(f"training  {said['world_size']} worker{ending} on {said['device']}\n")
+            return True
+        if (waited := time.monotonic() - began) >= say_at:
+            sys.stderr.write(_waiting(found, waited) + "\n")
+            say_at += SAY_EVERY_S
+        return False
 
-    thread = threading.Thread(target=watch, name="waiting", daemon=True)
-    thread.start()
-    try:
+    with repeated(look, 0.5 if storage.is_local(run.uri) else 2.0, "waiting", patience_s=5):
         yield
-    finally:
-        over.set()
-        thread.join(5)
 
 
 def _waiting(found: Placement, waited_s: float) -> str:
@@ -124,39 +115,27 @@ def _cause(errors: dict[int, Exception]) -> tuple[int, Exception]:
 def told_failures(run_dir: str, max_failures: int, every_s: float = 1.0) -> Iterator[None]:
     """Inside, each failure of the workers is a warning of one line, which `focusvit jobs status` counts, and a count
     for Ray's metrics. Failures of earlier starts of the run are not told again."""
-    run, over = RunDir(run_dir), threading.Event()
+    run = RunDir(run_dir)
     told = set(storage.list_names(run.path(_FOLDER)))
     earlier = len(told)
 
     def tell_new() -> None:
-        try:
-            for name in storage.list_names(run.path(_FOLDER)):
-                if name in told:
-                    continue
-                failure = storage.read_json(run.path(_FOLDER, name))
-                told.add(name)
-                if not storage.exists(run.path("error.json")):  # else it is no accident, and the driver raises it
-                    _tell(len(told) - earlier, max_failures, failure)
-        except Exception as error:  # a store that does not answer now may answer next time
-            log.info("cannot look for failures of the workers: %s", error)
+        for name in storage.list_names(run.path(_FOLDER)):
+            if name in told:
+                continue
+            failure = storage.read_json(run.path(_FOLDER, name))
+            told.add(name)
+            if storage.exists(run.path("error.json")):  # it is no accident, and the driver raises it
+                continue
+            log.warning(
+                "%s%d (they are started again at most %d times), seen at rank %d: %s",
+                WORKERS_FAILED, len(told) - earlier, max_failures, failure["rank"], failure["reason"],
+                extra={"event": "training workers failed", "facts": {"failures": len(told) - earlier, **failure}},
+            )  # fmt: skip
 
-    def watch() -> None:
-        while not over.wait(every_s if storage.is_local(run_dir) else 5 * every_s):
-            tell_new()
-
-    thread = threading.Thread(target=watch, name="failures", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(tell_new, every_s if storage.is_local(run_dir) else 5 * every_s, "failures"):
+            yield
     finally:
-        over.set()
-        thread.join()
-        tell_new()
-
-
-def _tell(number: int, max_failures: int, failure: dict[str, Any]) -> None:
-    log.warning(
-        "%s%d (they are started again at most %d times), seen at rank %d: %s",
-        WORKERS_FAILED, number, max_failures, failure["rank"], failure["reason"],
-        extra={"event": "training workers failed", "facts": {"failures": number, **failure}},
-    )  # fmt: skip
+        with suppress(Exception):  # as in the thread: it must not hide how the training ended
+            tell_new()

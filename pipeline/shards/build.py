@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any
 
 import cv2
 
@@ -22,7 +19,6 @@ from .fingerprint import golden_digest, machine
 from .sample import Sample, content_id, encode
 
 Members = dict[str, bytes]
-log = logging.getLogger(__name__)  # silent unless somebody listens: in jobs, cluster/jobs/worker_log.py does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,6 @@ class BuiltShard:
     """The bytes of a tar and where its samples lie in it."""
 
     data: bytes
-    sha256: str
     columns: dict[str, list[int]]  # of `index_row`, a number for each sample
     bad: list[dict[str, str]]  # source, key and reason of each sample that cannot be stored
 
@@ -69,7 +64,7 @@ def make_sample(row: PlanRow, source: Reader, image: ImageConfig, superpixels: S
         "sha256": sha256,
         "height": header.height,
         "width": header.width,
-        "superpixels": {"regions": len(found.merges) + 1, **_settings(superpixels)},
+        "superpixels": {"regions": len(found.merges) + 1, **asdict(superpixels)},
     }
     if row["labels"]:
         meta["labels"] = row["labels"]
@@ -97,11 +92,6 @@ def _read(source: Reader, file: str, offset: int, length: int) -> bytes:
         raise BadImage(f"cannot be read: {error}") from None
 
 
-@lru_cache(maxsize=8)
-def _settings(config: SuperpixelConfig) -> dict[str, Any]:
-    return asdict(config)
-
-
 def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> BuiltShard:
     """The tar of `rows`, in order. The same rows and images give the same bytes, on any worker, any number of times.
 
@@ -122,7 +112,7 @@ def build_shard(rows: Iterable[PlanRow], make: Callable[[PlanRow], Members]) -> 
             position += index[-1][1]
 
     data = b"".join(tar.written(files()))
-    return BuiltShard(data=data, sha256=hashlib.sha256(data).hexdigest(), columns=columns_of(index), bad=bad)
+    return BuiltShard(data=data, columns=columns_of(index), bad=bad)
 
 
 def index_row(members: Members, offset: int, class_id: int) -> tuple[int, ...]:

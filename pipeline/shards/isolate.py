@@ -7,12 +7,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipeline.image.image import BadImage, ImageConfig
+from pipeline.image.image import BadImage
 from pipeline.plan.columns import PlanRow
-from pipeline.sources import Reader
-from pipeline.superpixels.segment import SuperpixelConfig
 
-from .build import Members, make_sample, prove_machine
+from .build import Members, prove_machine
 
 _START_S = 120.0
 _TIMEOUT_S = 300.0  # a photo takes 0.02 s; what takes this long never ends
@@ -77,20 +75,13 @@ def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
 
 
 class IsolatedMaker:
-    """`make_sample` in a child process: call it with a row, and close it.
+    """`make` in a child process: call it with a row, and close it.
 
     Only a death that repeats in a fresh child counts as the sample's own: then it is a BadImage that names the signal.
     """
 
-    def __init__(
-        self,
-        source: Reader,
-        image: ImageConfig,
-        superpixels: SuperpixelConfig,
-        make: Callable[..., Members] = make_sample,
-        timeout_s: float = _TIMEOUT_S,
-    ) -> None:
-        self._work = partial(_made, make, source, image, superpixels)
+    def __init__(self, make: Callable[[PlanRow], Members], timeout_s: float = _TIMEOUT_S) -> None:
+        self._work = partial(_made, make)
         self._timeout_s = timeout_s
         self._child: Child | None = None
 
@@ -122,8 +113,8 @@ class IsolatedMaker:
         self._child = None
 
 
-def _made(
-    make: Callable[..., Members], source: Reader, image: ImageConfig, superpixels: SuperpixelConfig, row: Any
-) -> Any:
+def _made(make: Callable[[PlanRow], Members], row: PlanRow | None) -> Members:
     """The members of a row; for None, which comes first, the process is made ready."""
-    return prove_machine("") if row is None else make(row, source, image, superpixels)
+    if row is None:
+        prove_machine("")
+    return make(row) if row else {}

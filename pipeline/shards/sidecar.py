@@ -1,5 +1,6 @@
 """The sidecar of a shard: the mark that it is finished, and the index of its samples."""
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pipeline.io import storage
@@ -20,7 +21,7 @@ def sidecar_of(built: "BuiltShard", fingerprint: str, shard: int, timing: dict[s
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
         "shard": shard,
-        "sha256": built.sha256,
+        "sha256": hashlib.sha256(built.data).hexdigest(),
         "size_bytes": len(built.data),
         "num_samples": len(built.columns["offsets"]),
         **built.columns,

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any
 
 from pipeline.io import storage
@@ -27,11 +28,9 @@ def run_shard(spec: ShardSpec) -> dict[str, Any]:
     prove_machine(spec.golden)
     started = time.perf_counter(), time.process_time()
     rows = read_shard_rows(plan_uri(spec.out, spec.split), spec.shard)
-    if spec.isolated:
-        with closing(IsolatedMaker(spec.source, spec.image, spec.superpixels)) as isolated:
-            built = build_shard(rows, isolated)
-    else:
-        built = build_shard(rows, lambda row: make_sample(row, spec.source, spec.image, spec.superpixels))
+    here = partial(make_sample, source=spec.source, image=spec.image, superpixels=spec.superpixels)
+    with closing(IsolatedMaker(here)) if spec.isolated else nullcontext(here) as make:
+        built = build_shard(rows, make)
     result = commit_shard(spec, built, started)
     told = {name: result[name] for name in ("num_samples", "num_bad", "wall_s", "cpu_s")}
     log.info("shard finished", extra={"facts": {"run": spec.fingerprint[:12], "shard": spec.name, **told}})

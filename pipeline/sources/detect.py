@@ -27,7 +27,7 @@ from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.io.text import read_text
 
-from .dense import LabelMaps, PairFolders, dense_splits
+from .dense import LabelMaps, dense_splits
 from .folder import ANNOTATIONS, AnnotatedFolder, ClassFolders
 from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
@@ -35,7 +35,7 @@ from .lists import LABEL_LIST, LabelList
 from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
 from .parquet import HuggingFaceParquet, open_parquet
 from .source import NO_CHOICES, Choices, Source, is_image_name
-from .splits import ALIASES, files_of_split, meaning, named_alike, no_such_split, split_in, wanted_split
+from .splits import ALIASES, chosen_split, files_of_split, meaning, named_alike, split_in, wanted_split
 from .tars import TarArchive, open_tars
 from .wds import WebDatasetTars
 
@@ -128,7 +128,9 @@ class _Folder:
         if LABEL_LIST in self.files:
             return Reading(source=self.one_split())
         if dense := dense_splits(self.uri, self.folders, self.files):
-            opened: dict[str, _Open] = {name: partial(self._label_maps, found) for name, found in dense.items()}
+            opened: dict[str, _Open] = {
+                name: partial(LabelMaps, root=self.uri, split=found) for name, found in dense.items()
+            }
             return Reading(source=opened[""]()) if "" in opened else self._choose(opened)
         archives, (folders, beside) = self._archives(), self._split_folders()
         if archives or folders:
@@ -136,9 +138,7 @@ class _Folder:
         return Reading(source=self.one_split())
 
     def _choose(self, splits: dict[str, _Open], beside: list[str] | None = None) -> Reading:
-        chosen = wanted_split(splits, self.split)
-        if chosen is None:
-            raise no_such_split(self.uri, splits, self.split)
+        chosen = chosen_split(self.uri, splits, self.split)
         return Reading(source=splits[chosen](), splits=tuple(sorted(splits)), chosen=chosen, beside=tuple(beside or ()))
 
     def _unwrapped(self, uri: str, wrapped: bool) -> tuple[str, list[str], list[str]]:
@@ -236,10 +236,8 @@ class _Folder:
         if LABEL_LIST in files:
             return LabelList(root=uri, split=self.split, choices=self.choices)
         if dense := dense_splits(uri, self.folders, files):
-            chosen = next(iter(dense)) if len(dense) == 1 else wanted_split(dense, self.split)
-            if chosen is None:
-                raise no_such_split(uri, dense, self.split)
-            return self._label_maps(dense[chosen])
+            only = next(iter(dense)) if len(dense) == 1 else chosen_split(uri, dense, self.split)
+            return LabelMaps(root=uri, split=dense[only])
         if tars and not images:
             alone = all(map(self._is_out, self.folders))
             chosen_tars = files_of_split(tars, self.split)
@@ -253,9 +251,6 @@ class _Folder:
             leave_out=(self.out.removeprefix(f"{uri}/"),) if self.out.startswith(f"{uri}/") else (),
             may_lack_classes=meaning(self.split) != "train",
         )
-
-    def _label_maps(self, found: PairFolders) -> Source:
-        return LabelMaps(root=self.uri, split=found)
 
 
 def _is_content(name: str) -> bool:

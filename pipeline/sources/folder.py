@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError, shorten
 from pipeline.io import storage
+from pipeline.io.dataset_folder import STATE_FOLDER
 from pipeline.io.scan import find_in_parallel
 from pipeline.io.text import read_text
 
 from .source import Source, SourceImage, is_image_name
 
 ANNOTATIONS = "val_annotations.txt"
-_STATE_FOLDER = ".focusvit"
 
 
 @dataclass(kw_only=True)
@@ -95,4 +95,4 @@ def match_annotations(text: str, images: set[str], place: str) -> dict[str, str]
 
 def _is_own(folder: str) -> bool:
     """Whether a folder is a data set that this project wrote, finished or not."""
-    return storage.is_local(folder) and storage.exists(storage.join(folder, _STATE_FOLDER))
+    return storage.is_local(folder) and storage.exists(storage.join(folder, STATE_FOLDER))

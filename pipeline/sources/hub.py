@@ -7,7 +7,7 @@ from pipeline.io import storage
 
 from .parquet import HuggingFaceParquet, open_parquet
 from .source import Choices
-from .splits import no_such_split, wanted_split
+from .splits import chosen_split
 
 PREFIX = "hub:"
 
@@ -36,7 +36,4 @@ def open_hub(uri: str, split: str, choices: Choices) -> HuggingFaceParquet:
     for file in files:
         match = re.search(r"-([A-Za-z_]+)(-\d+-of-\d+)?\.parquet$", file)
         splits.setdefault(match[1] if match else "", []).append(file)
-    chosen = wanted_split(splits, split)
-    if chosen is None:
-        raise no_such_split(uri, splits, split)
-    return open_parquet(folder, splits[chosen], choices=choices)
+    return open_parquet(folder, splits[chosen_split(uri, splits, split)], choices=choices)

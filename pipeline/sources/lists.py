@@ -15,7 +15,7 @@ from pipeline.io.text import read_text
 
 from .fields import ClassNames, read_label
 from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
-from .splits import no_such_split, wanted_split
+from .splits import chosen_split
 
 LABEL_LIST = "labels.csv"
 _FILE, _LABELS, _SPLIT = "file", "labels", "split"
@@ -126,9 +126,7 @@ class LabelList(Source):
         names = sorted({line.split for line in lines.values()} - {""})
         if not names or self.split is None:
             return lines
-        wanted = wanted_split(names, self.split)
-        if wanted is None:
-            raise no_such_split(self._place, names, self.split)
+        wanted = chosen_split(self._place, names, self.split)
         for line in lines.values():
             if line.split != wanted:
                 self.passed.add(f"lines of the split {line.split or '(none)'}", line.file)

@@ -14,7 +14,7 @@ from pipeline.io.parquet import open_parquet_file
 from .fields import ClassNames, TableColumns, choose_columns, numbered, read_label
 from .readers import FileReader
 from .source import NO_CHOICES, Choices, Source, SourceImage
-from .splits import no_such_split, wanted_split
+from .splits import chosen_split
 
 _SPLIT = "split"
 
@@ -74,10 +74,7 @@ class HuggingFaceParquet(Source):
             column = _look(storage.join(self.root, file)).read([_SPLIT], use_threads=False).column(0)
             values.update(column.unique().to_pylist())
         names = [str(value) for value in values if value is not None]
-        wanted = wanted_split(names, self.split)
-        if wanted is None and names:
-            raise no_such_split(self.root, names, self.split)
-        return wanted
+        return chosen_split(self.root, names, self.split) if names else None
 
     def _labels(self, table: Any, group: int, with_split: bool) -> Iterator[tuple[Any, str | None]]:
         """(label, split) of the rows of a group."""

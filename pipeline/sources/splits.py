@@ -66,12 +66,15 @@ def _rank(name: str, asked: str) -> int | None:
     return 2 + len(known) if meaning(asked) and meaning(name) == meaning(asked) else None
 
 
-def no_such_split(place: str, names: Iterable[str], asked: str) -> UsageError:
-    """What to raise when `wanted_split` found none."""
-    return UsageError(
-        f"the source {place} has no split '{asked}'; it holds {', '.join(sorted(set(names)))}. "
-        f"Name one of these with --split, or point --source at the folder or file of this split."
-    )
+def chosen_split(place: str, names: Iterable[str], asked: str) -> str:
+    """As `wanted_split`, of the source at `place`. Raises UsageError also when none is."""
+    names = sorted(set(names))
+    if (found := wanted_split(names, asked)) is None:
+        raise UsageError(
+            f"the source {place} has no split '{asked}'; it holds {', '.join(names)}. "
+            f"Name one of these with --split, or point --source at the folder or file of this split."
+        )
+    return found
 
 
 def without_split(name: str) -> tuple[str | None, str]:

@@ -19,7 +19,7 @@ from .folder import ANNOTATIONS, match_annotations
 from .ilsvrc import is_val_name, is_wnid, match, val_classes
 from .members import LABEL_MEMBERS, is_webdataset
 from .source import NO_CHOICES, Choices, Source, SourceImage, is_image_name
-from .splits import meaning, no_such_split, wanted_split
+from .splits import chosen_split, meaning
 from .wds import WebDatasetTars, read_class_names
 
 _OTHERS, _LOST = "files of unknown ending", "links that lead to no file of the archive"
@@ -118,9 +118,7 @@ class TarArchive(Source):
                     f"no {ANNOTATIONS} and no <key>.cls or <key>.json that names their classes."
                 )
             return images, shared
-        chosen = wanted_split(level, self.split)
-        if chosen is None:
-            raise no_such_split(place, level, self.split)
+        chosen = chosen_split(place, level, self.split)
         self.lines.append(f"splits   {', '.join(sorted(level))}; read: {chosen}")
         mine = [(name, path) for name, path in zip(images, folders) if path[shared:][:1] == (chosen,)]
         in_classes = {name: images[name] for name, path in mine if len(path) > shared + 1}

@@ -36,19 +36,19 @@ class WebDatasetTars(Source):
     files: tuple[str, ...]
     choices: Choices = NO_CHOICES
     kind: str = "WebDataset tars"
-    _names: ClassNames = field(default_factory=ClassNames, init=False, repr=False)
-    # by the bytes of a cls: its class and what it counts as
-    _known: dict[bytes, tuple[str | None, str]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._names = ClassNames(self.stated_classes, CLASS_NAMES)
+        self._known: dict[bytes, tuple[str | None, str]] = {}  # by the bytes of a cls: its class, what it counts as
 
     def _list(self) -> Iterator[SourceImage]:
         yield from self._all(in_parallel(self._of_one, self.files))
 
     def images_of(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> Iterator[SourceImage]:
         """As `images`, of one tar whose members, and links that lead nowhere, are listed already."""
-        yield from self._all(self._samples(read, file, members, lost) for _ in range(1))
+        yield from self._all([self._samples(read, file, members, lost)])
 
     def _all(self, tars: Iterable[_Tar]) -> Iterator[SourceImage]:
-        self._names, self._known = ClassNames(self.stated_classes, CLASS_NAMES), {}
         images, labels = Counter[str](), Counter[str]()
         for found in tars:
             images.update(found.image_members)

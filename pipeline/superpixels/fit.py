@@ -35,13 +35,6 @@ def fit_pixels(warped: np.ndarray, merges: np.ndarray, k: int, out: np.ndarray) 
 
 
 @numba.njit(cache=True, nogil=True)
-def present_regions(fine: np.ndarray, y0: float, x0: float, y1: float, x1: float, height: int, width: int) -> int:
-    """How many fine regions have a pixel in the sampled crop."""
-    counts, _ = _count(fine, _nearest(y0, y1, fine.shape[0], height), _nearest(x0, x1, fine.shape[1], width))
-    return int(np.count_nonzero(counts))
-
-
-@numba.njit(cache=True, nogil=True)
 def _nearest(start: float, stop: float, length: int, samples: int) -> np.ndarray:
     """Source indices of `samples` pixel centres spread over [start, stop] of an axis of `length` pixels."""
     indices = np.empty(samples, np.int64)

@@ -6,11 +6,11 @@ raster order of first pixel, so batches need neither padding nor masks.
 
 import numpy as np
 
-from .fit import fit_crop, fit_pixels, present_regions
+from .fit import fit_crop, fit_pixels
 from .merge_order import ids_after, merge_order, renumber
 from .paste import fit_two
 
-__all__ = ["cut", "fit", "fit_pasted", "fit_warped", "merge_order", "split_share"]
+__all__ = ["cut", "fit", "fit_pasted", "fit_warped", "merge_order"]
 
 Crop = tuple[float, float, float, float]
 
@@ -81,11 +81,6 @@ def fit_pasted(
     out = np.empty(mask.shape, np.uint8 if sum(counts) <= 256 else np.int16)
     fit_two(host, host_merges, guest, guest_merges, mask, counts, out)
     return out
-
-
-def split_share(fine: np.ndarray, crop: Crop, size: tuple[int, int], k: int) -> float:
-    """Share of the k tokens of `fit` that exist only because a region was split: (k - regions left) / k, at least 0."""
-    return max(0, k - present_regions(fine, *crop, *size)) / k
 
 
 def _check(fine: np.ndarray, merges: np.ndarray, k: int, height: int, width: int) -> None:

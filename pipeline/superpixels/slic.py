@@ -30,8 +30,8 @@ def slic(rgb: np.ndarray, regions: int, compactness: float, iterations: int) -> 
 
 
 @functools.cache
-def slic_class(portable: bool = False) -> Any:
-    """fast-slic's fastest class on this CPU, or the `portable` one: same labels, half the speed.
+def slic_class() -> Any:
+    """fast-slic's fastest class on this CPU; all of them give the same labels.
 
     Raises UsageError, before the import would end the process, when fast-slic was built for another CPU.
     """
@@ -43,7 +43,7 @@ def slic_class(portable: bool = False) -> Any:
     import cfast_slic
     from fast_slic import Slic
 
-    if portable or not cfast_slic.is_supported_arch("x64/avx2"):
+    if not cfast_slic.is_supported_arch("x64/avx2"):
         return Slic
     from fast_slic.avx2 import SlicAvx2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.superpixels.hierarchy import Crop, cut, fit, split_share
+from pipeline.superpixels.hierarchy import Crop, cut, fit
 from pipeline.superpixels.segment import SuperpixelConfig, Superpixels, segment_image
 from tests.benchmarks.report import Table
 
@@ -26,6 +26,15 @@ def _crops(rng: np.random.Generator, shape: tuple[int, ...], low: float) -> Crop
     return 0.0, 0.0, 1.0, 1.0
 
 
+def split_share(fine: np.ndarray, crop: Crop, k: int) -> float:
+    """Share of the k tokens of `fit` that exist only because a region was split: (k - regions left) / k, at least 0."""
+    rows, columns = (
+        ((start + (np.arange(out) + 0.5) / out * (stop - start)) * side).astype(int)
+        for (start, stop), out, side in zip(zip(crop[:2], crop[2:]), _SIZE, fine.shape)
+    )
+    return max(0, k - len(np.unique(fine[np.ix_(rows, columns)]))) / k
+
+
 def split_table(images: Sequence[np.ndarray]) -> Table:
     """How many tokens exist only because a region had to be split, per kind of crop."""
     rng = np.random.default_rng(0)
@@ -38,7 +47,7 @@ def split_table(images: Sequence[np.ndarray]) -> Table:
     rows = []
     for name, draw in kinds.items():
         drawn = [(fine, draw(fine.shape)) for fine in maps for _ in range(10)]
-        shares = [np.mean([split_share(fine, crop, _SIZE, k) for fine, crop in drawn]) for k in BUDGETS]
+        shares = [np.mean([split_share(fine, crop, k) for fine, crop in drawn]) for k in BUDGETS]
         rows.append([name, *(f"{share:.1%}" for share in shares)])
     return Table(
         title="Share of tokens that come from splitting, 224 px output",

@@ -28,8 +28,7 @@ def test_the_newest_checkpoint_waits_and_what_is_skipped_is_named(
     def look(*new: int) -> list[str]:
         for samples in new:
             make_checkpoint(Path(run.checkpoint_uri(samples)), samples_seen=samples)
-        scorer._find()
-        scorer._advance()
+        scorer.look()
         return sorted(
             place.name.lstrip("0") for place in (tmp_path / "run" / "scored").iterdir() if any(place.iterdir())
         )

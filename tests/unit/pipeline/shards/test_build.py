@@ -119,7 +119,7 @@ def test_an_unreadable_file_is_the_samples_own_and_a_broken_disk_is_not() -> Non
             make_sample({**ROWS[0], "file": file}, Broken(), ImageConfig(), SuperpixelConfig())  # type: ignore[arg-type]
 
 
-def _dangerous(row: dict[str, Any], *_: Any) -> dict[str, bytes]:
+def _dangerous(row: dict[str, Any]) -> dict[str, bytes]:
     import os
     import signal
     import time
@@ -138,8 +138,7 @@ def _dangerous(row: dict[str, Any], *_: Any) -> dict[str, bytes]:
 
 
 def test_isolation_names_what_kills_and_forgives_accidents(tmp_path: Any) -> None:
-    maker = IsolatedMaker(Memory(), ImageConfig(), SuperpixelConfig(), make=_dangerous, timeout_s=1)  # type: ignore[arg-type]
-    with closing(maker) as isolated:
+    with closing(IsolatedMaker(_dangerous, timeout_s=1)) as isolated:
         outcomes = []
         for i in range(6):
             try:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.superpixels.connected import connected_regions
-from pipeline.superpixels.hierarchy import cut, fit, fit_pasted, fit_warped, merge_order, split_share
+from pipeline.superpixels.hierarchy import cut, fit, fit_pasted, fit_warped, merge_order
 from testkit import regions as slow
 
 fast = settings(max_examples=150, deadline=None)
@@ -111,13 +111,6 @@ def test_fit_of_the_whole_image_at_its_own_size_is_the_cut() -> None:
         assert np.array_equal(fit(fine, merges, (0, 0, 1, 1), False, (8, 8), k), cut(fine, merges, k))
         mirrored = fit(fine, merges, (0, 0, 1, 1), True, (8, 8), k)
         assert np.array_equal(slow.dense(mirrored[:, ::-1]), cut(fine, merges, k))
-
-
-def test_split_share_counts_the_tokens_that_only_splitting_gives() -> None:
-    fine = np.arange(4, dtype=np.uint8).reshape(2, 2)
-    assert split_share(fine, (0, 0, 1, 1), (8, 8), 4) == 0
-    assert split_share(fine, (0, 0, 1, 1), (8, 8), 16) == 0.75
-    assert split_share(fine, (0, 0, 0.4, 0.4), (8, 8), 4) == 0.75
 
 
 def test_wrong_arguments_are_named() -> None:
