@@ -1,6 +1,7 @@
 """`--dry-run`: prepare a few images of a plan and say what all of them would take."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,14 @@ def estimate(
     rows = plan.table.take(picks).to_pylist()
     seconds, sizes, bad = [], [], []
     values: set[int] = set()
-    _try(rows[0], source, image, superpixels)  # the first one compiles and loads; it says nothing about speed
+    with suppress(BadImage):  # the first one compiles and loads; it says nothing about speed
+        make_sample(rows[0], source, image, superpixels)
     for row in rows:
         started = time.perf_counter()
-        members = _try(row, source, image, superpixels)
-        if isinstance(members, str):
-            bad.append(f"{row['source']} {members}")
+        try:
+            members = make_sample(row, source, image, superpixels)
+        except BadImage as error:
+            bad.append(f"{row['source']} {error}")
             continue
         seconds.append(time.perf_counter() - started)
         sizes.append(sum(tar.BLOCK + tar.padded(len(data)) for data in members.values()))
@@ -64,13 +67,6 @@ def estimate(
         "bad": bad,
         "text": text,
     }
-
-
-def _try(row: dict[str, Any], source: Reader, image: ImageConfig, superpixels: SuperpixelConfig) -> dict | str:
-    try:
-        return make_sample(row, source, image, superpixels)
-    except BadImage as error:
-        return str(error)
 
 
 def _ranges(numbers: list[int]) -> str:

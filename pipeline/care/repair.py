@@ -24,7 +24,7 @@ from pipeline.shards.sidecar import load_sidecar, read_sidecar
 from pipeline.sources import Source, detect, resolve_source
 from pipeline.sources.source import NO_CHOICES, Choices
 
-from .stored import Problem, StoredSplit, stated_splits
+from .stored import Found, StoredSplit, stated_splits
 
 Run = Callable[[list[ShardSpec]], Iterator[dict[str, Any]]]
 Refusal = UsageError | DataError
@@ -70,22 +70,21 @@ def _rebuild_plan(uri: str, split: str, place: str | None) -> None:
     save_plan(plan_uri(uri, split), plan, description)
 
 
-def repair(
-    uri: str, splits: dict[str, StoredSplit], lost: set[str], problems: list[Problem], run: Run, place: str | None
-) -> tuple[list[str], list[Refusal]]:
+def repair(uri: str, found: Found, run: Run, place: str | None) -> tuple[list[str], list[Refusal]]:
     """Build broken shards again, write what follows from shards, and enter the splits anew.
 
     Images come from `place`, or from where they were. Returns the names of the shards that were built, and why splits
     could not be repaired: no images (UsageError), other versions here (UsageError), other bytes (DataError).
     """
     storage.remove_folder(_staging(uri))
-    files = {problem.file for problem in problems}
+    files = {problem.file for problem in found.problems}
     repaired: list[str] = []
     errors: list[Refusal] = []
     infos: dict[str, tuple[StoredSplit, SplitInfo]] = {}
-    for name, split in splits.items():
-        shards = {problem.shard for problem in problems if problem.split == name and problem.shard is not None}
-        moved = any(problem.split == name and problem.file.endswith(".parquet") for problem in problems)
+    for name, split in found.splits.items():
+        problems = [problem for problem in found.problems if problem.split == name]
+        shards = {problem.shard for problem in problems if problem.shard is not None}
+        moved = any(problem.file.endswith(".parquet") for problem in problems)
         try:
             split = _build_again(uri, split, shards, run, place, moved)
             repaired += [spec.name for spec in split.specs if spec.shard in shards]
@@ -98,7 +97,7 @@ def repair(
             errors.append(error)
         finally:
             storage.remove_folder(_staging(uri))
-    unfinished = (splits.keys() | lost) - infos.keys()
+    unfinished = (found.splits.keys() | found.lost) - infos.keys()
     try:
         _enter(uri, infos, unfinished, DATASET_FILE in files)
     except (UsageError, DataError) as error:

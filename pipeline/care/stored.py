@@ -34,6 +34,16 @@ class StoredSplit:
     specs: list[ShardSpec]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A data set as its files are now."""
+
+    problems: list[Problem]
+    splits: dict[str, StoredSplit]
+    lost: set[str]  # splits without a sound plan: their shards cannot be told from others
+    num_samples: int  # decoded
+
+
 def open_splits(uri: str, problems: list[Problem]) -> tuple[dict[str, StoredSplit], set[str]]:
     """(splits with a sound plan, names of those whose plan is lost). What is off with plans is added to `problems`.
 

@@ -1,7 +1,7 @@
 """`focusvit verify`: every byte of a data set against its plan; with --repair the damaged shards are built again."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TextIO
 
@@ -32,17 +32,7 @@ from pipeline.shards.sidecar import read_sidecar
 
 from .check import check_shard, read_whole, recheck_shard
 from .repair import rebuild_plans, repair
-from .stored import Problem, StoredSplit, open_splits, stated_splits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A data set as its files are now."""
-
-    problems: list[Problem]
-    splits: dict[str, StoredSplit]
-    lost: set[str]  # splits without a sound plan: their shards cannot be told from others
-    num_samples: int  # decoded
+from .stored import Found, Problem, StoredSplit, open_splits, stated_splits
 
 
 def find_problems(config: VerifyConfig, uri: str) -> Found:
@@ -132,14 +122,7 @@ def main(argv: list[str]) -> int:
         back, errors = rebuild_plans(uri, found.lost, config.source)
         if back:
             found = find_problems(config, uri)
-        repaired, more = repair(
-            uri,
-            found.splits,
-            found.lost,
-            found.problems,
-            partial(run_shards, config),
-            config.source,
-        )
+        repaired, more = repair(uri, found, partial(run_shards, config), config.source)
         for error in [*errors, *more]:
             raise error  # all that could be repaired is
         found = find_problems(config, uri)

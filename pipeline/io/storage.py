@@ -223,8 +223,8 @@ def json_bytes(value: Any) -> bytes:
     return (json_text(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def remove_temporary(folder: str, prefix: str) -> None:
-    """Clear what interrupted local writes of `prefix*` left in a folder."""
-    for path in Path(folder).glob(f".{prefix}*{TEMPORARY_SUFFIX}") if is_local(folder) else ():
-        if path.is_file():
+def remove_temporary(folder: str, prefixes: tuple[str, ...]) -> None:
+    """Clear what interrupted local writes of files whose names begin so left in a folder."""
+    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}") if is_local(folder) else ():
+        if path.name[1:].startswith(prefixes) and path.is_file():
             path.unlink(missing_ok=True)

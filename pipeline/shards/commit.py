@@ -137,16 +137,11 @@ def clear_leftovers(out: str, split: str) -> None:
 
     Under the lock, since a run of another split may be writing `dataset.json` just now.
     """
-    state = storage.join(out, STATE_FOLDER)
+    state, kinds = storage.join(out, STATE_FOLDER), ("wids", "plan", "index", "errors")
+    prefixes = (f"{split}-", *(f"{kind}-{split}." for kind in kinds), TIMM_FILE, DATASET_FILE)
     with storage.locked(out):
-        for folder, prefixes in (
-            (out, (f"{split}-", f"wids-{split}.", TIMM_FILE, DATASET_FILE)),
-            (state, (f"plan-{split}.", f"index-{split}.", f"errors-{split}.")),
-            (storage.join(state, "shards"), (f"{split}-",)),
-            (storage.join(state, "dali"), (f"{split}-",)),
-        ):
-            for prefix in prefixes:
-                storage.remove_temporary(folder, prefix)
+        for folder in (out, state, storage.join(state, "shards"), storage.join(state, "dali")):
+            storage.remove_temporary(folder, prefixes)
 
 
 def finish_split(out: str, plan: Plan, description: dict[str, Any], specs: Sequence[ShardSpec]) -> SplitInfo:

@@ -65,12 +65,11 @@ def dataset_files(
         "superpixels": description["superpixels"],
         "splits": {name: asdict(info) for name, info in splits.items()},
     }
-    sizes = {name: (info, _shard_sizes(out, name, info)) for name, info in splits.items()}
+    sizes = {
+        name: (info, np.bincount(read_index(out, name, info)["shard"], minlength=info.num_shards).tolist())
+        for name, info in splits.items()
+    }
     return {
         storage.join(out, TIMM_FILE): timm_info(sizes),
         storage.join(out, DATASET_FILE): storage.json_bytes(content),
     }
-
-
-def _shard_sizes(out: str, split: str, info: SplitInfo) -> list[int]:
-    return np.bincount(read_index(out, split, info)["shard"], minlength=info.num_shards).tolist()

@@ -158,24 +158,16 @@ def _drive_ray(specs: Sequence[ShardSpec], workers: int | None, work: Work) -> I
 def _start_ray(address: str | None, workers: int | None) -> None:
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address:
-        try:
-            ray.init(address=address, **quiet)
-        except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
-            raise UsageError(
-                f"cannot join the Ray cluster at '{address}': {first_line(error)}. Check the address and that the "
-                f"cluster runs this Python and Ray; leave out --ray-address to run on this machine."
-            ) from None
-        return
-    # "local": never join a cluster that happens to run on this machine.
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **quiet,
-    )
+    ours = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:  # "local": never join a cluster that happens to run on this machine.
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else ours))
+    except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
+        if not address:
+            raise
+        raise UsageError(
+            f"cannot join the Ray cluster at '{address}': {first_line(error)}. Check the address and that the "
+            f"cluster runs this Python and Ray; leave out --ray-address to run on this machine."
+        ) from None
 
 
 def _check_workers() -> None:

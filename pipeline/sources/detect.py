@@ -33,23 +33,15 @@ from .hub import PREFIX, open_hub
 from .ilsvrc import IlsvrcVal, is_val_name
 from .lists import LABEL_LIST, LabelList
 from .own_shards import DATASET_FILE, OwnShards, read_dataset_file
-from .parquet import HuggingFaceParquet, open_parquet
+from .parquet import open_parquet
 from .source import NO_CHOICES, Choices, Source, is_image_name
 from .splits import ALIASES, chosen_split, files_of_split, meaning, named_alike, split_in, wanted_split
 from .tars import TarArchive, open_tars
-from .wds import WebDatasetTars
 
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _KNOWN = {alias for aliases in ALIASES.values() for alias in aliases}
 _IMAGE_LEVEL = ("images", "image", "img", "imgs", "jpegimages", "jpegs")
 _DEEPEST = 6  # wrapping folders that are looked into
-# What of `Choices` a source has a use for; an archive looks when it is listed.
-_CHOSEN: dict[type, tuple[str, ...]] = {
-    WebDatasetTars: ("image_member", "label_column"),
-    TarArchive: ("image_member", "label_column"),
-    HuggingFaceParquet: ("image_column", "label_column"),
-    LabelList: ("image_column", "label_column"),
-}
 _Open = Callable[[], Source]
 
 
@@ -79,7 +71,7 @@ def look(uri: str, split: str, out: str = "", choices: Choices = NO_CHOICES) -> 
     part of it. Raises UsageError, also when both are the same folder, and for choices that the source has no use for.
     """
     reading = _look(resolve_source(uri), split, out, choices)
-    choices.check(reading.source.kind, _CHOSEN.get(type(reading.source), ()))
+    choices.check(reading.source.kind, reading.source.choosable)
     return reading
 
 

@@ -39,6 +39,7 @@ class LabelList(Source):
     split: str | None = None  # the wanted value of the split column; None reads all lines
     choices: Choices = NO_CHOICES
     kind: str = "images with a label list"
+    choosable = ("image_column", "label_column")
 
     @property
     def _place(self) -> str:

@@ -31,6 +31,7 @@ class HuggingFaceParquet(Source):
     columns: TableColumns
     split: str | None
     kind: str = "Hugging Face parquet"
+    choosable = ("image_column", "label_column")
 
     def _list(self) -> Iterator[SourceImage]:
         numbers, classes, others = ClassNames(), dict.fromkeys(self.stated_classes or ()), []

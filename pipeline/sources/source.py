@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.io.passed import PassedOver
@@ -67,6 +67,7 @@ class Source:
     root: str  # the resolved place that `SourceImage.file` is relative to
     stated_classes: tuple[str, ...] | None = None  # where a file of the source lists them
     kind: str = ""  # what was recognised, for people
+    choosable: ClassVar[tuple[str, ...]] = ()  # what of `Choices` it has a use for
     # Of the last listing:
     classes: tuple[str, ...] | None = field(default=None, init=False)  # in their order; None: by sorted name
     lines: list[str] = field(default_factory=list, init=False)  # `columns  ...`, `masks  ...` and what else was read

@@ -36,6 +36,7 @@ class TarArchive(Source):
     name: str  # of the archive, in the folder `root`
     split: str = ""  # the one to read where the archive has split folders
     choices: Choices = NO_CHOICES
+    choosable = ("image_member", "label_column")  # looked at when it is listed
 
     def __post_init__(self) -> None:
         self.kind = f"tar archive {self.name}"
@@ -61,7 +62,7 @@ class TarArchive(Source):
             inner = [(name, member) for name, member in found if name.endswith(".tar")]
             if inner:
                 self.passed.add(_OTHERS, *(name for name, _ in found if not name.endswith(".tar")))
-                spans = [(PurePosixPath(name).stem, self.name, at.offset, at.size, name) for name, at in inner]
+                spans = [(name, self.name, at.offset, at.size) for name, at in inner]
                 yield from _class_tars(self.root, spans, self.passed, place)
             else:
                 yield from self._of_images(scan, found, place)
@@ -135,8 +136,7 @@ class ClassTars(Source):
     kind: str = "folder of class tars"
 
     def _list(self) -> Iterator[SourceImage]:
-        spans = [(PurePosixPath(file).stem, file, 0, -1, file) for file in self.files]
-        yield from _class_tars(self.root, spans, self.passed, self.root)
+        yield from _class_tars(self.root, [(file, file, 0, -1) for file in self.files], self.passed, self.root)
 
 
 def open_tars(
@@ -185,10 +185,10 @@ def _has_samples(members: list[tar.Member]) -> bool:
 
 
 def _class_tars(
-    root: str, spans: list[tuple[str, str, int, int, str]], passed: PassedOver, place: str
+    root: str, spans: list[tuple[str, str, int, int]], passed: PassedOver, place: str
 ) -> Iterator[SourceImage]:
-    """Images of tars of (class, file, offset in it, size or -1, name for people), side by side: each header tells where
-    the next one is, so one scan waits.
+    """Images of tars of (name, file, offset in it, size or -1), side by side: each header tells where the next one is,
+    so one scan waits. A tar is named after its class.
     """
     empty = []
     for span, (found, others, lost) in zip(spans, in_parallel(partial(_class_tar, root), spans)):
@@ -196,15 +196,15 @@ def _class_tars(
         passed.add(_OTHERS, *others)
         passed.add(_LOST, *lost)
         if not found:
-            empty.append(span[-1])
+            empty.append(span[0])
     if empty:
         raise UsageError(f"{len(empty)} of the class tars in {place} hold no image: {shorten(empty)}.")
 
 
-def _class_tar(root: str, span: tuple[str, str, int, int, str]) -> tuple[list[SourceImage], list[str], list[str]]:
+def _class_tar(root: str, span: tuple[str, str, int, int]) -> tuple[list[SourceImage], list[str], list[str]]:
     """Images, names of other members and of links that lead nowhere."""
-    class_name, file, start, size, name = span
-    place, found, others = storage.join(root, file), [], []
+    name, file, start, size = span
+    class_name, place, found, others = PurePosixPath(name).stem, storage.join(root, file), [], []
     said = f"{place}, in its member {name}," if size >= 0 else place
     with Scan(place) as scan:
         end = start + size if size >= 0 else scan.size

@@ -36,6 +36,7 @@ class WebDatasetTars(Source):
     files: tuple[str, ...]
     choices: Choices = NO_CHOICES
     kind: str = "WebDataset tars"
+    choosable = ("image_member", "label_column")
 
     def __post_init__(self) -> None:
         self._names = ClassNames(self.stated_classes, CLASS_NAMES)

@@ -63,7 +63,7 @@ def test_leftovers_of_a_killed_write_are_hidden_and_removable(tmp_path: Path) ->
     (tmp_path / ".train-000001.tar.0a1b.tmp").write_bytes(b"half")
     (tmp_path / ".other.tmp").write_bytes(b"half")
     assert storage.list_names(str(tmp_path)) == []
-    storage.remove_temporary(str(tmp_path), "train-")
+    storage.remove_temporary(str(tmp_path), ("train-",))
     assert [path.name for path in tmp_path.iterdir()] == [".other.tmp"]
 
 
