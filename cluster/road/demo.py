@@ -60,7 +60,7 @@ def steps(out: Path) -> list[Step]:
         place = ["--data", str(shards / "shapes"), "--run-dir", str(runs / recipe), "--workers", str(WORKERS)]
         return ["pretrain", recipe, *place, *tracking]
 
-    start = BOX if BOX in names() else str(runs / "demo")
+    start = start_of(out)
     tasks = [part for name in ("digits", "scenes") for part in ("--task", f"{name}={shards / name}")]
     transfer = ["transfer", "--checkpoint", start, "--suite", "quick", *tasks, "--out", str(runs / "transfer")]
     return [
@@ -70,6 +70,11 @@ def steps(out: Path) -> list[Step]:
         Step("a plain ViT of the same size on the same images", train("demo_vit")),
         Step(f"what {Path(start).name} knows of other tasks", [*transfer, *tracking]),
     ]
+
+
+def start_of(out: Path) -> str:
+    """What the transfer begins with: the model in the box, or the one that the demo has just trained."""
+    return BOX if BOX in names() else str(out / "runs" / "demo")
 
 
 def main(argv: list[str]) -> int:
@@ -86,7 +91,7 @@ def main(argv: list[str]) -> int:
     seconds, killed_at = _run(steps(out), out)
     from .demo_page import write_page
 
-    say(write_page(out, seconds, killed_at, time.monotonic() - started))
+    say(write_page(out, start_of(out), seconds, killed_at, time.monotonic() - started))
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from focusvit.box.names import BOX, about, names
+from focusvit.box.names import about, checkpoint_place, names
 from focusvit.model.model import FocusViT
 from focusvit.predict.look import Eye
 from focusvit.predict.pictures import labelled_sheet, with_regions
@@ -26,14 +26,16 @@ _CAPTION = (
 )
 
 
-def write_page(out: Path, steps: list[tuple[str, float]], killed_at: int, seconds: float) -> str:
-    """Write `index.html` and return what the terminal is told. `steps`: title and seconds of each."""
+def write_page(out: Path, start: str, steps: list[tuple[str, float]], killed_at: int, seconds: float) -> str:
+    """Write `index.html` and return what the terminal is told. `start`: the model that the transfer began with, a name
+    or a run; `steps`: title and seconds of each.
+    """
     trainings, transfers = find_runs([str(out / "runs")])
     page = Page(
         "FocusViT: superpixels as the tokens of a vision transformer",
         f"Everything here was made in {seconds:.0f} s by `focusvit demo`, on this machine.",
     )
-    _photos(page, out)
+    _photos(page, start)
     compared = _comparison(page, trainings, killed_at)
     answers = _transfer(page, transfers[0].rows)
     page.heading("Curves")
@@ -45,25 +47,19 @@ def write_page(out: Path, steps: list[tuple[str, float]], killed_at: int, second
     page.code(
         f"focusvit train MY_PHOTOS          # one folder of images for each class\nfocusvit ui --tracking-uri {store}"
     )
-    page.code(_python())
+    page.code(
+        f'import focusvit\n\nmodel = focusvit.load("{start}")\nfeatures = model.embed(["photo.jpg"])   # (1, D)\n'
+        "regions = focusvit.superpixels(photo, 64)"
+    )
     storage.put(str(out / "index.html"), page.html().encode())
     return f"\n{compared}\n{answers}\n\ndemo finished in {seconds:.0f} s; look at {out / 'index.html'}\n"
 
 
-def _python() -> str:
-    start = "focusvit-tiny" if "focusvit-tiny" in names() else "RUN"
-    return (
-        f'import focusvit\n\nmodel = focusvit.load("{start}")\nfeatures = model.embed(["photo.jpg"])   # (1, D)\n'
-        "regions = focusvit.superpixels(photo, 64)"
-    )
-
-
-def _photos(page: Page, out: Path) -> None:
+def _photos(page: Page, start: str) -> None:
     """scikit-learn's two photos: regions at three budgets, and the model's own features of the regions as colours."""
     from sklearn.datasets import load_sample_images
 
-    place = str(BOX / "focusvit-tiny") if "focusvit-tiny" in names() else str(out / "runs" / "demo")
-    model, record = load_model(place)
+    model, record = load_model(checkpoint_place(start))
     assert isinstance(model, FocusViT)
     eye = Eye(model, record)
     page.heading("Two photos as the model gets them")
@@ -71,8 +67,8 @@ def _photos(page: Page, out: Path) -> None:
         buffer = io.BytesIO()
         Image.fromarray(photo).save(buffer, "jpeg", quality=92)
         page.picture(labelled_sheet(list(_cells(eye, buffer.getvalue())), "", columns=5, cell_px=224), _CAPTION)
-    name = "focusvit-tiny" if "focusvit-tiny" in names() else "demo"
-    page.text(about(name).made if name in names() else "features of the small model that this demo trained", dim=True)
+    made = about(start).made if start in names() else "features of the small model that this demo trained"
+    page.text(made, dim=True)
 
 
 def _cells(eye: Eye, data: bytes) -> Iterator[tuple[str, np.ndarray]]:

@@ -46,10 +46,9 @@ def main(argv: list[str]) -> int:
     out = storage.resolve(config.out)
     storage.put(out, encode_picture(sheet, out))
     height, width = sheet.shape[:2]
-    if config.json:
-        sys.stdout.write(json_text({"out": out, "samples": count, "width_px": width, "height_px": height}) + "\n")
-    else:
-        sys.stdout.write(f"show: {width} x {height} pixels, at {out}\n")
+    content = {"out": out, "samples": count, "width_px": width, "height_px": height}
+    line = f"show: {width} x {height} pixels, at {out}"
+    sys.stdout.write((json_text(content) if config.json else line) + "\n")
     return 0
 
 

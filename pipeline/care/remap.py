@@ -95,9 +95,7 @@ def main(argv: list[str]) -> int:
     stream = sys.stderr if config.json else sys.stdout
     stream.write(f"remap {config.uri} -> {config.out}: {asdict(config.superpixels)}\n")
     roots = remap(config)
-    if config.json:
-        sys.stdout.write(json_text({"out": storage.resolve(config.out), "root_hashes": roots}) + "\n")
-    else:
-        text = "; ".join(f"{name}: root {root}" for name, root in roots.items())
-        sys.stdout.write(f"remap finished at {storage.resolve(config.out)}: {text}\n")
+    out, told = storage.resolve(config.out), "; ".join(f"{name}: root {root}" for name, root in roots.items())
+    line = f"remap finished at {out}: {told}"
+    sys.stdout.write((json_text({"out": out, "root_hashes": roots}) if config.json else line) + "\n")
     return 0
