@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pipeline.errors import DataError, UsageError, shorten
 from pipeline.io import storage
@@ -32,13 +31,9 @@ _HINT = (
 
 def refuse_same_places(out: str, plan: Plan, other: str) -> None:
     """Refuse a plan that reads what split `other` of the same source reads. Raises UsageError."""
-    there = read_places(plan_uri(out, other))
-    here = plan.table.select(there.column_names)
-    here = here.filter(pc.is_in(here["file"], value_set=there["file"].combine_chunks()))
-    there = there.filter(pc.is_in(there["file"], value_set=here["file"].combine_chunks()))
-    places = set(zip(there["file"].to_pylist(), there["offset"].to_pylist()))
-    shared = [row["source"] for row in here.to_pylist() if (row["file"], row["offset"]) in places]
-    if shared:
+    here, there = plan.table.select(["source", "file", "offset"]), read_places(plan_uri(out, other))
+    found = here.join(there.select(["file", "offset"]), ["file", "offset"], join_type="left semi", use_threads=False)
+    if shared := found["source"].to_pylist():
         raise UsageError(
             f"{len(shared)} of the {plan.num_samples} images of split '{plan.split}' are in split '{other}' of {out} "
             f"already: {shorten(sorted(shared), 3)}. {_HINT}"
