@@ -1,6 +1,5 @@
 """What this machine has: Python, compiler, packages, GPU, memory, disk, ports. Each check returns findings."""
 
-import importlib.metadata
 import importlib.util
 import json
 import shutil
@@ -12,7 +11,7 @@ import sysconfig
 from pathlib import Path
 
 from pipeline.errors import last_line
-from pipeline.io.machine import cpu_flags
+from pipeline.io.machine import cpu_flags, version_of
 
 from .finding import Finding, broken, ok, warning
 
@@ -45,15 +44,10 @@ def check_compiler() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    versions, missing = [], []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
+    versions = {name: version_of(name) for name in PACKAGES}
+    if missing := [name for name, version in versions.items() if version is None]:
         return [broken("packages", f"not installed: {', '.join(missing)}", INSTALL)]
-    return [ok("packages", ", ".join(versions))]
+    return [ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items()))]
 
 
 def check_ray_extras() -> list[Finding]:
@@ -61,9 +55,9 @@ def check_ray_extras() -> list[Finding]:
         return [broken("ray", "not installed", "pip install -c constraints.txt 'ray[default,train]'")]
     absent = [name for name in (*RAY_DEFAULT_MODULES, *RAY_TRAIN_MODULES) if not _installed(name)]
     if absent:
-        found = f"{importlib.metadata.version('ray')} without {', '.join(absent)}: dashboard, jobs or training fail"
+        found = f"{version_of('ray')} without {', '.join(absent)}: dashboard, jobs or training fail"
         return [broken("ray", found, "pip install -c constraints.txt 'ray[default,train]', here and on the head")]
-    return [ok("ray", f"{importlib.metadata.version('ray')} with the default and train extras")]
+    return [ok("ray", f"{version_of('ray')} with the default and train extras")]
 
 
 def _installed(name: str) -> bool:

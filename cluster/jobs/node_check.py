@@ -5,7 +5,6 @@ later, or, worse, write other bytes than its neighbours.
 """
 
 import importlib
-import importlib.metadata
 import platform
 import secrets
 import socket
@@ -17,7 +16,7 @@ from cluster.doctor.finding import Finding, broken, ok, warning
 from cluster.doctor.machine import check_fast_slic
 from pipeline.errors import last_line
 from pipeline.io import storage
-from pipeline.io.machine import cpu_flags
+from pipeline.io.machine import cpu_flags, version_of
 
 from .package import PACKAGES, checkout_root, fingerprint
 from .places import Place
@@ -40,7 +39,8 @@ def node_facts(marks: Sequence[tuple[Place, str]] = ()) -> Facts:
         "foreign": [f"{name}: {where}" for name in PACKAGES if (where := _foreign(name))],
         "root": str(checkout_root()),
         "format": importlib.import_module("pipeline.shards.sample").FORMAT_VERSION,
-        "versions": {name: _version(name) for name in COMPARED},
+        # Of 2.13.0+cpu on the head and 2.13.0 on GPU nodes the number alone.
+        "versions": {name: (version_of(name) or "absent").split("+")[0] for name in COMPARED},
         "cpu_flags": sorted(cpu_flags()),
         "slic": [slic.level, slic.found, slic.fix],
         "places": [[place.option, place.uri, try_place(place, mark)] for place, mark in marks],
@@ -185,10 +185,3 @@ def _foreign(name: str) -> str:
     """Where `name` is imported from when that is not beside this file; empty when it is ours."""
     where = getattr(importlib.import_module(name), "__file__", None) or "nowhere"
     return "" if Path(where).resolve().parent.parent == checkout_root() else where
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name).split("+")[0]  # 2.13.0+cpu on the head, 2.13.0 on GPU nodes
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -1,10 +1,11 @@
-"""What this process may use of its machine: CPUs and memory, as the container or job around it allows.
+"""What this process may use of its machine: packages, and CPUs and memory as the container or job around it allows.
 
 `os.cpu_count()` and `MemTotal` tell of the whole machine. A container, a Kubernetes pod or a Slurm job gets a part of
 it by control groups (cgroup v1 or v2), and whoever starts a process for each CPU of the machine there runs them all on
 half a CPU, or is killed.
 """
 
+import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
         if limit is not None:
             left.append(limit - (used or 0) + _cached(folder))
     return max(0, min(left))
+
+
+def version_of(package: str) -> str | None:
+    """Its installed version; None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def cpu_flags() -> frozenset[str]:

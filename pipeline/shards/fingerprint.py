@@ -5,13 +5,13 @@ import json
 import platform
 import zlib
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
 import numpy as np
 
 from pipeline.image.image import ImageConfig, prepare_image
+from pipeline.io.machine import version_of
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
 from .sample import FORMAT_VERSION, Sample, encode
@@ -27,12 +27,7 @@ def digest(value: Any) -> str:
 def byte_versions() -> dict[str, str]:
     """Versions of what turns pixels into stored bytes, and the digest of a golden image prepared here."""
     found = {"format": str(FORMAT_VERSION), "zlib": zlib.ZLIB_RUNTIME_VERSION, "golden": golden_digest()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return found | {name: version_of(name) or "unknown" for name in _LIBRARIES}
 
 
 @lru_cache(maxsize=1)
