@@ -158,7 +158,7 @@ def _drive_ray(specs: Sequence[ShardSpec], workers: int | None, work: Work) -> I
 def _start_ray(address: str | None, workers: int | None) -> None:
     import ray
 
-    ours = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    ours: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:  # "local": never join a cluster that happens to run on this machine.
         ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else ours))
     except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
