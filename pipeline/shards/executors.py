@@ -160,7 +160,7 @@ def _start_ray(address: str | None, workers: int | None) -> None:
 
     ours: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:  # "local": never join a cluster that happens to run on this machine.
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else ours))
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else ours))
     except Exception as error:  # Ray raises many kinds: no such cluster, no token, other versions
         if not address:
             raise
