@@ -119,8 +119,8 @@ class StartConfig(LaunchConfig):
     """checkpoint folder, run directory or model of `focusvit models` to start from, or a vision transformer as Hugging
     Face and timm save it"""
     patch: tuple[str, ...] = ()
-    """superpixels inside a vision transformer of another library, such as --patch tokens=196 depth=6 (`focusvit
-    transfer --help` says all of it)"""
+    """superpixels inside a vision transformer of another library, such as --patch tokens=0.5 merge=colour
+    (`focusvit transfer --help` says all of it)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class HostConfig:
     """the block before which patches are pooled"""
     then: tuple[tuple[int, int], ...] = ()
     """further levels of the same hierarchy: (block, tokens), falling"""
-    merge: Merge = "colour"
+    merge: Merge = "colour"  # of folders written before there was a choice; `--patch` and `patch` start from keys
     """colour: the superpixels of the shards. keys: neighbours alike in the host's own keys. Controls: grid (uniform
     cells), tome (token merging, evenly over all blocks), readout (pools nothing: superpixels only average the last
     features for dense tasks)"""
