@@ -88,7 +88,8 @@ def main(argv: list[str]) -> int:
         for row in points(table):
             axis.plot(row["speed"], row["score"], row["mark"], color=row["colour"], markersize=6)
         after = ", after fine-tuning" if "fine-tuning" in table["title"] else ", frozen"
-        axis.set_title(table["title"].split(":")[0] + after, fontsize=9)
+        name, _, rest = table["title"].partition(": ")
+        axis.set_title(f"{name}: {rest.split(',')[0]}{after}", fontsize=9)  # with the size of the input
         axis.set_xlabel("measured speed, the whole host = 1", fontsize=8)
         axis.set_ylabel(table["score"], fontsize=8)
         axis.grid(alpha=0.3)
