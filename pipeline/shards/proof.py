@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.io import storage
+from pipeline.io.regular import open_regular
 
 from .dataset import Split
 from .sample import Sample
@@ -85,6 +86,9 @@ def _state(place: str) -> tuple[int, ...]:
 
 def _sha256(place: str) -> str:
     try:
+        if storage.is_local(place):
+            with open(open_regular(place), "rb", buffering=0) as file:  # noqa: PTH123
+                return hashlib.file_digest(file, "sha256").hexdigest()
         total, start = hashlib.sha256(), 0
         while data := storage.read_bytes(place, start, _WINDOW_BYTES):
             total.update(data)
