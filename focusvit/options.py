@@ -213,7 +213,7 @@ def check_places(config: object) -> None:
     if isinstance(checkpoint, str) and _is_missing(checkpoint and checkpoint_place(checkpoint)):
         from .runs.model_record import quick_record
 
-        quick_record(checkpoint_place(checkpoint))
+        quick_record(checkpoint)
     if isinstance(data, str) and _is_missing(data and storage.join(data, DATASET_FILE)):
         raise no_dataset(storage.resolve(data))
 

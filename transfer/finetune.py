@@ -30,8 +30,8 @@ from pipeline.shards.dataset import open_dataset
 from transfer.features.features import model_batches, model_rows
 from transfer.protocols.protocol import Fitted
 from transfer.protocols.scoring import score
-from transfer.tasks.measuring import HELD_OUT_SHARE, attempted
-from transfer.tasks.result import Result, result_key
+from transfer.tasks.measuring import attempted
+from transfer.tasks.result import Result
 from transfer.tasks.spec import Outcome, WorkSpec
 from transfer.tasks.subset import write_subset
 
@@ -132,19 +132,14 @@ class _FineTuneRun(TaskRun):
         return rows
 
     def _sweep_key(self) -> str:
-        return result_key(
-            {
-                "source": weights_hash(self.model),
-                "model": to_json(self.model.config),
-                "tokens": self.budget,
-                "splits": {name: [split.identity, split.info.root_hash] for name, split in self.splits.items()},
-                "task": dataclasses.asdict(self.task) | {"uri": ""},
-                "settings": dataclasses.asdict(self.settings),
-                "data": dataclasses.asdict(self.data) | {"loader_workers": 0},
-                "held_out_share": HELD_OUT_SHARE,
-                "seed": self.spec.seed,
-                **self.numbers(),
-            }
+        return self.key(
+            source=weights_hash(self.model),
+            model=to_json(self.model.config),
+            tokens=self.budget,
+            splits={name: [split.identity, split.info.root_hash] for name, split in self.splits.items()},
+            settings=dataclasses.asdict(self.settings),
+            data=dataclasses.asdict(self.data) | {"loader_workers": 0},
+            **self.numbers(),
         )
 
     def _data(self, folder: str) -> str:

@@ -25,7 +25,7 @@ from pipeline.superpixels.segment import Superpixels, as_rgb
 from .config import DataConfig
 from .draws import PLAIN, PixelDraw, draw_pixels
 from .order import key_of
-from .transforms import cropping, has_geometry, rand_augment
+from .transforms import cropping, rand_augment
 
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -61,7 +61,8 @@ class TrainViews:
     """Makes the random view of a sample. One instance per process or thread: it holds a random state."""
 
     def __init__(self, data: DataConfig) -> None:
-        self._data, self._warps = data, has_geometry(data.colour)
+        self._data = data
+        self._warps = data.colour == "randaugment"  # moves pixels in ways that a crop box does not describe
         self._python, self._numpy = random.Random(0), np.random.Generator(np.random.PCG64(0))
         self._unflipped = np.empty((data.image_px, data.image_px, 3), np.uint8)
 

@@ -1,7 +1,6 @@
 """Views to one batch: images as planes, maps stacked, and what is still to be done to the pixels as tensors."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,50 +15,33 @@ from .pixels import PixelWork, Sorted
 
 
 def collate(
-    views: Sequence[View],
+    views: Sequence[View | FineView],
     classes: list[int],
     ids: tuple[np.ndarray, np.ndarray],
     num_tokens: int | None,
     images: np.ndarray | None = None,
+    mixes: Sequence[Mix] = (),
 ) -> Batch:
-    """The batch of `views`. `ids`: of samples and of views.
+    """The batch of `views`; with `mixes` that of B mixes of B + 1 views: sample i is mixed with sample i + 1.
 
-    `images`, uint8 (n, H, W, 3): where the views' images lie already, one after another.
+    `ids`: of samples and of views. `images`, uint8 (n, H, W, 3): where the images of all views lie already, in order.
     """
-    draws = [view.draw for view in views]
-    maps = _maps([view.map for view in views])
+    size, draws = len(mixes) or len(views), [view.draw for view in views]
+    shown = [mix.map for mix in mixes] or [view.map for view in views if isinstance(view, View)]
+    stacked = [one for one in shown if one is not None]
+    maps = torch.from_numpy(np.stack(stacked)) if stacked else None
+    planes = _planes([view.image for view in views]) if images is None else _in_place(images)
+    as_they_are = not mixes and all(draw is PLAIN or draw == PLAIN for draw in draws)
     return Batch(
-        images=_planes([view.image for view in views]) if images is None else _in_place(images),
-        maps=maps,
-        num_tokens=num_tokens if maps is not None else None,
-        class_ids=torch.tensor(classes, dtype=torch.int64),
-        sample_ids=torch.tensor(ids[0], dtype=torch.int64),
-        view_ids=torch.tensor(ids[1], dtype=torch.int64),
-        work=None if all(draw is PLAIN or draw == PLAIN for draw in draws) else _work(None, draws, []),
-    )
-
-
-def collate_mixed(
-    views: Sequence[FineView],
-    mixes: Sequence[Mix],
-    classes: list[int],
-    ids: tuple[np.ndarray, np.ndarray],
-    num_tokens: int | None,
-    images: np.ndarray | None = None,
-) -> Batch:
-    """The batch of B mixes; `views` and `classes` have one more: sample i is mixed with sample i + 1. See `collate`."""
-    size, maps = len(mixes), _maps([mix.map for mix in mixes])
-    placed = _planes([view.image for view in views]) if images is None else _in_place(images)
-    return Batch(
-        images=placed[:size],
+        images=planes[:size],
         maps=maps,
         num_tokens=num_tokens if maps is not None else None,
         class_ids=torch.tensor(classes[:size], dtype=torch.int64),
         sample_ids=torch.tensor(ids[0][:size], dtype=torch.int64),
         view_ids=torch.tensor(ids[1][:size], dtype=torch.int64),
-        mix_ids=torch.tensor(classes[1:], dtype=torch.int64),
-        mix_share=torch.tensor([mix.share for mix in mixes], dtype=torch.float32),
-        work=_work(placed[size:], [view.draw for view in views], mixes),
+        mix_ids=torch.tensor(classes[1:], dtype=torch.int64) if mixes else None,
+        mix_share=torch.tensor([mix.share for mix in mixes], dtype=torch.float32) if mixes else None,
+        work=None if as_they_are else _work(planes[size:] if mixes else None, draws, mixes),
     )
 
 
@@ -75,10 +57,6 @@ def _planes(images: Sequence[np.ndarray]) -> Tensor:
     for image, place in zip(images, out.numpy()):
         cv2.split(image, tuple(place))  # straight to its place: stack and permute take seven times as long
     return out
-
-
-def _maps(maps: list[Any]) -> Tensor | None:
-    return None if maps[0] is None else torch.from_numpy(np.stack(maps))
 
 
 def _work(after: Tensor | None, draws: list[PixelDraw], mixes: Sequence[Mix]) -> PixelWork:

@@ -15,9 +15,9 @@ from pipeline.shards.sample import Sample
 
 from .augment import FineView, TrainViews, View, eval_view
 from .batch import Batch
-from .collate import collate, collate_mixed
+from .collate import collate
 from .config import DataConfig
-from .mixing import mix
+from .mixing import Mix, mix
 from .open_shards import OpenShards
 from .order import key_of
 from .shard_cache import CachedSplit, cached
@@ -30,7 +30,7 @@ _REQUESTS = 8  # to a store at a time, in each loader worker
 class BatchSpec:
     """One batch to make. `epochs` is -1 at evaluation, where views are fixed and a bad sample is fatal.
 
-    For mixing there is one sample more than `size`: each is mixed with the next one; `positions` key the choices.
+    For mixing there is one sample more than `positions`: each is mixed with the next one; these key the choices.
     `ahead` names shards that will be needed soon, for a cache to fetch; `soon` are samples of a batch to come, of
     which a local disk or a mounted folder can fetch the bytes meanwhile.
     """
@@ -42,13 +42,9 @@ class BatchSpec:
     ahead: tuple[int, ...] = ()
     soon: np.ndarray = field(default_factory=lambda: _NONE)
 
-    @property
-    def size(self) -> int:
-        return len(self.positions) or len(self.sample_ids)
-
 
 class SampleReader:
-    """Turns a `Task` into a `Batch`. Sent to every loader worker; indexing it is all that a worker does."""
+    """Turns a `BatchSpec` into a `Batch`. Sent to every loader worker; indexing it is all that a worker does."""
 
     def __init__(self, split: Split, data: DataConfig, seed: int, with_maps: bool) -> None:
         self._split: Any = cached(split, data.cache_dir, data.cache_limit_gb)
@@ -62,35 +58,27 @@ class SampleReader:
         return {**self.__dict__, "_views": None, "_pool": None, "_files": None}  # each process makes its own
 
     def __getitem__(self, spec: BatchSpec) -> Batch:
-        if spec.ahead and isinstance(self._split, CachedSplit):
-            self._split.prefetch(spec.ahead)
-        if len(spec.soon) and self._is_local and not isinstance(self._split, CachedSplit):
+        if isinstance(self._split, CachedSplit):
+            if spec.ahead:
+                self._split.prefetch(spec.ahead)
+        elif len(spec.soon) and self._is_local:
             self._open_shards().read_ahead(self._spans(spec.soon))
         pairs = list(zip(spec.sample_ids.tolist(), spec.epochs.tolist()))
-        if len(spec.positions):
-            return self._mixed(spec, pairs)
         found = self._samples(pairs)
-        images = self._room(len(pairs)) if spec.epochs[0] >= 0 else None
+        # Of a training batch: views are made where they stay.
+        side = self._data.image_px
+        images = np.empty((len(pairs), side, side, 3), np.uint8) if spec.epochs[0] >= 0 else None
         places = [None] * len(pairs) if images is None else images
-        views = [
-            self._view(sample, rgb, *pair, spec.num_tokens, place)
-            for (sample, rgb, _), pair, place in zip(found, pairs, places)
-        ]
-        classes = [_class_of(sample) for sample, _, _ in found]
-        batch = collate(views, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, images)
-        return replace(batch, num_replaced=sum(replaced for _, _, replaced in found))
-
-    def _mixed(self, spec: BatchSpec, pairs: list[tuple[int, int]]) -> Batch:
-        found = self._samples(pairs)
-        images = self._room(len(pairs))
-        fine = [self._fine(sample, rgb, *pair, place) for (sample, rgb, _), pair, place in zip(found, pairs, images)]
-        classes = [_class_of(sample) for sample, _, _ in found]
-        mixes = []
-        for i, position in enumerate(spec.positions.tolist()):
-            rng = random.Random(key_of("mix", self._seed, position))
-            mixes.append(mix(fine[i], fine[i + 1], spec.num_tokens, self._data.mix, rng))
-        batch = collate_mixed(fine, mixes, classes, (spec.sample_ids, spec.epochs), spec.num_tokens, images)
-        return replace(batch, num_replaced=sum(replaced for _, _, replaced in found[: spec.size]))
+        views = [self._view(spec, *one[:2], *pair, place) for one, pair, place in zip(found, pairs, places)]
+        batch = collate(
+            views,
+            [-1 if sample.class_id is None else int(sample.class_id) for sample, _, _ in found],
+            (spec.sample_ids, spec.epochs),
+            spec.num_tokens,
+            images,
+            [self._mix(spec, position, *views[i : i + 2]) for i, position in enumerate(spec.positions.tolist())],
+        )
+        return replace(batch, num_replaced=sum(replaced for _, _, replaced in found[: len(batch)]))
 
     def _open_shards(self) -> OpenShards:
         if self._files is None:
@@ -126,29 +114,20 @@ class SampleReader:
                 used = key_of("instead", self._seed, epoch, sample_id, attempt) % self._split.num_samples
         raise DataError(f"100 samples in a row of split '{self._split.name}' do not decode. Run `focusvit verify`.")
 
-    def _room(self, count: int) -> np.ndarray:
-        """Memory for the images of a batch: views are made where they stay."""
-        return np.empty((count, self._data.image_px, self._data.image_px, 3), np.uint8)
-
     def _view(
-        self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, num_tokens: int | None, out: Any
-    ) -> View:
-        data = self._data
-        superpixels = sample.superpixels if self._with_maps else None
-        if epoch >= 0:
-            return self._train_views()(rgb, superpixels, num_tokens, (self._seed, epoch, sample_id), out)
-        sizes: dict[str, Any] = {"image_px": data.image_px, "map_px": data.map_side}
-        return eval_view(rgb, superpixels, num_tokens, crop_fraction=data.eval_crop_fraction, **sizes)
-
-    def _fine(self, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, out: np.ndarray) -> FineView:
-        superpixels = sample.superpixels if self._with_maps else None
-        return self._train_views().fine(rgb, superpixels, (self._seed, epoch, sample_id), out)
-
-    def _train_views(self) -> TrainViews:
+        self, spec: BatchSpec, sample: Sample, rgb: np.ndarray, sample_id: int, epoch: int, out: Any
+    ) -> View | FineView:
+        """What is seen of a sample: as evaluation sees it, to be mixed with another one, or as it is learned from."""
+        data, superpixels = self._data, sample.superpixels if self._with_maps else None
+        if epoch < 0:
+            sizes: dict[str, Any] = {"image_px": data.image_px, "map_px": data.map_side}
+            return eval_view(rgb, superpixels, spec.num_tokens, crop_fraction=data.eval_crop_fraction, **sizes)
         if self._views is None:
-            self._views = TrainViews(self._data)
-        return self._views
+            self._views = TrainViews(data)
+        key = (self._seed, epoch, sample_id)
+        if len(spec.positions):
+            return self._views.fine(rgb, superpixels, key, out)
+        return self._views(rgb, superpixels, spec.num_tokens, key, out)
 
-
-def _class_of(sample: Sample) -> int:
-    return -1 if sample.class_id is None else int(sample.class_id)
+    def _mix(self, spec: BatchSpec, position: int, host: Any, guest: Any) -> Mix:
+        return mix(host, guest, spec.num_tokens, self._data.mix, random.Random(key_of("mix", self._seed, position)))

@@ -4,8 +4,6 @@ from typing import Any
 
 import cv2
 
-from .config import Colour
-
 
 def cropping(image_px: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Any:
     """The random resized crop, of which only the drawing of boxes is used."""
@@ -20,11 +18,6 @@ def rand_augment() -> Any:
 
     cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's own threads would fight them
     return A.Compose([A.SomeOf(_rand_augment(A), n=2, replace=True, p=1.0)])
-
-
-def has_geometry(colour: Colour) -> bool:
-    """Whether the pipeline moves pixels in ways that a crop box does not describe."""
-    return colour == "randaugment"
 
 
 def _rand_augment(A: Any) -> list[Any]:

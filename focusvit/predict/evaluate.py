@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device, token_budgets
 from focusvit.options import EvaluateConfig
 from focusvit.precision import as_trained, settled
@@ -28,7 +27,7 @@ from .compatible import check_labelled, check_superpixels, check_tokens, class_c
 def main(argv: list[str]) -> int:
     config = parse(EvaluateConfig, argv, prog="focusvit evaluate")
     device = pick_device(config.device)
-    model, record = load_model(checkpoint_place(config.checkpoint), device)
+    model, record = load_model(config.checkpoint, device)
     dataset = open_dataset(storage.resolve(config.data))
     split = dataset.split(config.split)
     check_labelled(split)

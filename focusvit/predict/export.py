@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from focusvit import __version__
-from focusvit.box.names import checkpoint_place
 from focusvit.model.config import FocusViTConfig
 from focusvit.options import ExportConfig
 from pipeline.commandline import parse
@@ -29,7 +28,7 @@ from .view import ViewConfig
 
 def main(argv: list[str]) -> int:
     config = parse(ExportConfig, argv, prog="focusvit export")
-    predictor = Predictor.of(checkpoint_place(config.checkpoint), tokens=config.tokens or None)
+    predictor = Predictor.of(config.checkpoint, tokens=config.tokens or None)
     model, out = predictor.model, storage.resolve(config.out)
     if config.tokens and model.config.tokens is None:
         raise UsageError(f"--tokens {config.tokens}: {predictor.name} is a plain ViT, its number of tokens is fixed.")

@@ -40,13 +40,9 @@ class FixedBudget(nn.Module):
 
 
 def export_program(model: nn.Module, *inputs: Tensor) -> torch.export.ExportedProgram:
-    """The model in eval mode as one graph for inputs of exactly these shapes. The model itself stays as it was."""
-    was_training = model.training
-    try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(model.eval(), inputs, strict=False)
-    finally:
-        model.train(was_training)
+    """The model in eval mode, in which it stays, as one graph for inputs of exactly these shapes."""
+    with torch.no_grad(), _quiet():
+        return torch.export.export(model.eval(), inputs, strict=False)
 
 
 def to_onnx(program: torch.export.ExportedProgram) -> Any:

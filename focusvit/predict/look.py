@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device, token_budgets
 from focusvit.data.augment import View
 from focusvit.model.model import FocusViT
@@ -34,7 +33,7 @@ _NOTE = "colour: attention per pixel, as a multiple of an even look over the ima
 def main(argv: list[str]) -> int:
     config = parse(LookConfig, argv, prog="focusvit look")
     places = image_places(config.images)
-    model, record = load_model(checkpoint_place(config.checkpoint), pick_device(config.device))
+    model, record = load_model(config.checkpoint, pick_device(config.device))
     if not isinstance(model, FocusViT):
         raise UsageError(f"{record.uri} is a host of another library; `focusvit look` shows what FocusViT looks at.")
     eye = Eye(model, record)

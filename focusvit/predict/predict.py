@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from focusvit.box.names import checkpoint_place
 from focusvit.options import PredictConfig
 from pipeline.commandline import parse
 from pipeline.image.image import BadImage
@@ -64,7 +63,7 @@ def open_predictor(config: PredictConfig) -> "Predictor | OnnxPredictor":
     from .predictor import Predictor
 
     return Predictor.of(
-        checkpoint_place(config.checkpoint),
+        config.checkpoint,
         device=pick_device(config.device),
         tokens=config.tokens or None,
         batch_size=config.batch_size or 16,

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from focusvit.box.names import checkpoint_place
 from focusvit.choices import pick_device
 from focusvit.data.config import DataConfig
 from focusvit.model.config import FocusViTConfig
@@ -51,7 +50,7 @@ def find_model(name: str) -> Measured:
         config = recipe(name)
         assert isinstance(config.model, FocusViTConfig)  # no recipe makes a host of another library
         return Measured(name=name, model=config.model, data=config.data, superpixels=SuperpixelConfig())
-    record = load_checkpoint(checkpoint_place(name))
+    record = load_checkpoint(name)
     model = model_config(record)
     if not isinstance(model, FocusViTConfig):
         raise UsageError(f"{record.uri} is a {model.architecture} of {model.library}; `focusvit cost` knows FocusViT.")

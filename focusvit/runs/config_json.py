@@ -1,6 +1,7 @@
 """Frozen dataclass configs to plain JSON values and back, and the difference between two of them."""
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Sequence
@@ -14,13 +15,8 @@ Config = TypeVar("Config")
 
 def to_json(config: Any) -> dict[str, Any]:
     """Nested dataclasses become nested dicts, tuples become lists."""
-    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
 
 
 def from_json(cls: type[Config], values: dict[str, Any], place: str = "the config") -> Config:

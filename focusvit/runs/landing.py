@@ -30,21 +30,14 @@ _TRANSFER = """\
   (confusion matrix, each class), and `masks` where label maps are painted.
 """
 _SECTIONS = ("best", "val", "train", "work")
-
-
-def _columns(kind: str, *names: str) -> list[str]:
-    return [f"{kind}.`{name}`" for name in names]
-
-
 _TRAINING_COLUMNS = [
-    *_columns("metrics", "best/top1", "val/top1", "val/loss", "train/loss", "work/img_per_s"),
-    *_columns("params", "epochs", "model.tokens", "optim.lr"),
-    *_columns("attributes", "Dataset"),
-]
+    "metrics.`best/top1`", "metrics.`val/top1`", "metrics.`val/loss`", "metrics.`train/loss`",
+    "metrics.`work/img_per_s`", "params.`epochs`", "params.`model.tokens`", "params.`optim.lr`", "attributes.`Dataset`",
+]  # fmt: skip
 _TRANSFER_COLUMNS = [
-    *_columns("metrics", "suite_score", "top1", "top1_low", "top1_high", "miou", "chance"),
-    *_columns("tags", "task", "protocol", "features"),
-]
+    "metrics.`suite_score`", "metrics.`top1`", "metrics.`top1_low`", "metrics.`top1_high`", "metrics.`miou`",
+    "metrics.`chance`", "tags.`task`", "tags.`protocol`", "tags.`features`",
+]  # fmt: skip
 
 
 def experiment_tags(kind: str) -> dict[str, str]:

@@ -36,7 +36,8 @@ def host_checkpoint(uri: str) -> tuple[Checkpoint, dict[str, "Tensor"]]:
 def quick_record(uri: str, patch: Sequence[str] = ()) -> Checkpoint:
     """The record that `uri` means, of a checkpoint read without its weights: quick, and no proof that they are sound.
     See `first_sound` and `patched_record` for what it raises."""
-    return patched_record(host_checkpoint(uri)[0] if is_host_folder(uri) else first_sound(uri, record_at), patch)
+    record = first_sound(uri, lambda place: host_checkpoint(place)[0] if is_host_folder(place) else record_at(place))
+    return patched_record(record, patch)
 
 
 def patched_record(record: Checkpoint, patch: Sequence[str]) -> Checkpoint:

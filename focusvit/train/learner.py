@@ -159,11 +159,11 @@ class Learner:
         run: RunDir,
         data: "Dataset",
         writer: CheckpointWriter,
-        metrics: dict[str, float],
         counters: dict[str, int] | None = None,
         first: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy this moment and let `writer` make a checkpoint of it (rank 0 only), after it has done `first`."""
+        """Copy this moment and let `writer` make a checkpoint of it (rank 0 only), after it has done `first`. Scores
+        come later (`add_scores`)."""
         weights: dict[str, Tensor] = self.ema.weights if self.ema else self.model.state_dict()
         state = {**optimizer_tensors(self.optimizer, self._names), **self.guard.tensors()}
         if self.ema:
@@ -175,7 +175,6 @@ class Learner:
             model=to_json(self.config.model),
             classes=() if self.config.label_free else tuple(data.classes),
             samples_seen=self.samples_seen,
-            metrics=metrics,
             data_uri=data.uri,
             data_identity=split.identity,
             data_root_hash=split.root_hash.hex(),

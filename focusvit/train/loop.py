@@ -225,4 +225,4 @@ def _save(session: Session) -> None:
     if session.points:
         counters = {"replaced_samples": session.meters.num_replaced}
         # Points are in the store before the checkpoint that follows them: a run that goes on from it makes none again.
-        learner.save(session.run, session.data, session.writer, {}, counters, first=session.points.flush)
+        learner.save(session.run, session.data, session.writer, counters, first=session.points.flush)

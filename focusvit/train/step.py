@@ -78,13 +78,12 @@ class StepOptions:
 def losses_of(model: nn.Module, part: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
     """Logits (B, C) of a micro-batch and the loss of each sample, float32 (B,), with the teacher's share in it. Of a
     label-free training the outputs (B, 2, D) instead of logits."""
-    if options.features is not None:
-        with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
-            outputs, regions = model(part.images, part.maps, part.num_tokens)
-        return outputs, feature_losses(outputs, regions, options.features(part), options.distill.regions)
     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=options.bf16):
         logits = model(part.images, part.maps, part.num_tokens)
         taught = None if options.teacher is None else options.teacher(part)  # as fast as the student, in its precision
+    if options.features is not None:
+        outputs, regions = logits
+        return outputs, feature_losses(outputs, regions, options.features(part), options.distill.regions)
     losses = sample_losses(logits, part, options.label_smoothing, options.loss)
     if taught is not None:
         losses = distilled(losses, logits, taught, options.distill)

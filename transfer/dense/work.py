@@ -21,7 +21,7 @@ from transfer.features.features import FeatureKey
 from transfer.protocols.multilabel import mean_of_known
 from transfer.protocols.protocol import Labelled
 from transfer.tasks.measuring import HELD_OUT_SHARE, Measuring
-from transfer.tasks.result import Result, result_key
+from transfer.tasks.result import Result
 from transfer.tasks.spec import Outcome, WorkSpec
 
 from . import segmentation
@@ -232,10 +232,9 @@ class DenseTaskRun(Measuring):
     def _result_key(self, features: str, protocol: str, settings: dict[str, Any]) -> str:
         source = weights_hash(self.network(features)) if features in ("checkpoint", "random") else features
         splits = {split.name: [split.identity, split.info.root_hash] for split in (self.train, self.test)}
-        return result_key(
-            {"source": source, "features": features, "protocol": protocol, "settings": settings, "splits": splits,
-             "task": dataclasses.asdict(self.task) | {"uri": ""}, "transform": self._transform(features),
-             "held_out_share": HELD_OUT_SHARE, "seed": self.spec.seed, "dense_version": DENSE_VERSION}
+        return self.key(
+            source=source, features=features, protocol=protocol, settings=settings, splits=splits,
+            transform=self._transform(features), dense_version=DENSE_VERSION,
         )  # fmt: skip
 
 

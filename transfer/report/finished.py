@@ -22,7 +22,6 @@ class TrainingRun:
     name: str
     uri: str
     config: dict[str, Any]
-    facts: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
     run_id: str = ""
 
@@ -93,7 +92,7 @@ def _training(uri: str, name: str) -> TrainingRun:
         for key, value in point["values"].items():
             curves.setdefault(key, []).append((point["samples"], value))
     run_id = str(run.info().get("run_id", ""))
-    return TrainingRun(name=name, uri=uri, config=said["config"], facts=said["facts"], curves=curves, run_id=run_id)
+    return TrainingRun(name=name, uri=uri, config=said["config"], curves=curves, run_id=run_id)
 
 
 def _transfer(uri: str, name: str) -> TransferRun | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from pipeline.errors import DataError, UsageError
 from pipeline.shards.dataset import open_dataset
 from transfer.features.features import FeatureKey, FeatureStore
 
-from .result import Result, ResultStore
+from .result import Result, ResultStore, result_key
 from .spec import Outcome, WorkSpec
 from .subset import limited
 from .task import Task
@@ -86,6 +87,11 @@ class Measuring:
             found = self.store.put(key, parts, num_rows)
             self.outcome.features_s += time.perf_counter() - started
         return found
+
+    def key(self, **decisive: Any) -> str:
+        """The name of a result of this task: of what all results depend on, and of `decisive`."""
+        task = dataclasses.asdict(self.task) | {"uri": ""}
+        return result_key({"task": task, "held_out_share": HELD_OUT_SHARE, "seed": self.spec.seed, **decisive})
 
     def numbers(self) -> dict[str, str]:
         """What a key of features says of the numbers they were computed in: nothing of float32."""

@@ -195,7 +195,7 @@ def checkpoint_tables(config: BenchTrainConfig) -> list[Table]:
             learner.samples_seen = 1 + turn
             start = config.timer()
             learner.fingerprint()
-            learner.save(run, data, writer, {})
+            learner.save(run, data, writer)
             seconds.append(config.timer() - start)
             start = time.perf_counter()
             writer.wait()

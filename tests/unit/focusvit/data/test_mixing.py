@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from focusvit.data.augment import FineView, TrainViews
-from focusvit.data.collate import collate_mixed
+from focusvit.data.collate import collate
 from focusvit.data.config import DataConfig, MixConfig
 from focusvit.data.loader import TrainLoader
 from focusvit.data.mixing import Mix, _superpixel_mask, mix, paste
@@ -35,7 +35,7 @@ HOST, GUEST = view(0, 0), view(1, 255)
 
 def pixels_of(mixed: Mix) -> np.ndarray:
     """(H, W): how much of the white guest is in each pixel of the black host, after the device's part."""
-    batch = collate_mixed([HOST, GUEST], [mixed], [0, 1], (np.arange(2),) * 2, None).finished()
+    batch = collate([HOST, GUEST], [0, 1], (np.arange(2),) * 2, None, mixes=[mixed]).finished()
     return batch.images[0, 0].numpy()
 
 

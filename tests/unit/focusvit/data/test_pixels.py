@@ -12,7 +12,7 @@ import torch
 
 from focusvit.data.augment import FineView, View
 from focusvit.data.batch import Batch
-from focusvit.data.collate import collate, collate_mixed
+from focusvit.data.collate import collate
 from focusvit.data.config import DataConfig, MixConfig
 from focusvit.data.draws import BLEND_ONE, KINDS, PixelDraw, blur_taps, draw_pixels, draws_facts
 from focusvit.data.mixing import Mix
@@ -96,12 +96,12 @@ def everything(count: int) -> tuple[list[FineView], list[Mix]]:
 def test_a_batch_gives_each_image_what_it_gets_alone() -> None:
     """To the last bit, so ranks and micro-batches cannot matter; and the loader's own tensors stay as they were."""
     views, mixes = everything(70)
-    whole = collate_mixed(views, mixes, [0] * 71, (np.arange(71),) * 2, None)
+    whole = collate(views, [0] * 71, (np.arange(71),) * 2, None, mixes=mixes)
     before = whole.images.clone()
     images = whole.finished().images
     assert torch.equal(whole.images, before) and not torch.equal(images, before)
     for i in range(70):
-        alone = collate_mixed(views[i : i + 2], mixes[i : i + 1], [0] * 2, (np.arange(2),) * 2, None).finished()
+        alone = collate(views[i : i + 2], [0] * 2, (np.arange(2),) * 2, None, mixes=mixes[i : i + 1]).finished()
         assert torch.equal(alone.images[0], images[i]), i
 
 
@@ -109,7 +109,7 @@ def test_mixing_takes_finished_pixels_of_both() -> None:
     views, mixes = everything(6)
     finished = done([view.image for view in views], [view.draw for view in views])
     mixed = (
-        collate_mixed(views, mixes, [0] * 7, (np.arange(7),) * 2, None).finished().images.permute(0, 2, 3, 1).numpy()
+        collate(views, [0] * 7, (np.arange(7),) * 2, None, mixes=mixes).finished().images.permute(0, 2, 3, 1).numpy()
     )
     for i, mix in enumerate(mixes):
         host, guest = finished[i].astype(int), finished[i + 1].astype(int)
@@ -122,7 +122,7 @@ def test_mixing_takes_finished_pixels_of_both() -> None:
 
 def test_an_unfinished_batch_is_not_trained_on() -> None:
     views, mixes = everything(3)
-    batch = collate_mixed(views, mixes, [0] * 4, (np.arange(4),) * 2, None)
+    batch = collate(views, [0] * 4, (np.arange(4),) * 2, None, mixes=mixes)
     with pytest.raises(ValueError, match="finished"):
         batch.split(None)
     assert len(batch.to("cpu").finished().split(2)) == 2
