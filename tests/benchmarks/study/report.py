@@ -74,7 +74,7 @@ def interval(records: Sequence[Record]) -> str:
     """'41.2 .. 43.0 %'."""
     values = [record["scores"]["top1"] for record in records]
     count = records[0]["scores"]["num_samples"]
-    low, high = over_draws(values) if len(values) > 1 else wilson(values[0] * count, count)
+    low, high = over_draws(values) if len(values) > 1 else wilson(round(values[0] * count), round(count))
     return f"{100 * low:.1f} .. {100 * high:.1f} %"
 
 
