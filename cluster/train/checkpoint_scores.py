@@ -42,7 +42,7 @@ def scored_checkpoints(run_dir: str, score_on: str | None) -> Iterator[None]:
         yield
         return
     scorer = _Scorer(RunDir(run_dir), check_task(score_on))
-    with repeated(scorer.look, _EVERY_S, "scoring", patience_s=5):
+    with repeated(scorer.look, _EVERY_S, "scoring"):  # left only when no call is under way: two would start one twice
         yield
     while scorer.look():  # those under way; an exception leaves them behind
         time.sleep(_EVERY_S)

@@ -37,10 +37,9 @@ class WebDatasetTars(Source):
     choices: Choices = NO_CHOICES
     kind: str = "WebDataset tars"
     choosable = ("image_member", "label_column")
-
-    def __post_init__(self) -> None:
-        self._names = ClassNames(self.stated_classes, CLASS_NAMES)
-        self._known: dict[bytes, tuple[str | None, str]] = {}  # by the bytes of a cls: its class, what it counts as
+    _names: ClassNames = field(default_factory=ClassNames, init=False, repr=False)
+    # by the bytes of a cls: its class and what it counts as
+    _known: dict[bytes, tuple[str | None, str]] = field(default_factory=dict, init=False, repr=False)
 
     def _list(self) -> Iterator[SourceImage]:
         yield from self._all(in_parallel(self._of_one, self.files))
@@ -50,6 +49,7 @@ class WebDatasetTars(Source):
         yield from self._all([self._samples(read, file, members, lost)])
 
     def _all(self, tars: Iterable[_Tar]) -> Iterator[SourceImage]:
+        self._names, self._known = ClassNames(self.stated_classes, CLASS_NAMES), {}
         images, labels = Counter[str](), Counter[str]()
         for found in tars:
             images.update(found.image_members)

@@ -218,6 +218,15 @@ def test_links_stand_for_their_files_and_lost_ones_are_counted(tmp_path: Path) -
     )
 
 
+def test_a_second_listing_knows_nothing_of_the_first(tmp_path: Path) -> None:
+    source = _tars(tmp_path, {"s0.cls": b"0", "s0.jpg": b"a", "s1.cls": b"7", "s1.jpg": b"b"})
+    _read(source)
+    assert source.classes == ("0", "7")
+    _tars(tmp_path, {"s0.cls": b"0", "s0.jpg": b"a", "s1.cls": b"1", "s1.jpg": b"b"})
+    _read(source)
+    assert source.classes == ("0", "1")
+
+
 def test_an_empty_tar_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
     source = _tars(tmp_path, {}, LABELLED, {})
     assert len(_read(source)) == 2
