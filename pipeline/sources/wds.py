@@ -42,14 +42,19 @@ class WebDatasetTars(Source):
     _known: dict[bytes, tuple[str | None, str]] = field(default_factory=dict, init=False, repr=False)
 
     def _list(self) -> Iterator[SourceImage]:
+        self._forget()
         yield from self._all(in_parallel(self._of_one, self.files))
 
     def images_of(self, read: Scan, file: str, members: list[tar.Member], lost: list[str]) -> Iterator[SourceImage]:
         """As `images`, of one tar whose members, and links that lead nowhere, are listed already."""
+        self._forget()
         yield from self._all([self._samples(read, file, members, lost)])
 
-    def _all(self, tars: Iterable[_Tar]) -> Iterator[SourceImage]:
+    def _forget(self) -> None:
+        """Before anything is read: a listing knows no class of the one before it."""
         self._names, self._known = ClassNames(self.stated_classes, CLASS_NAMES), {}
+
+    def _all(self, tars: Iterable[_Tar]) -> Iterator[SourceImage]:
         images, labels = Counter[str](), Counter[str]()
         for found in tars:
             images.update(found.image_members)

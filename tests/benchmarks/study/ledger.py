@@ -22,7 +22,7 @@ def by_row(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 def rate_scores(records: Sequence[dict[str, Any]], set_name: str, row: str) -> dict[float, float]:
     """Held-out top-1 of a row by learning rate."""
-    tried = [r for r in records if (r["stage"], r["set"], r["row"]) == ("rates", set_name, row)]
+    tried = [r for r in records if r["stage"] == "rates" and (r["set"], r["row"]) == (set_name, row)]
     return {record["lr"]: record["scores"]["top1"] for record in tried}
 
 

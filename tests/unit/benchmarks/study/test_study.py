@@ -147,6 +147,7 @@ def test_the_rate_of_a_row_is_the_best_on_held_out_images(shards: Path, tmp_path
     with pytest.raises(UsageError, match=r"learning rate 0.0015, 0.003 of 'ViT' .*--stage rates"):
         list(study.planned(replace(config, stage="core")))
     rates_tried(Path(config.ledger), [PLAIN], best=study.RATES[0])
+    Path(config.ledger, "speed-tiny-imagenet-40-1.json").write_text('{"stage": "speed", "set": "tiny-imagenet-40"}')
     (run,) = study.planned(replace(config, stage="core"))
     assert run.config.optim.lr == study.RATES[0]
     assert best_rate(study.read_ledger(Path(config.ledger)), "tiny-imagenet-40", PLAIN, study.RATES) == study.RATES[0]
