@@ -1,6 +1,6 @@
 """Self-attention of the trunk, in the forms that share one set of weights: full, windowed, kv-pool, gather-and-return.
 
-Names (`qkv`, `proj`) are timm's. All go through `attend`, one call of scaled_dot_product_attention.
+Names (`qkv`, `proj`) are timm's. All go through `attend`.
 """
 
 from typing import NamedTuple
@@ -26,14 +26,26 @@ class AttentionContext(NamedTuple):
     """(B, 1, 1, m) log area of the latents, as keys."""
 
 
+# The most weights of a head, queries times keys, for which two products of matrices beat the fused kernel on a CPU.
+_MOST_AS_PRODUCTS = 512 * 512
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, trace: Trace = None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v for (B, heads, ., d). With `trace`, the weights are appended to it."""
+    """softmax(q k^T / sqrt(d) + bias) v for (B, heads, ., d). With `trace`, the weights are appended to it.
+
+    By torch's fused kernel, but in bfloat16 on a CPU, where its way back takes several times as long as the products.
+    """
     if bias is not None:
         bias = bias.to(q.dtype)
+    as_products = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.compiler.is_exporting()
+    as_products = as_products and q.shape[-2] * k.shape[-2] <= _MOST_AS_PRODUCTS
+    if trace is None and not as_products:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    weights = torch.softmax(logits if bias is None else logits + bias, -1)
     if trace is not None:
-        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        trace.append(torch.softmax(logits if bias is None else logits + bias, -1).detach())
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        trace.append(weights.detach())
+    return weights.to(v.dtype) @ v if as_products else functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """Every form of attention against loops over heads, queries and keys, in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from focusvit.model.attention import Attention, AttentionContext, window_bias, with_class_token
+from focusvit.model.attention import Attention, AttentionContext, attend, window_bias, with_class_token
 from focusvit.model.latents import LatentRead, LatentStart, pooled_regions
 from focusvit.model.position import NUM_FEATURES, RegionFeatures
 from focusvit.model.regions import EMPTY_BIAS, Regions, measure_regions
@@ -14,6 +15,7 @@ from testkit import model_reference as reference
 
 D, HEADS, K, M = 16, 2, 7, 3
 CONFIG = reference.tiny_config()
+FUSED = torch.nn.functional.scaled_dot_product_attention
 
 
 def exact(module: torch.nn.Module) -> torch.nn.Module:
@@ -72,6 +74,28 @@ def test_full_attention(with_bias: bool) -> None:
     q, k, v = qkv(attention, x[0])
     expected = projected(attention, attention_loop(q, k, v, None if bias is None else bias[0, 0]))
     torch.testing.assert_close(attention(x, AttentionContext(bias))[0], expected)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("count", [9, 600])  # by products of matrices, by the fused kernel
+def test_bfloat16_on_a_cpu_rounds_like_the_fused_kernel(count: int, with_bias: bool) -> None:
+    """Output and gradients, each against float64; the weights are shown as they were used."""
+    seeded = torch.Generator().manual_seed(0)
+    q, k, v, back = torch.randn(4, 2, HEADS, count, 8, generator=seeded).bfloat16()
+    bias = torch.randn(2, 1, 1, count, generator=seeded).bfloat16() if with_bias else None
+
+    def run(attention: Any, dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out = attention(*inputs, None if bias is None else bias.to(dtype))
+        return [out, *torch.autograd.grad(out, inputs, back.to(dtype))]
+
+    true, ours, fused = (run(attend, torch.float64), run(attend, torch.bfloat16), run(FUSED, torch.bfloat16))
+    for expected, found, rounded in zip(true, ours, fused):
+        assert found.dtype == torch.bfloat16
+        assert (found - expected).norm() <= 2.5 * (rounded - expected).norm()  # logits are rounded too
+    shown: list[Tensor] = []
+    out = attend(q, k, v, bias, shown)
+    torch.testing.assert_close(shown[0].double() @ v.double(), out.double(), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("window", [1, 3, 50])
