@@ -11,7 +11,7 @@ from focusvit.score.intervals import wilson
 from tests.benchmarks.hosts.images import Sample, square
 from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
 from tests.benchmarks.hosts.states import Views, outputs, views_of
-from tests.benchmarks.hosts.ways import Way, merged, pooled, prepared
+from tests.benchmarks.hosts.ways import Way, merged, pooled, prepared, some
 from tests.benchmarks.report import Table
 from transfer.protocols.knn import Knn
 from transfer.protocols.logistic import Logistic
@@ -32,10 +32,11 @@ def ways(depth: int) -> list[Way]:
 
 
 def frozen_table(
-    host: Path, model: nn.Module, name: str, train: Sequence[Sample], test: Sequence[Sample], batch: int, rounds: int
-) -> Iterator[Table]:
-    """A row for each way, the table again after each."""
-    chosen = ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
+    host: Path, model: nn.Module, name: str, train: Sequence[Sample], test: Sequence[Sample], batch: int, rounds: int,
+    only: Sequence[int] = (),
+) -> Iterator[Table]:  # fmt: skip
+    """A row for each way, the table again after each; `only` some of `ways`, by number."""
+    chosen = some(ways(len(model.encoder.layer)), only)  # type: ignore[union-attr, arg-type]
     sides = {way: (way.size or (SIDE, SIDE))[0] for way in chosen}
     costs = speeds(host, model, {way: [square(one, sides[way]) for one in train[:batch]] for way in chosen}, rounds)
     depths = sorted({way.depth for way in chosen if way.depth})

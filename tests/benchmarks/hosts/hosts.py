@@ -17,6 +17,7 @@ from tests.benchmarks.hosts.frozen import frozen_table
 from tests.benchmarks.hosts.images import Sample, class_folders, frames, load_host, whole
 from tests.benchmarks.hosts.pictures import painted_frames
 from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
+from tests.benchmarks.hosts.ways import some
 from tests.benchmarks.pipeline.superpixels import load_photos
 from tests.benchmarks.record import Record, RecordConfig, begin, data_folder
 from tests.benchmarks.report import Table
@@ -46,7 +47,8 @@ class BenchHostsConfig(RecordConfig):
     epochs: int = 3
     """of fine-tuning"""
     only: tuple[int, ...] = ()
-    """of scenes-tuned and speed, the numbers of its ways (`tuning.scene_ways`); () = all"""
+    """the numbers of the ways of images (`frozen.ways`), or of scenes-tuned and speed (`tuning.scene_ways`); () = all.
+    Speeds are relative to the first that is named"""
     rounds: int = 3
     """of timing"""
     batch: int = 8
@@ -113,7 +115,7 @@ def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Reco
     train = class_folders(root / "train", config.per_class)
     test = class_folders(root / "val", config.per_class_test)
     if config.section == "images":
-        tables = frozen_table(host, model, config.data, train, test, config.batch, config.rounds)
+        tables = frozen_table(host, model, config.data, train, test, config.batch, config.rounds, config.only)
     else:
         settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
         tables = tuning.tuned_images(host, model, config.data, train, test, settings, config.rounds)
@@ -123,7 +125,7 @@ def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Reco
 
 def _speed(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
     every = tuning.scene_ways(len(model.encoder.layer))  # type: ignore[union-attr, arg-type]
-    chosen = [every[number] for number in config.only] or every
+    chosen = some(every, config.only)
     shown = _camvid(config, "train")[: config.batch]
     views = {way: [whole(sample, way.size or dense.SIZE) for sample in shown] for way in chosen}
     costs = speeds(host, model, views, config.rounds)

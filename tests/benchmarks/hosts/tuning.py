@@ -22,7 +22,7 @@ from tests.benchmarks.hosts.images import Sample, square, whole
 from tests.benchmarks.hosts.readings import read, read_all
 from tests.benchmarks.hosts.speed import SPEED_NOTE, speeds
 from tests.benchmarks.hosts.states import Views, outputs, views_of
-from tests.benchmarks.hosts.ways import Reads, Way, pooled, prepared
+from tests.benchmarks.hosts.ways import Reads, Way, pooled, prepared, some
 from tests.benchmarks.report import Table
 from transfer.protocols.softmax import SoftmaxRegression
 
@@ -103,7 +103,7 @@ def tuned_scenes(
 ) -> Iterator[Table]:  # fmt: skip
     """CamVid: a table with two rows for most ways, again after each way; `only` some of `scene_ways`, by number."""
     every = scene_ways(len(find_host(model).blocks))
-    chosen = [every[number] for number in only] or every
+    chosen = some(every, only)
     rows, scores, told = [], dict[Way, Scores](), dict[Way, list[Way]]()
     for way in chosen:
         last: Reads = "patches" if way.kind in ("superpixels", "grid") else "superpixels"

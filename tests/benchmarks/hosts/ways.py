@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import focusvit
 from focusvit.drop_in.controls import bipartite
 from focusvit.model.partitions import grid_cells
+from pipeline.errors import UsageError
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 
@@ -64,6 +65,14 @@ class Way:
     def depth(self) -> int | None:
         """The first block that it changes; None where nothing of the host changes."""
         return self.levels[0][0] if self.levels else None
+
+
+def some(every: Sequence[Way], only: Sequence[int]) -> list[Way]:
+    """The ways with the numbers `only`, all where that is empty. Raises `UsageError` for a number without a way."""
+    if missing := set(only) - set(range(len(every))):
+        told = ", ".join(f"{number} {way.name}" for number, way in enumerate(every))
+        raise UsageError(f"--only {min(missing)}: no way has that number. They are {told}.")
+    return [every[number] for number in only] or list(every)
 
 
 def pooled(kind: Kind, levels: Mapping[int, int], reads: Reads = "patches") -> Way:

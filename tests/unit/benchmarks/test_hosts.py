@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.errors import UsageError
 from pipeline.sources.embedded import draw_shape
 from testkit.hosts import hugging_face
 from tests.benchmarks.hosts.borders import CLUSTERS, _score
@@ -20,7 +21,7 @@ from tests.benchmarks.hosts.readings import Reading, read
 from tests.benchmarks.hosts.shapes import shape_table
 from tests.benchmarks.hosts.states import Views, outputs, views_of
 from tests.benchmarks.hosts.tuning import Tuning, tuned
-from tests.benchmarks.hosts.ways import Way, bipartite, maps_of, pooled, prepared
+from tests.benchmarks.hosts.ways import Way, bipartite, maps_of, pooled, prepared, some
 
 
 def test_probes_find_classes_that_features_tell():
@@ -45,6 +46,13 @@ def test_maps_have_exactly_the_regions_asked_for():
         found = maps_of(way, [image], (4, 4))
         assert [len(maps.unique()) for maps in found] == [tokens for _, tokens in way.levels]
     assert maps_of(pooled("keys", {1: 6}), [image], (4, 4)) is None
+
+
+def test_some_ways_are_taken_by_their_numbers():
+    every = [Way(), pooled("grid", {1: 6}), pooled("keys", {1: 6})]
+    assert some(every, ()) == every and some(every, (2, 0)) == [every[2], every[0]]
+    with pytest.raises(UsageError, match=r"--only 3: no way has that number. They are 0 all patches, 1 grid, 6 before"):
+        some(every, (0, 3))
 
 
 def test_the_speed_table_of_a_shape_has_every_source_of_superpixels():
