@@ -21,6 +21,7 @@ from torch.nn import functional
 from focusvit.data.batch import Batch
 from focusvit.model.model import FocusViT
 from focusvit.model.regions import overlap_matrix
+from focusvit.precision import Precision, computing
 
 from .cache import FeatureCache
 
@@ -141,7 +142,7 @@ def feature_scores(
     *,
     share: float,
     device: torch.device,
-    bf16: bool,
+    precision: Precision,
     add_up: Callable[[np.ndarray], np.ndarray],
     num_samples: int,
 ) -> dict[str, float]:
@@ -151,7 +152,7 @@ def feature_scores(
     try:
         for batch in batches:
             here = batch.to(device, non_blocking=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with computing(precision, device):
                 image, regions = student(here.images, here.maps, here.num_tokens)
             wanted = targets(here)
             cosine = functional.cosine_similarity(image.float(), wanted.image, dim=2).mean(1)

@@ -13,7 +13,7 @@ import torch
 from focusvit.data.batch import Batch
 from focusvit.distill.features import FeatureTargets, Student, feature_scores
 from focusvit.model.model import FocusViT
-from focusvit.precision import settled, tf32
+from focusvit.precision import tf32
 from focusvit.runs.checkpoint import add_scores
 from focusvit.score.scoring import is_out_of_memory, tally
 from pipeline.errors import UsageError
@@ -182,7 +182,7 @@ def _score_features(session: Session, features: FeatureTargets) -> None:
             features,
             share=config.distill.regions,
             device=session.device,
-            bf16=settled(config.precision, session.device) == "bf16",
+            precision=config.precision,
             add_up=ranks.sum_array,
             num_samples=batches.num_samples,
         )
