@@ -54,7 +54,6 @@ class Layout(NamedTuple):
     """int32 (K, 4): top, left, height and width of each cell in pixels"""
 
 
-@torch.compiler.disable  # a compiler would trace the loops; it takes the tensors as given instead
 def layout_on(device: torch.device, tokens: int, height: int, width: int) -> Layout:
     """Kept on the device: sending it again would make the host wait. Not while a model is exported: tensors made then
     are fake ones, and would stay.
@@ -62,6 +61,11 @@ def layout_on(device: torch.device, tokens: int, height: int, width: int) -> Lay
     if torch.compiler.is_compiling():
         return Layout(*(torch.from_numpy(part).to(device) for part in _layout(tokens, height, width)))
     return _kept_layout(device, tokens, height, width)
+
+
+# A compiler would trace the loops; it takes the tensors as given instead. The mark is all that torch.compiler.disable
+# leaves on a function, and calling that would load the compiler, a second of CPU, in every process that imports this.
+layout_on._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=16)

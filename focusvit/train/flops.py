@@ -1,6 +1,7 @@
 """How many floating-point operations a training step needs, and how many the device could do: together the MFU."""
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Iterable
@@ -50,8 +51,10 @@ def data_sheet(name: str) -> float | None:
     return next((tera for known, tera in _DATA_SHEETS.items() if re.search(rf"\b{known}\b", name)), None)
 
 
+@functools.cache
 def peak_flops(device: torch.device, bf16: bool) -> float:
-    """Operations a second: a GPU's data sheet in bf16; else what a large matrix product reaches here and now."""
+    """Operations a second: a GPU's data sheet in bf16; else what a large matrix product reaches here, measured once in
+    a process."""
     if device.type == "cuda" and bf16:
         tera = data_sheet(torch.cuda.get_device_name(device))
         if tera:

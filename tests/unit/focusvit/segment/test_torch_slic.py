@@ -14,6 +14,10 @@ from focusvit.segment.cells import layout_on
 from focusvit.segment.torch_slic import _assign, to_unit_range, torch_slic
 
 
+def test_a_compiler_takes_the_cells_as_given():
+    assert layout_on._torchdynamo_disable is torch.compiler.disable(lambda: None)._torchdynamo_disable is True
+
+
 @pytest.mark.parametrize("tokens", [1, 7, 64, 196])
 @pytest.mark.parametrize("kind", ["noise", "flat", "halves"])
 def test_every_region_is_present(tokens, kind):
