@@ -44,11 +44,11 @@ def compiled(model: nn.Module, config: TrainConfig) -> nn.Module:
     graphs = _SHAPES * max(1, len(config.token_budgets)) + 8
     dynamo.recompile_limit = max(dynamo.recompile_limit, graphs)
     dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 4 * graphs)
-    _lead_around_spaces()
+    lead_around_spaces()
     return torch.compile(model, dynamic=False)  # type: ignore[return-value]
 
 
-def _lead_around_spaces() -> None:
+def lead_around_spaces() -> None:
     """torch writes the folder of its headers and libraries unquoted into the compiler's command (2.13): where that has
     a space, the command gets a link without one."""
     from torch.utils import cpp_extension

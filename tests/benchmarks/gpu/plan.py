@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from focusvit.train.compiling import lead_around_spaces
+
 STAGES = {"laws": 0.12, "segment": 0.09, "throughput": 0.33, "step": 0.13, "loop": 0.09, "accuracy": 0.24}
 """stage -> share of the minutes, in order of worth; a stage that needs less leaves the rest to those after it"""
 
@@ -66,6 +68,7 @@ class Plan:
         a GPU, and building them takes a CPU half a minute a model."""
         torch._dynamo.reset()  # models share their code: after eight of them torch would go on eagerly without a word
         torch._dynamo.config.fail_on_recompile_limit_hit = True
+        lead_around_spaces()
         return torch.compile(model, backend="aot_eager" if self.toy else "inductor")  # type: ignore[return-value]
 
     def failed(self, what: str, error: BaseException) -> str:

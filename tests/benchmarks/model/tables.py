@@ -26,6 +26,7 @@ from focusvit.model.pooling import SuperpixelPooling
 from focusvit.model.presets import SIZES
 from focusvit.model.regions import measure_regions, overlap_matrix
 from focusvit.model.slices import CPU_IMAGES, in_slices
+from focusvit.train.compiling import lead_around_spaces
 from tests.benchmarks.model.config import BenchConfig
 from tests.benchmarks.model.variants import PEER, Variant, large_image_variants, main_variants, sweep_variants
 from tests.benchmarks.report import Table
@@ -169,6 +170,7 @@ def compiled_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
     variants = config.wanted(main_variants(config.size), 4)
     models = build(variants, config)
     variants = {name: variants[name] for name in models}
+    lead_around_spaces()
     how: dict[str, Any] = {"options": {"freezing": True}} if config.device == "cpu" else {"mode": "reduce-overhead"}
     for precision in config.precisions_here():
         for batch in config.batch_sizes:
