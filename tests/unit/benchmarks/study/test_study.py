@@ -62,7 +62,9 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of 50 + 50 drawn images in the place of Tiny ImageNet-40."""
     (tmp_path / "sets" / "tiny-imagenet-40").mkdir(parents=True)
     make_dataset(tmp_path / "sets" / "tiny-imagenet-40")
-    monkeypatch.setattr(study, "SETS", {"tiny-imagenet-40": replace(SETS["tiny-imagenet-40"], test_split="train", width=32)})
+    monkeypatch.setattr(
+        study, "SETS", {"tiny-imagenet-40": replace(SETS["tiny-imagenet-40"], test_split="train", width=32)}
+    )
     return tmp_path / "sets"
 
 
