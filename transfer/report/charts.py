@@ -23,6 +23,8 @@ def _figure(width: float, height: float) -> "Figure":
 
 def curves_figure(runs: list[TrainingRun]) -> "Figure":
     """Loss and top-1 against samples seen, one colour per run, training thin and validation thick."""
+    from matplotlib.ticker import EngFormatter
+
     figure = _figure(11, 4.2)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "top1")):
         for number, run in enumerate(runs):
@@ -34,6 +36,7 @@ def curves_figure(runs: list[TrainingRun]) -> "Figure":
                     marker = "o" if part == "val" else None
                     axes.plot(*points.T, color=colour, linewidth=width, label=label, marker=marker, markersize=4)
         axes.set(xlabel="samples seen", ylabel=quantity, title=f"{quantity} (thin: training, thick: validation)")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 175k: whole numbers would touch each other
         axes.grid(alpha=0.3)
     figure.axes[1].legend(fontsize=8)
     return figure
