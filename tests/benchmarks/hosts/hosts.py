@@ -23,6 +23,7 @@ from tests.benchmarks.record import Record, RecordConfig, begin, data_folder
 from tests.benchmarks.report import Table
 
 Section = Literal["scenes", "scenes-high", "scenes-tuned", "images", "images-tuned", "borders", "frames", "speed"]
+_CHOOSES = ("images", "scenes-tuned", "speed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,10 @@ class BenchHostsConfig(RecordConfig):
         counts = (self.per_class, self.per_class_test, self.frames, self.epochs, self.rounds, self.batch)
         if min(counts) < 1:
             raise ValueError(f"the numbers are {counts}; each must be at least 1")
+        if self.only and self.section not in _CHOOSES:
+            raise ValueError(
+                f"--only chooses ways of {', '.join(_CHOOSES)}; section {self.section} runs all of its own"
+            )
 
 
 def main(argv: list[str]) -> int:

@@ -178,9 +178,8 @@ def compiled_tables(config: BenchConfig, segment_s: float) -> Iterator[Table]:
             for name, model in models.items():
                 torch.compiler.reset()
                 compiled = torch.compile(model, fullgraph=name != PEER, dynamic=False, **how)
-                calls[name] = _call(
-                    compiled, variants[name].inputs(batch, 224), config.device, precision, compiled=True
-                )
+                inputs = variants[name].inputs(batch, 224)
+                calls[name] = _call(compiled, inputs, config.device, precision, compiled=True)
                 calls[name]()
             rounds = config.rounds if batch > 4 else 5 * config.rounds
             bar = _bar(calls, f"compiled {precision} batch {batch}")

@@ -15,6 +15,7 @@ from testkit.hosts import hugging_face
 from tests.benchmarks.hosts.borders import CLUSTERS, _score
 from tests.benchmarks.hosts.dense import Scores, confusion, head_of
 from tests.benchmarks.hosts.frozen import probes
+from tests.benchmarks.hosts.hosts import BenchHostsConfig
 from tests.benchmarks.hosts.images import Sample
 from tests.benchmarks.hosts.pictures import points, together
 from tests.benchmarks.hosts.readings import Reading, read
@@ -53,6 +54,8 @@ def test_some_ways_are_taken_by_their_numbers():
     assert some(every, ()) == every and some(every, (2, 0)) == [every[2], every[0]]
     with pytest.raises(UsageError, match=r"--only 3: no way has that number. They are 0 all patches, 1 grid, 6 before"):
         some(every, (0, 3))
+    with pytest.raises(ValueError, match="--only chooses ways of images, scenes-tuned, speed; borders runs all"):
+        BenchHostsConfig(host="x", section="borders", only=(1,))
 
 
 def test_the_speed_table_of_a_shape_has_every_source_of_superpixels():
