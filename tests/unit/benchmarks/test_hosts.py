@@ -54,7 +54,7 @@ def test_some_ways_are_taken_by_their_numbers():
     assert some(every, ()) == every and some(every, (2, 0)) == [every[2], every[0]]
     with pytest.raises(UsageError, match=r"--only 3: no way has that number. They are 0 all patches, 1 grid, 6 before"):
         some(every, (0, 3))
-    with pytest.raises(ValueError, match="--only chooses ways of images, scenes-tuned, speed; borders runs all"):
+    with pytest.raises(ValueError, match="--only chooses ways of images, scenes-tuned, speed; section borders runs"):
         BenchHostsConfig(host="x", section="borders", only=(1,))
 
 
