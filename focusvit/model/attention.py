@@ -119,15 +119,27 @@ def with_class_token(bias: Tensor, readout: str) -> Tensor:
     return bias[:, None, None, :]
 
 
-def window_bias(regions: Regions, window: int, aspect: float, readout: str) -> Tensor:
-    """2-D window attention over centres: (B, 1, n, n), 0 for the `window` nearest centres of a token, else masked.
-
-    Distances are in pixels' proportions (`aspect` = height / width). Centres as near as the last one are kept too, so
-    the order of tokens does not matter. The class token sees and is seen by all.
-    """
+def plane_places(regions: Regions, height: int, width: int) -> Tensor:
+    """Centres in the image plane (B, K, 2), in pixels' proportions."""
     y, x = regions.centre.unbind(-1)
-    centre = torch.stack([y * aspect, x], -1)
-    difference = centre[:, :, None, :] - centre[:, None, :, :]
+    return torch.stack([y * (height / width), x], -1)
+
+
+def raster_places(regions: Regions) -> Tensor:
+    """Each centre's number in raster order, line by line (B, K, 1); regions that are nowhere come last."""
+    y, x = regions.centre.unbind(-1)
+    # Lines are told apart to a 4096th of the height: centres of one line of a grid differ by rounding alone.
+    key = ((y * 4096).round() * 2 + x).masked_fill(regions.area <= 0, float("inf"))
+    return (key[:, :, None] > key[:, None, :]).to(y.dtype).sum(-1, keepdim=True)
+
+
+def window_bias(places: Tensor, regions: Regions, window: int, readout: str) -> Tensor:
+    """Window attention: (B, 1, n, n), 0 for the `window` tokens whose `places` (B, K, d) are nearest, else masked.
+
+    Places as near as the last one are kept too, so the order of tokens does not matter. The class token sees and is
+    seen by all.
+    """
+    difference = places[:, :, None, :] - places[:, None, :, :]
     distance = difference.square().sum(-1)
     empty = (regions.area <= 0)[:, None, :]
     distance = distance.masked_fill(empty, float("inf"))

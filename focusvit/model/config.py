@@ -10,6 +10,7 @@ Overlap = Literal["soft", "hard"]
 Pooling = Literal["mean", "max", "mean_std", "attention"]
 Position = Literal["descriptor", "pooled", "both"]
 Trunk = Literal["full", "latent", "hybrid", "kv_pool", "gather", "window"]
+WindowOver = Literal["centres", "raster"]
 LatentStart = Literal["seeds", "learned"]
 Readout = Literal["cls", "mean"]
 
@@ -60,6 +61,8 @@ class FocusViTConfig:
     """Cross-attentions from latents to tokens in trunks latent and hybrid."""
     window: int = 9
     """Trunk window: a token attends to this many nearest centres, itself included."""
+    window_over: WindowOver = "centres"
+    """Trunk window: nearest in the image plane, or in raster order of the centres, as in the original repository."""
     window_projection: bool = False
     """Trunk window: one extra head_dim x head_dim map on keys and on values, shared by the heads, identity at start."""
     area_bias: bool = False
@@ -219,7 +222,8 @@ def _check_combinations(config: FocusViTConfig) -> None:
             f"model.area_bias acts on full attention of tokens; model.trunk is '{config.trunk}', partition "
             f"'{config.partition}' and tokens {config.tokens}: set it to False (latents always count areas)"
         )
-    if config.window_projection and config.trunk != "window":
-        raise ValueError(f"model.window_projection belongs to trunk window and model.trunk is '{config.trunk}'")
+    for name, off in (("window_projection", False), ("window_over", "centres")):
+        if getattr(config, name) != off and config.trunk != "window":
+            raise ValueError(f"model.{name} belongs to trunk window and model.trunk is '{config.trunk}'")
     if config.allow_empty and config.trunk == "full" and config.partition == "merge":
         raise ValueError("model.allow_empty has no meaning with partition merge; set it to False")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import AttentionContext, window_bias, with_class_token
+from .attention import AttentionContext, plane_places, raster_places, window_bias, with_class_token
 from .blocks import Block
 from .config import FocusViTConfig
 from .inputs import check_shapes
@@ -219,8 +219,9 @@ class FocusViT(nn.Module):
         """What attention in token blocks knows of the regions."""
         config = self.config
         if config.trunk == "window":
-            aspect = config.image_size[0] / config.image_size[1]
-            return AttentionContext(window_bias(regions, config.window, aspect, config.readout))
+            raster = config.window_over == "raster"
+            places = raster_places(regions) if raster else plane_places(regions, *config.image_size)
+            return AttentionContext(window_bias(places, regions, config.window, config.readout))
         bias = self._key_bias(regions)
         if self.latent_start is None or self.reads is not None:
             return AttentionContext(bias)

@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "gather": {"trunk": "gather", "readout": "mean"},
     "gather_hard": {"trunk": "gather", "overlap": "hard", "pooling": "max", "position": "pooled"},
     "window": {"trunk": "window", "window": 3},
+    "window_raster": {"trunk": "window", "window": 3, "window_over": "raster"},
     "window_projection": {"trunk": "window", "window": 3, "window_projection": True, "readout": "mean"},
 }
 NESTED_VARIANTS: dict[str, dict[str, object]] = {

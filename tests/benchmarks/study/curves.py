@@ -61,7 +61,7 @@ def _speeds(
         if not costs:
             continue
         top1 = 100 * statistics.mean(record["scores"]["top1"] for record in records)
-        bare, whole = (statistics.median(cost[which] for cost in costs) for which in (0, 1))
+        bare, whole = (statistics.median(getattr(cost, which) for cost in costs) for which in ("bare", "whole"))
         axes.plot([whole, bare], [top1, top1], color=colours[row], linewidth=0.8)
         axes.plot(bare, top1, "o", color=colours[row], markerfacecolor="white")
         axes.plot(whole, top1, "o", color=colours[row])

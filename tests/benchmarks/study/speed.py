@@ -6,13 +6,14 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from focusvit.model.cost import cut_alike, inference_peak, time_calls, training_loss
 from focusvit.model.model import FocusViT
 from focusvit.recipes.cost import superpixel_seconds
+from focusvit.train.compiling import lead_around_spaces
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
@@ -21,8 +22,8 @@ BATCH = 64
 
 
 def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: dict[str, Any], rounds: int = 7) -> Path:
-    """CPU seconds an image, superpixels included, of a forward and of a training step, and peak bytes, at batch 64, of
-    every row of the matrix. All rows run whole batches.
+    """CPU seconds an image, superpixels included, of a forward, eager and compiled, and of a training step, and peak
+    bytes, at batch 64, of every row of the matrix. All rows run whole batches.
 
     A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
     `arrays(uri, split, image_px, map_px, tokens)` gives the test images, `facts` say what makes the record. Superpixels
@@ -42,6 +43,7 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
         calls[row], steps[row] = _forward(models[row], given), _training_step(models[row], given)
     seconds = time_calls(calls, rounds, clock=time.process_time)
     step_seconds = time_calls(steps, rounds, clock=time.process_time)
+    compiled_seconds = time_calls(_compiled(models, inputs), rounds, clock=time.process_time)
     pixels = images[of.image_px].images[:BATCH].permute(0, 2, 3, 1).contiguous().numpy()
     rows = {}
     for row, model in models.items():
@@ -52,6 +54,7 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
             segmenting = superpixel_seconds(pixels, (of.map_px, of.map_px), tokens, settings, time.process_time)
         rows[row] = {
             "forward_s": [value / BATCH for value in seconds[row]],
+            "compiled_s": [value / BATCH for value in compiled_seconds[row]],
             "training_s": [value / BATCH for value in step_seconds[row]],
             "superpixels_s": segmenting,
             "peak_bytes": inference_peak(model, *inputs[row], images_at_once=BATCH),
@@ -82,6 +85,23 @@ def _forward(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
     return forward
 
 
+def _compiled(models: dict[str, FocusViT], inputs: dict[str, tuple[torch.Tensor, ...]]) -> dict[str, Any]:
+    """The same forwards, each compiled for this batch."""
+    lead_around_spaces()
+    torch._dynamo.config.recompile_limit = 2 * len(models)  # all rows are one class with one forward
+    calls: dict[str, Any] = {}
+    for row, model in models.items():
+        compiled = torch.compile(model.eval(), fullgraph=True, dynamic=False, options={"freezing": True})
+
+        def forward(run: Any = compiled, given: tuple[torch.Tensor, ...] = inputs[row]) -> object:
+            with torch.no_grad():  # the compiler freezes weights in no_grad
+                return run(*given)
+
+        forward()
+        calls[row] = forward
+    return calls
+
+
 def _training_step(model: FocusViT, given: tuple[torch.Tensor, ...]) -> Any:
     """Forward and backward in the precision of the study; the optimizer costs every row alike."""
 
@@ -98,16 +118,34 @@ def training_costs(record: dict[str, Any]) -> dict[str, float]:
     return {row: statistics.median(cost["training_s"]) for row, cost in record["rows"].items()}
 
 
-def speedups(record: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """One sitting, by row: throughput against the plain ViT without and with superpixels (medians over rounds), memory
-    share.
-    """
+class Speedup(NamedTuple):
+    """Of a row against the plain ViT: throughput, medians over rounds of paired ratios, and memory."""
+
+    bare: float
+    whole: float
+    """superpixels included"""
+    memory: float
+    """share of the plain ViT's peak"""
+    compiled: float | None
+    """both compiled, superpixels included; None in records that did not measure it"""
+
+
+def speedups(record: dict[str, Any]) -> dict[str, Speedup]:
+    """One sitting, by row."""
     rows = record["rows"]
     plain = rows[PLAIN]
     found = {}
     for row, cost in rows.items():
-        pairs = list(zip(plain["forward_s"], cost["forward_s"], strict=True))
-        bare = statistics.median(a / b for a, b in pairs)
-        whole = statistics.median(a / (b + cost["superpixels_s"]) for a, b in pairs)
-        found[row] = (bare, whole, cost["peak_bytes"] / plain["peak_bytes"])
+        found[row] = Speedup(
+            bare=_faster(plain["forward_s"], cost["forward_s"]),
+            whole=_faster(plain["forward_s"], cost["forward_s"], cost["superpixels_s"]),
+            memory=cost["peak_bytes"] / plain["peak_bytes"],
+            compiled=_faster(plain["compiled_s"], cost["compiled_s"], cost["superpixels_s"])
+            if "compiled_s" in plain
+            else None,
+        )
     return found
+
+
+def _faster(plain: list[float], seconds: list[float], more: float = 0.0) -> float:
+    return statistics.median(a / (b + more) for a, b in zip(plain, seconds, strict=True))

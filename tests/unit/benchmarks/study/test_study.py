@@ -256,7 +256,9 @@ def test_the_joint_claim_needs_all_three() -> None:
     cost = {"forward_s": [2.0, 2.0], "superpixels_s": 0.0, "peak_bytes": 100}
     ours = {"forward_s": [0.5, 0.5], "superpixels_s": 0.5, "peak_bytes": 50}
     first = {"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}}
-    assert joint_table([first], []).rows[1][1:4] == ("4.00x", "2.00x", "50%")
+    assert joint_table([first], []).rows[1][1:5] == ("4.00x", "2.00x", "-", "50%")
+    told = {"rows": {PLAIN: {**cost, "compiled_s": [1.5, 1.5]}, DEFAULT: {**ours, "compiled_s": [0.25, 0.25]}}}
+    assert joint_table([{**first, **told}, first], []).rows[1][3] == "2.00x"
     slower = {**first, "rows": {PLAIN: cost, DEFAULT: {**ours, "superpixels_s": 1.5}}}
     faster = {**first, "rows": {PLAIN: cost, DEFAULT: {**ours, "forward_s": [0.3, 0.3]}, "gone": ours}}
     (_, row) = joint_table([first, slower, faster], []).rows

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from focusvit.model.attention import Attention, AttentionContext, attend, window_bias, with_class_token
+from focusvit.model.attention import (
+    Attention,
+    AttentionContext,
+    attend,
+    plane_places,
+    raster_places,
+    window_bias,
+    with_class_token,
+)
 from focusvit.model.latents import LatentRead, LatentStart, pooled_regions
 from focusvit.model.position import NUM_FEATURES, RegionFeatures
 from focusvit.model.regions import EMPTY_BIAS, Regions, measure_regions
@@ -102,7 +110,9 @@ def test_bfloat16_on_a_cpu_rounds_like_the_fused_kernel(count: int, with_bias: b
 @pytest.mark.parametrize("projection", [False, True])
 def test_window_attention_sees_the_nearest_centres(window: int, projection: bool) -> None:
     attention, x, regions = make("window", window_projection=projection), tokens(K + 1), regions_of()
-    found = attention(x, AttentionContext(window_bias(regions, window, 16 / 24, "cls").double()))[0]
+    found = attention(x, AttentionContext(window_bias(plane_places(regions, 16, 24), regions, window, "cls").double()))[
+        0
+    ]
     centre = [(float(y) * 16 / 24, float(x)) for y, x in regions.centre[0]]
     allowed = torch.zeros(K + 1, K + 1)  # the class token, row and column 0, sees and is seen by all
     for i in range(K):
@@ -113,6 +123,16 @@ def test_window_attention_sees_the_nearest_centres(window: int, projection: bool
         k = torch.cat([part @ attention.key_projection.weight.T for part in k.split(D // HEADS, 1)], 1)
         v = torch.cat([part @ attention.value_projection.weight.T for part in v.split(D // HEADS, 1)], 1)
     torch.testing.assert_close(found, projected(attention, attention_loop(q, k, v, allowed)))
+
+
+def test_raster_places_number_the_centres_line_by_line() -> None:
+    regions = regions_of()
+    centre = [(round(float(y) * 4096), float(x)) for y, x in regions.centre[0]]
+    order = sorted(range(K), key=lambda at: centre[at])
+    places = raster_places(regions)[0, :, 0].tolist()
+    assert [places[at] for at in order] == list(range(K))
+    gone = regions._replace(area=regions.area.index_fill(1, torch.tensor(order[0]), 0.0))
+    assert raster_places(gone)[0, order, 0].tolist() == [K - 1, *range(K - 1)]
 
 
 def pool_rows() -> Tensor:

@@ -45,6 +45,7 @@ tiny = reference.tiny_config
         ({"then": ((2, 4),), "trunk": "latent"}, "then merges superpixels .* model.trunk is 'latent'"),
         ({"then": ((2, 4),), "partition": "grid"}, "then merges superpixels .* partition 'grid'"),
         ({"window_projection": True}, "window_projection belongs to trunk window.* 'full'"),
+        ({"window_over": "raster"}, "window_over belongs to trunk window.* 'full'"),
     ],
 )
 def test_a_wrong_config_is_named_with_its_fix(values: dict[str, object], message: str) -> None:

@@ -219,14 +219,15 @@ def test_uint8_images_are_normalised_inside() -> None:
     torch.testing.assert_close(model((images / 255 - mean) / std, maps), model(images, maps), **TOLERANCE)
 
 
-def test_windows_reach_the_nearest_centres_and_the_class_token() -> None:
-    model = build("plain_window", window=5)
+@pytest.mark.parametrize(("over", "reached"), [("centres", (-6, -1, 1, 6)), ("raster", (-2, -1, 1, 2))])
+def test_windows_reach_the_nearest_places_and_the_class_token(over: str, reached: tuple[int, ...]) -> None:
+    model = build("plain_window", window=5, window_over=over)
     images, _ = batch(model.config, 1)
     weights = model.forward_intermediates(images)["attention"][0][0, 0]
     assert (weights[0] > 0).all()
     assert (weights[:, 0] > 0).all()
-    inner = 1 + 1 * 6 + 2  # row 1, column 2: itself and its four neighbours
-    near = {0, inner, inner - 1, inner + 1, inner - 6, inner + 6}
+    inner = 1 + 1 * 6 + 1  # row 1, column 1: two to the left in raster order is the end of row 0
+    near = {0, inner, *(inner + step for step in reached)}
     assert set(weights[inner].nonzero().flatten().tolist()) == near
 
 
