@@ -53,6 +53,10 @@ BENCHES: Verbs = {
         "tests.benchmarks.hosts.hosts:main",
         "superpixels in a pretrained ViT, frozen and fine-tuned: quality against speed",
     ),
+    "scenes": (
+        "tests.benchmarks.scenes.scenes:main",
+        "street scenes learned from scratch: FocusViT, grid, fewer pixels, plain ViT; quality against speed",
+    ),
     "hosts-picture": ("tests.benchmarks.hosts.pictures:main", "score against speed of every `bench hosts` record"),
     "gpu": ("tests.benchmarks.gpu.gpu:main", "every figure that needs a GPU, by one command; --rehearsal on a CPU"),
     "gpu-inputs": ("tests.benchmarks.gpu.inputs:main", "arrays of the study that travel to a GPU machine"),
