@@ -1,5 +1,4 @@
-"""`focusvit.patch`: superpixels inside a vision transformer of Hugging Face, timm or torchvision; `focusvit.unpatch`
-undoes it.
+"""`focusvit.patch`: superpixels inside a ViT of Hugging Face, timm or torchvision; `focusvit.unpatch` undoes it.
 
 Nothing of the model is replaced: hooks pool patches into tokens before a block, tell the attention how large each token
 is, and give every patch its token back behind the last block. So weights, their names, the library's trainer, its
@@ -70,7 +69,7 @@ def patch(
         the same, fine-tuned for three epochs: all patches 38.0 %; 132 by colour 38.0 % at 1.51x, 196 by keys 36.3 % at
             1.37x; 210x280 px 37.4 % at 1.53x; a grid of 196 cells 36.2 %
 
-    The default is the fastest setting there that loses at most two points of kNN in a frozen model, on either set.
+    The default is the fastest setting that loses at most two points of kNN in a frozen model on either set.
 
     A copy of a patched model is patched on its own. The hooks keep state during a call, so one model serves one call at
     a time: DistributedDataParallel, not DataParallel.

@@ -47,6 +47,8 @@ class BenchHostsConfig(RecordConfig):
     """of each split of CamVid, at most, evenly spread"""
     epochs: int = 3
     """of fine-tuning"""
+    seed: int = 0
+    """of the order of fine-tuning's batches"""
     only: tuple[int, ...] = ()
     """the numbers of the ways of images (`frozen.ways`), or of scenes-tuned and speed (`tuning.scene_ways`); () = all.
     Speeds are relative to the first that is named"""
@@ -109,7 +111,7 @@ def _scenes_high(config: BenchHostsConfig, host: Path, model: nn.Module, record:
 
 def _scenes_tuned(config: BenchHostsConfig, host: Path, model: nn.Module, record: Record) -> None:
     train = _camvid(config, "train")
-    settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
+    settings = tuning.Tuning(epochs=config.epochs, batch=config.batch, seed=config.seed)
     splits = dense.by_drive(train)
     for table in tuning.tuned_scenes(host, model, dense.SIZE, train, splits, settings, config.rounds, config.only):
         _keep(record, [table])
@@ -122,7 +124,7 @@ def _images(config: BenchHostsConfig, host: Path, model: nn.Module, record: Reco
     if config.section == "images":
         tables = frozen_table(host, model, config.data, train, test, config.batch, config.rounds, config.only)
     else:
-        settings = tuning.Tuning(epochs=config.epochs, batch=config.batch)
+        settings = tuning.Tuning(epochs=config.epochs, batch=config.batch, seed=config.seed)
         tables = tuning.tuned_images(host, model, config.data, train, test, settings, config.rounds)
     for table in tables:
         _keep(record, [table])

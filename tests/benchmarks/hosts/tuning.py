@@ -49,9 +49,8 @@ class Tuning:
     def note(self) -> str:
         return (
             f"{self.epochs} epochs, AdamW, learning rate {self.lr:g} warmed up over {self.warmup:.0%}, with a cosine "
-            f"to 0, batches of {self.batch}, "
-            "bfloat16, no augmentation, one seed; trained: blocks from the pooling on, last norm, linear head (from "
-            "the frozen probe on); frozen: the blocks below. "
+            f"to 0, batches of {self.batch}, bfloat16, no augmentation, seed {self.seed}; trained: blocks from the "
+            "pooling on, last norm, linear head (from the frozen probe on); frozen: the blocks below. "
         )
 
 
