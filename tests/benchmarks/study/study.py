@@ -173,7 +173,7 @@ def fill(run: Run, config: StudyConfig, facts: dict[str, Any]) -> dict[str, Any]
         run.config, train, test, samples, of=of, run_dir=folder, device=config.device, shifts=True,
         score_every_epochs=run.epochs / POINTS_OF_A_CURVE if run.stage == "core" else None,
     )  # fmt: skip
-    if config.checkpoints:
+    if config.checkpoints and run.stage == "core":
         save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
     multiply_adds = count_multiply_adds(FocusViT(model).eval(), *example_inputs(model, 1))
     record = {

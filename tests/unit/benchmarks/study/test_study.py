@@ -141,11 +141,12 @@ def test_a_stopped_run_goes_on_in_the_next_sitting(
 
 
 def test_the_rate_of_a_row_is_the_best_on_held_out_images(shards: Path, tmp_path: Path) -> None:
-    config = config_of(shards, tmp_path, rows=(PLAIN,), stage="rates")
+    config = config_of(shards, tmp_path, rows=(PLAIN,), stage="rates", checkpoints=str(tmp_path / "kept"))
     runs = list(study.planned(config))
     assert [run.config.optim.lr for run in runs] == list(study.RATES)
     record = study.fill(runs[0], config, FACTS)
     assert record["train_samples"] + record["test_samples"] == 50 and record["stage"] == "rates"
+    assert not (tmp_path / "kept").exists()  # a model of the end of a training alone is kept
     with pytest.raises(UsageError, match=r"learning rate 0.0015, 0.003 of 'ViT' .*--stage rates"):
         list(study.planned(replace(config, stage="core")))
     rates_tried(Path(config.ledger), [PLAIN], best=study.RATES[0])
