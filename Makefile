@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S := 0.2
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: gpu gpu-rehearsal demo test lint triton soak peers bench study transfer-box clean
+.PHONY: gpu gpu-rehearsal demo test lint triton soak peers bench study transfer-box transfer-study clean
 demo: $(VENV)/.ok
 	$(BIN)/focusvit demo
 
@@ -115,6 +115,17 @@ transfer-box-%: $(VENV)/.ok-test $(SETS)/.ok
 	    --tracking-uri sqlite:///build/transfer-box.db; \
 	done
 	$(BIN)/focusvit report build/transfer-box/$* --out tests/benchmarks/results/transfer-box/$*
+
+# Models of CIFAR-10 that the study kept (`study --checkpoints build/study-models`), frozen, on sets that they did not see.
+STUDIED ?= build/study-models
+transfer-study: $(VENV)/.ok-test $(SETS)/.ok
+	for model in $(STUDIED)/cifar10/*; do \
+	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite quick \
+	    $(foreach task,flowers17 tiny-imagenet-40 digits,--task $(task)=$(SETS)/$(task)) \
+	    --max-samples 2000 --precision bf16 --out build/transfer-study/$$(basename "$$model") \
+	    --tracking-uri sqlite:///build/transfer-study.db; \
+	done
+	$(BIN)/focusvit report build/transfer-study --out tests/benchmarks/results/transfer-study
 
 $(SETS)/.ok:
 	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10, tiny-imagenet-40, camvid and flowers17"; exit 2; }
