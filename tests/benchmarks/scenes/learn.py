@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -23,7 +23,10 @@ class Learning:
 
     epochs: int
     batch: int = 8
-    lr: float = 1e-3
+    rates: tuple[float, ...] = (1e-3, 3e-3)
+    """learning rates to choose from"""
+    rate_epochs: int = 10
+    """of trying one on seven eighths of the frames to learn from; the rest of them chooses"""
     weight_decay: float = 0.05
     warmup: float = 0.05
     """share of the steps"""
@@ -34,10 +37,12 @@ class Learning:
     @property
     def note(self) -> str:
         return (
-            f"{self.epochs} epochs from scratch, AdamW, learning rate {self.lr:g} warmed up over {self.warmup:.0%}, "
-            f"with a cosine to 1 %, decay {self.weight_decay:g}, batches of {self.batch}, bfloat16, crops of "
-            f"{self.least:.0%} to 100 % of a frame, mirrored, seed {self.seed}, the same for all. Targets are the "
-            "shares of the classes in a region's pixels (a patch, a cell, a superpixel). "
+            f"{self.epochs} epochs from scratch, AdamW, learning rate "
+            f"{' or '.join(f'{rate:g}' for rate in self.rates)}, for each row and split the better one after "
+            f"{self.rate_epochs} epochs on every eighth frame to learn from, held out; warmed up over "
+            f"{self.warmup:.0%}, with a cosine to 1 %, decay {self.weight_decay:g}, batches of {self.batch}, bfloat16, "
+            f"crops of {self.least:.0%} to 100 % of a frame, mirrored, seed {self.seed}, the same for all. Targets are "
+            "the shares of the classes in a region's pixels (a patch, a cell, a superpixel). "
         )
 
 
@@ -47,7 +52,19 @@ def frame_of(sample: Sample) -> np.ndarray:
     return np.ascontiguousarray(cv2.imread(str(sample.path))[:, :, ::-1])
 
 
-def trained(row: Row, samples: Sequence[Sample], count: int, learning: Learning) -> FocusViT:
+def best_rate(row: Row, samples: Sequence[Sample], count: int, learning: Learning) -> float:
+    """The rate that is best on every eighth of `samples` after a short training on the others."""
+    if len(learning.rates) == 1:
+        return learning.rates[0]
+    held, others = samples[4::8], [sample for at, sample in enumerate(samples) if at % 8 != 4]
+    short = replace(learning, epochs=learning.rate_epochs)
+    found = {
+        rate: scored(trained(row, others, count, short, rate), row, held, count).miou for rate in learning.rates
+    }  # fmt: skip
+    return max(found, key=found.__getitem__)
+
+
+def trained(row: Row, samples: Sequence[Sample], count: int, learning: Learning, lr: float) -> FocusViT:
     """A model, learned from `samples`; its head reads regions."""
     torch.manual_seed(learning.seed)
     model = FocusViT(row.model).train()
@@ -57,7 +74,7 @@ def trained(row: Row, samples: Sequence[Sample], count: int, learning: Learning)
     steps = max(1, len(order) // learning.batch)
     for step in range(steps):
         chosen = [samples[at] for at in order[step * learning.batch : (step + 1) * learning.batch]]
-        set_lr(optimizer, learning.lr * lr_share(step + 1, learning.warmup * steps, steps, 0.01))
+        set_lr(optimizer, lr * lr_share(step + 1, learning.warmup * steps, steps, 0.01))
         loss_of(model, row, chosen, count, learning.least, draw).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -109,14 +126,19 @@ def scored(model: FocusViT, row: Row, samples: Sequence[Sample], count: int) -> 
 
 def learned(
     row: Row, others: Sequence[Row], samples: Sequence[Sample], splits: Sequence[Split], count: int, learning: Learning
-) -> list[Scores]:  # fmt: skip
-    """Scores of the test frames of all splits: by `row`, and by each of `others`, readings of the same model."""
+) -> tuple[list[Scores], list[float]]:  # fmt: skip
+    """Scores of the test frames of all splits: by `row`, and by each of `others`, readings of the same model; and the
+    learning rate of each split."""
     found: list[list[Scores]] = [[] for _ in (row, *others)]
+    rates = []
     for split in splits:
-        model = trained(row, [samples[at] for at in split.train], count, learning)
+        known = [samples[at] for at in split.train]
+        rates.append(best_rate(row, known, count, learning))
+        model = trained(row, known, count, learning, rates[-1])
         for into, one in zip(found, (row, *others)):
             into.append(scored(model, one, [samples[at] for at in split.test], count))
-    return [
+    joined = [
         Scores(np.concatenate([one.tables for one in each]), np.concatenate([one.borders for one in each]))
         for each in found
     ]
+    return joined, rates

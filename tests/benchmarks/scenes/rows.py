@@ -53,19 +53,21 @@ def focusvit(size: tuple[int, int], width: int) -> FocusViTConfig:
 
 
 def rows(size: tuple[int, int], width: int) -> list[Row]:
-    """At `size` = (height, width) of the whole image, multiples of 32. Every model has the same stem."""
+    """FocusViT first. At `size` = (height, width) of the whole image, multiples of 32. All have the same stem."""
     model = focusvit(size, width)
     whole = control("full_grid", model)
 
     def smaller(share: float) -> FocusViTConfig:
         return replace(whole, image_px=tuple(round(side * share / 8) * 8 for side in size), grid_depth=0)
 
-    found = [Row(name="ViT", model=whole), Row(name="FocusViT", model=model)]
-    found.append(Row(name="control: uniform grid", model=control("uniform_grid", model)))
-    for share, told in ((0.5, "half resolution"), (0.75, "three quarters of the resolution")):
-        found.append(Row(name=f"control: {told}", model=smaller(share)))
-    found.append(Row(name="control: patch twice as large", model=replace(whole, patch_px=16, grid_depth=0)))
-    return found
+    return [
+        Row(name="FocusViT", model=model),
+        Row(name="control: uniform grid", model=control("uniform_grid", model)),
+        Row(name="ViT, three quarters of the resolution", model=smaller(0.75)),
+        Row(name="ViT, half resolution", model=smaller(0.5)),
+        Row(name="ViT, patch twice as large", model=replace(whole, patch_px=16, grid_depth=0)),
+        Row(name="ViT", model=replace(whole, grid_depth=0)),
+    ]
 
 
 def read_too(row: Row) -> Row | None:

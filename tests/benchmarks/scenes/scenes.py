@@ -31,7 +31,10 @@ class BenchScenesConfig(RecordConfig):
     width: int = 128
     """of the tokens"""
     epochs: int = 60
-    lr: float = 1e-3
+    rates: tuple[float, ...] = (1e-3, 3e-3)
+    """learning rates that each row chooses from, on held-out frames of those that it learns from"""
+    rate_epochs: int = 10
+    """of trying one"""
     seed: int = 0
     frames: int = 1000
     """of each split, at most, evenly spread"""
@@ -46,6 +49,8 @@ class BenchScenesConfig(RecordConfig):
             raise ValueError(f"height {self.height} and width_px {self.width_px} must be multiples of 32")
         if self.width % 32 or min(self.width, self.epochs, self.frames, self.rounds, self.batch) < 1:
             raise ValueError("width must be a multiple of 32; epochs, frames, rounds and batch at least 1")
+        if not self.rates or min(self.rates) <= 0 or self.rate_epochs < 1:
+            raise ValueError("rates must hold positive numbers, rate_epochs must be at least 1")
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +62,7 @@ def main(argv: list[str]) -> int:
         told = ", ".join(f"{number} {row.name}" for number, row in enumerate(every))
         raise UsageError(f"--only {min(missing)}: no row has that number. They are {told}.")
     chosen = [every[number] for number in config.only] or every
-    count = every[1].tokens
+    count = every[0].tokens
     train, val = (_some(frames(Path(data_folder("camvid")) / split), config.frames) for split in ("train", "val"))
     samples = [*train, *val]
     questions = {
@@ -67,14 +72,18 @@ def main(argv: list[str]) -> int:
     record.facts |= {"threads": torch.get_num_threads(), "superpixels": count}
     shown = {row.name: row for main in chosen for row in (main, read_too(main)) if row is not None}
     costs = speeds(list(shown.values()), train[: config.batch], count, config.rounds)
-    learning = Learning(epochs=config.epochs, batch=config.batch, lr=config.lr, seed=config.seed)
+    learning = Learning(
+        epochs=config.epochs, batch=config.batch, rates=config.rates, rate_epochs=config.rate_epochs, seed=config.seed
+    )
     scores: dict[str, dict[str, Scores]] = {name: {} for name in questions}
+    chose: dict[str, dict[str, str]] = {name: {} for name in questions}
     for row in chosen:
         others = [other] if (other := read_too(row)) else []
         for name, splits in questions.items():
-            found = learned(row, others, samples, splits, count, learning)
+            found, rates = learned(row, others, samples, splits, count, learning)
             scores[name] |= {one.name: each for one, each in zip((row, *others), found)}
-        record.tables = [table(name, shown, scores[name], costs, learning, size) for name in questions]
+            chose[name] |= {one.name: ", ".join(f"{rate:g}" for rate in rates) for one in (row, *others)}
+        record.tables = [table(name, shown, scores[name], chose[name], costs, learning, size) for name in questions]
         for each in record.tables:
             record.say(f"{each.title}: {', '.join(map(str, each.rows[-1]))}")
         record.save()
@@ -82,17 +91,18 @@ def main(argv: list[str]) -> int:
 
 
 def table(
-    question: str, shown: dict[str, Row], scores: dict[str, Scores], costs: dict[str, tuple[float, float]],
+    question: str, shown: dict[str, Row], scores: dict[str, Scores], rates: dict[str, str],
+    costs: dict[str, tuple[float, float]],
     learning: Learning, size: tuple[int, int],
 ) -> Table:  # fmt: skip
     first = next(iter(scores.values()))
     lines = [
-        [name, shown[name].tokens, *found.cells(first), f"{costs[name][0]:.1f}", f"{costs[name][1]:.2f}x"]
+        [name, shown[name].tokens, rates[name], *found.cells(first), f"{costs[name][0]:.1f}", f"{costs[name][1]:.2f}x"]
         for name, found in scores.items()
     ]
     return Table(
         title=f"CamVid from scratch, {question}, {size[0]}x{size[1]} px",
-        columns=["row", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
+        columns=["row", "tokens", "learning rate", *COLUMNS, "CPU ms a frame", "speed"],
         rows=lines,
         note=learning.note
         + "mIoU at full size over all test frames; differences with their 95 % interval (paired bootstrap over "
