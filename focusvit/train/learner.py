@@ -1,5 +1,6 @@
 """What training changes: weights, their moving average, the optimizer, the position. It starts, resumes, is saved."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pipeline.shards.dataset import Dataset
 
 
+log = logging.getLogger(__name__)
 HEAD_SAMPLES = 20_000  # of each rank, to fit the head to: more change it little and take memory
 
 
@@ -105,7 +107,9 @@ class Learner:
             record, weights = read_checkpoint(uri)
         try:
             if is_file and isinstance(model, FocusViT):
-                load_pretrained(model, uri)
+                report = load_pretrained(model, uri)
+                if ranks.rank() == 0:
+                    log.warning("init_from %s: %s", uri, report)
                 return
             if isinstance(model, FocusViT) and "pos_embed" in weights and model.pos_embed is not None:
                 weights["pos_embed"] = resize_positions(weights["pos_embed"], model)  # maybe of another image size

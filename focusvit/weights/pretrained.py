@@ -26,6 +26,13 @@ class LoadReport(NamedTuple):
     left_out: dict[str, str]
     """tensors of the file that were not used, each with the reason"""
 
+    def __str__(self) -> str:
+        """'new are head, pool; not used are cls_token (the model reads by ...)'; parts, not their tensors."""
+        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in self.new)
+        unused = [f"{name} ({reason})" for name, reason in self.left_out.items()]
+        told = [f"{what} {', '.join(names)}" for what, names in (("new are", parts), ("not used are", unused)) if names]
+        return "; ".join(told) or "all weights were set"
+
 
 def load_pretrained(model: FocusViT, weights: Mapping[str, Tensor] | str | Path) -> LoadReport:
     """Put the weights of a plain ViT into `model`, in place.

@@ -50,12 +50,15 @@ def batch_of(config: TrainConfig) -> Batch:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path) -> None:
+def test_the_recipe_of_every_row_starts_and_trains(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And says which parts the file had no weights for."""
     config = small_recipe(name, tmp_path)
     learner = Learner(config, torch.device("cpu"))
     learner.start(RunDir(str(tmp_path / "run")), None)
     model = learner.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert ("init_from" in caplog.text) is bool(config.init_from)
+    assert ("new are position" in caplog.text) is bool(config.init_from and config.model.tokens)
     if config.init_from:
         source = torchvision_like(width=24, heads=config.model.heads).state_dict()
         assert torch.equal(before["patch_embed.proj.weight"], source["conv_proj.weight"])

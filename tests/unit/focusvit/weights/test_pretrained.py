@@ -36,7 +36,7 @@ def hugging_face(classes: int = 5, pooler: bool = False) -> nn.Module:
 def test_torchvision_weights_give_torchvision_logits() -> None:
     source, model = torchvision_like(), target()
     report = load_pretrained(model, source.state_dict())
-    assert report.new == () and report.left_out == {}
+    assert report.new == () and report.left_out == {} and str(report) == "all weights were set"
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(model(images), source(images), rtol=0, atol=1e-5)
 
@@ -73,6 +73,7 @@ def test_a_body_without_head_leaves_the_pooler_out_by_name() -> None:
     report = load_pretrained(target(), hugging_face(pooler=True).state_dict())
     assert set(report.new) == {"head.weight", "head.bias"}
     assert set(report.left_out) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert str(report).startswith("new are head; not used are pooler.dense.weight (")
 
 
 def test_our_own_names_are_timms_and_load_from_files(tmp_path: Path) -> None:
