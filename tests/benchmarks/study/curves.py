@@ -9,13 +9,24 @@ from PIL import Image
 
 from focusvit.predict.pictures import figure_pixels
 from tests.benchmarks.study.ledger import by_row
-from tests.benchmarks.study.matrix import PLAIN, SETS
+from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, with_lighter
 from tests.benchmarks.study.speed import speedups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#4a5568", "#c53030", "#6b46c1", "#2b6cb0", "#2f855a", "#a0aec0", "#b7791f", "#0987a0")
+_COLOURS = (
+    "#4a5568",
+    "#c53030",
+    "#6b46c1",
+    "#2b6cb0",
+    "#2f855a",
+    "#a0aec0",
+    "#b7791f",
+    "#0987a0",
+    "#d53f8c",
+    "#744210",
+)
 
 
 def picture(records: Sequence[dict[str, Any]], place: Path) -> None:
@@ -30,7 +41,7 @@ def picture(records: Sequence[dict[str, Any]], place: Path) -> None:
         colours = {row: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
         _curves(line[0], rows, colours, against="samples")
         _curves(line[1], rows, colours, against="compute")
-        _speeds(line[2], rows, colours, [record for record in of_set if record["stage"] == "speed"])
+        _speeds(line[2], rows, colours, of_set)
         line[0].set_title(name)
         line[0].legend(fontsize=8)
     Image.fromarray(figure_pixels(figure)).save(place, quality=88)
@@ -52,10 +63,12 @@ def _speeds(
     axes: "Axes",
     rows: dict[str, list[dict[str, Any]]],
     colours: dict[str, str],
-    sittings: Sequence[dict[str, Any]],
+    records: Sequence[dict[str, Any]],
 ) -> None:
-    """Top-1 at the end against throughput relative to the plain ViT: filled with superpixels, hollow without."""
-    found = [speedups(record) for record in sittings]
+    """Top-1 at the end against throughput relative to the plain ViT: filled with superpixels, hollow without, triangles
+    with lighter ones."""
+    found = [speedups(record) for record in records if record["stage"] == "speed"]
+    lighter = [record for record in records if record["stage"] == "lighter"]
     for row, records in rows.items():
         costs = [speeds[row] for speeds in found if row in speeds]
         if not costs:
@@ -65,6 +78,14 @@ def _speeds(
         axes.plot([whole, bare], [top1, top1], color=colours[row], linewidth=0.8)
         axes.plot(bare, top1, "o", color=colours[row], markerfacecolor="white")
         axes.plot(whole, top1, "o", color=colours[row])
-    axes.set(xlabel=f"throughput relative to {PLAIN} (filled: superpixels included)", ylabel="top-1, %")
+        for name in LIGHTER:
+            scores = [100 * record["scores"][name] for record in lighter if record["row"] == row]
+            speeds = [each[with_lighter(row, name)].whole for each in found if with_lighter(row, name) in each]
+            if scores and speeds:
+                axes.plot(statistics.median(speeds), statistics.mean(scores), "^", color=colours[row], markersize=5)
+    axes.set(
+        xlabel=f"throughput relative to {PLAIN} (filled: superpixels included; triangles: lighter ones)",
+        ylabel="top-1, %",
+    )
     axes.axvline(2.1, color="black", linestyle=":", linewidth=0.8)
     axes.grid(alpha=0.3)

@@ -1,6 +1,7 @@
 """The ledger of the study: one JSON file a finished training."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,8 @@ def best_rate(records: Sequence[dict[str, Any]], set_name: str, row: str, rates:
             f"learning rate {', '.join(missing)} of '{row}' on {set_name} was not tried. Run `--stage rates` first."
         )
     return max(rates, key=scores.__getitem__)
+
+
+def kept_at(checkpoints: str, set_name: str, row: str, seed: int) -> str:
+    """Where a finished model lies: that of 'control: uniform grid' in control-uniform-grid-0."""
+    return f"{checkpoints}/{set_name}/{'-'.join(re.findall(r'[a-z0-9]+', row.lower()))}-{seed}"

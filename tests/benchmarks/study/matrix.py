@@ -5,9 +5,19 @@ from typing import Any
 
 from focusvit.model.config import FocusViTConfig
 from focusvit.model.presets import focusvit_64px
+from pipeline.superpixels.segment import LIGHT, SuperpixelConfig
 from tests.benchmarks.model.controls import control
 
 PLAIN, DEFAULT = "ViT", "FocusViT"
+LIGHTER = {
+    "light": LIGHT,
+    "lightest": SuperpixelConfig(fine_regions=64, seed_regions=64, pixels_per_region=16, iterations=5),
+}
+"""Superpixels of small images that take less time: a model trained with those of the shards is asked with them too."""
+
+
+def with_lighter(row: str, name: str) -> str:
+    return f"{row}, {name} superpixels"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from tests.benchmarks.record import Record as BenchRecord
 from tests.benchmarks.report import Table
 from tests.benchmarks.study.curves import picture
 from tests.benchmarks.study.ledger import by_row, rate_scores, read_ledger
-from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
+from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, with_lighter
 from tests.benchmarks.study.recipe import RATES
 from tests.benchmarks.study.speed import speedups, training_costs
 
@@ -22,7 +22,7 @@ Scores = dict[str, dict[int, float]]
 def report(ledger: Path, into: BenchRecord) -> None:
     """Put the tables of what the ledger holds into a record, and draw its picture."""
     everything = read_ledger(ledger)
-    records = [record for record in everything if record["stage"] != "speed"]
+    records = [record for record in everything if record["stage"] in ("rates", "core")]
     into.facts |= {
         "records": len(records),
         "commits_of_the_runs": ", ".join(sorted({record["commit"] for record in records})),
@@ -35,7 +35,7 @@ def report(ledger: Path, into: BenchRecord) -> None:
         if core:
             into.add(score_table(core, set_name), compute_table(core, sittings))
         if sittings:
-            into.add(joint_table(sittings, core))
+            into.add(joint_table(sittings, core, [record for record in of_set if record["stage"] == "lighter"]))
         if any(record["stage"] == "rates" for record in of_set):
             into.add(rate_table(of_set, set_name))
     if any(record["stage"] == "core" for record in records):
@@ -152,16 +152,26 @@ def rate_table(records: Sequence[Record], set_name: str) -> Table:
     )  # fmt: skip
 
 
-def joint_table(sittings: Sequence[Record], records: Sequence[Record]) -> Table:
+def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: Sequence[Record] = ()) -> Table:
     """Throughput, memory and accuracy together, each row relative to the plain ViT: the claim is met or it is not.
 
     `sittings` are the speed records of one set: a row shows the median of those that have it, and their range.
+    `lighter`: what models score with other superpixels; a row of its own each.
     """
     set_name = sittings[0]["set"]
     scores = scores_of(records)
+    for record in lighter:
+        for name in LIGHTER:
+            scores.setdefault(with_lighter(record["row"], name), {})[record["seed"]] = record["scores"][name]
     found = [speedups(record) for record in sittings]
+    asked = {record["row"] for record in lighter}
+    names = [
+        name
+        for row in core_rows(SETS[set_name])
+        for name in (row, *(with_lighter(row, name) for name in LIGHTER if row in asked))
+    ]
     rows = []
-    for row in core_rows(SETS[set_name]):
+    for row in names:
         costs = [speeds[row] for speeds in found if row in speeds]
         if not costs:
             continue
@@ -175,7 +185,8 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record]) -> Table:
     note = (
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU seconds of "
         f"all threads, batches of {sittings[0]['batch']} run whole by every row, fp32, eager, and compiled against "
-        "the compiled plain ViT; superpixels as in the shards. "
+        "the compiled plain ViT; superpixels as in the shards, light and lightest where "
+        "the trained model was asked with those. "
         f"Medians of up to {len(sittings)} processes, in brackets the least and the most."
     )
     columns = ("model", "throughput", "with superpixels", "compiled, with superpixels", "peak memory",

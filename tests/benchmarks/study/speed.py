@@ -16,7 +16,7 @@ from focusvit.recipes.cost import superpixel_seconds
 from focusvit.train.compiling import lead_around_spaces
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.study.arrays import ArrayData
-from tests.benchmarks.study.matrix import PLAIN, SETS, core_rows
+from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, with_lighter
 
 BATCH = 64
 
@@ -48,15 +48,20 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
     rows = {}
     for row, model in models.items():
         tokens = uses_maps[row]
-        segmenting = 0.0
+        segmenting, lighter = 0.0, {}
         if tokens is not None:
-            settings = open_dataset(f"{root}/{of.folder}").superpixels
-            segmenting = superpixel_seconds(pixels, (of.map_px, of.map_px), tokens, settings, time.process_time)
+            own = open_dataset(f"{root}/{of.folder}").superpixels
+            segmenting, *less = [
+                superpixel_seconds(pixels, (of.map_px, of.map_px), tokens, settings, time.process_time)
+                for settings in (own, *LIGHTER.values())
+            ]
+            lighter = dict(zip(LIGHTER, less))
         rows[row] = {
             "forward_s": [value / BATCH for value in seconds[row]],
             "compiled_s": [value / BATCH for value in compiled_seconds[row]],
             "training_s": [value / BATCH for value in step_seconds[row]],
             "superpixels_s": segmenting,
+            "lighter_s": lighter,
             "peak_bytes": inference_peak(model, *inputs[row], images_at_once=BATCH),
         }
     record = {
@@ -131,20 +136,24 @@ class Speedup(NamedTuple):
 
 
 def speedups(record: dict[str, Any]) -> dict[str, Speedup]:
-    """One sitting, by row."""
+    """One sitting, by row, and with lighter superpixels by `with_lighter`."""
     rows = record["rows"]
     plain = rows[PLAIN]
     found = {}
     for row, cost in rows.items():
-        found[row] = Speedup(
-            bare=_faster(plain["forward_s"], cost["forward_s"]),
-            whole=_faster(plain["forward_s"], cost["forward_s"], cost["superpixels_s"]),
-            memory=cost["peak_bytes"] / plain["peak_bytes"],
-            compiled=_faster(plain["compiled_s"], cost["compiled_s"], cost["superpixels_s"])
-            if "compiled_s" in plain
-            else None,
-        )
+        found[row] = _speedup(plain, cost, cost["superpixels_s"])
+        for name, seconds in cost.get("lighter_s", {}).items():
+            found[with_lighter(row, name)] = _speedup(plain, cost, seconds)
     return found
+
+
+def _speedup(plain: dict[str, Any], cost: dict[str, Any], superpixels_s: float) -> Speedup:
+    return Speedup(
+        bare=_faster(plain["forward_s"], cost["forward_s"]),
+        whole=_faster(plain["forward_s"], cost["forward_s"], superpixels_s),
+        memory=cost["peak_bytes"] / plain["peak_bytes"],
+        compiled=_faster(plain["compiled_s"], cost["compiled_s"], superpixels_s) if "compiled_s" in plain else None,
+    )
 
 
 def _faster(plain: list[float], seconds: list[float], more: float = 0.0) -> float:

@@ -8,7 +8,6 @@ on with what was stopped, so several sittings add up, and the same command print
 
 import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.record import Record, RecordConfig, begin
 from tests.benchmarks.report import RESULTS
 from tests.benchmarks.study.arrays import ArrayData, collect
-from tests.benchmarks.study.ledger import best_rate, read_ledger
+from tests.benchmarks.study.ledger import best_rate, kept_at, read_ledger
 from tests.benchmarks.study.matrix import SETS, core_rows
 from tests.benchmarks.study.recipe import RATES, train_config
 from tests.benchmarks.study.training import train_on_arrays, whole_steps
@@ -59,9 +58,9 @@ class StudyConfig(RecordConfig):
     """cifar10, tiny-imagenet-40, imagenette"""
     rows: tuple[str, ...] = ()
     """only these rows of the matrix, by their names in the table; all by default"""
-    stage: Literal["rates", "core", "speed"] = "core"
+    stage: Literal["rates", "core", "speed", "lighter"] = "core"
     """rates: each learning rate on a held-out tenth of train; core: to the end at the best of them, scored on the test
-    split; speed: throughput and memory of the matrix"""
+    split; speed: throughput and memory of the matrix; lighter: the models in `checkpoints` with other superpixels"""
     seeds: int = 1
     epochs: float = 0.0
     """passes over train in stage core; 0 = as many as the set has"""
@@ -174,7 +173,8 @@ def fill(run: Run, config: StudyConfig, facts: dict[str, Any]) -> dict[str, Any]
         score_every_epochs=run.epochs / POINTS_OF_A_CURVE if run.stage == "core" else None,
     )  # fmt: skip
     if config.checkpoints and run.stage == "core":
-        save_checkpoint(checkpoint_uri(run, config), load_checkpoint(checkpoint), load_weights(checkpoint))
+        kept = kept_at(config.checkpoints, run.set_name, run.row, run.config.seed)
+        save_checkpoint(kept, load_checkpoint(checkpoint), load_weights(checkpoint))
     multiply_adds = count_multiply_adds(FocusViT(model).eval(), *example_inputs(model, 1))
     record = {
         "set": run.set_name, "row": run.row, "stage": run.stage, "key": run.key(), "seed": run.config.seed,
@@ -206,19 +206,11 @@ def curve(run_dir: str) -> list[dict[str, float]]:
     return points
 
 
-def slug(row: str) -> str:
-    """The name of a row as a folder: 'control: uniform grid' is control-uniform-grid."""
-    return "-".join(re.findall(r"[a-z0-9]+", row.lower()))
-
-
-def checkpoint_uri(run: Run, config: StudyConfig) -> str:
-    return f"{config.checkpoints}/{run.set_name}/{slug(run.row)}-{run.config.seed}"
-
-
 def lacks_checkpoint(run: Run, config: StudyConfig) -> bool:
     """A record of the ledger has no weights: with --checkpoints such a run is made again."""
     wanted = bool(config.checkpoints) and run.stage == "core"
-    return wanted and not Path(checkpoint_uri(run, config), "checkpoint.json").exists()
+    place = kept_at(config.checkpoints, run.set_name, run.row, run.config.seed)
+    return wanted and not Path(place, "checkpoint.json").exists()
 
 
 def recorded(ledger: Path) -> set[tuple[str, int]]:
@@ -227,7 +219,7 @@ def recorded(ledger: Path) -> set[tuple[str, int]]:
     """
     found = set()
     for record in read_ledger(ledger):
-        if record["stage"] == "speed":
+        if record["stage"] not in ("rates", "core"):
             continue
         with suppress(UsageError, ValueError):  # trained with a setting that is gone: no run of today
             run = Run(
@@ -249,6 +241,14 @@ def main(argv: list[str]) -> int:
 
         for set_name in config.sets:
             measure_speed(config.data, set_name, ledger, arrays, record.facts)
+    elif config.data and config.stage == "lighter":
+        from tests.benchmarks.study.lighter import lighter_records
+
+        for found in lighter_records(
+            config.data, config.sets, config.seeds, config.checkpoints, arrays, ledger, record.facts
+        ):
+            told = ", ".join(f"{name} {value:.2%}" for name, value in found["scores"].items())
+            record.say(f"{found['set']}, {found['row']}, seed {found['seed']}: {told}")
     elif config.data:
         fill_missing(config, record)
     elif not any(ledger.glob("*.json")):

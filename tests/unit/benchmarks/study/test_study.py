@@ -20,10 +20,10 @@ from focusvit.score.scoring import tally
 from pipeline.errors import UsageError
 from testkit.tiny_shards import make_dataset
 from tests.benchmarks.report import Table
-from tests.benchmarks.study import study
+from tests.benchmarks.study import lighter, study
 from tests.benchmarks.study.arrays import ArrayEvalLoader, ArrayTrainLoader
 from tests.benchmarks.study.ledger import best_rate
-from tests.benchmarks.study.matrix import DEFAULT, PLAIN, SETS, core_rows
+from tests.benchmarks.study.matrix import DEFAULT, LIGHTER, PLAIN, SETS, core_rows, with_lighter
 from tests.benchmarks.study.report import (
     against,
     compute_table,
@@ -62,9 +62,9 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of 50 + 50 drawn images in the place of Tiny ImageNet-40."""
     (tmp_path / "sets" / "tiny-imagenet-40").mkdir(parents=True)
     make_dataset(tmp_path / "sets" / "tiny-imagenet-40")
-    monkeypatch.setattr(
-        study, "SETS", {"tiny-imagenet-40": replace(SETS["tiny-imagenet-40"], test_split="train", width=32)}
-    )
+    here = {"tiny-imagenet-40": replace(SETS["tiny-imagenet-40"], test_split="train", width=32)}
+    for module in (study, lighter):
+        monkeypatch.setattr(module, "SETS", here)
     return tmp_path / "sets"
 
 
@@ -239,12 +239,21 @@ def test_the_tables_recount_the_ledger(tmp_path: Path) -> None:
 
 def test_the_picture_shows_every_set_that_was_trained(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
-    for number, record in enumerate(records({PLAIN: [0.4], DEFAULT: [0.5]})):
+    cost = {"forward_s": [2.0], "superpixels_s": 0.2, "peak_bytes": 100, "lighter_s": {"light": 0.1, "lightest": 0.0}}
+    others = [
+        {"stage": "speed", "set": "cifar10", "batch": 64, "rows": {PLAIN: {**cost, "training_s": [1.0]},
+         DEFAULT: {**cost, "training_s": [1.0]}}},
+        {"stage": "lighter", "set": "cifar10", "row": DEFAULT, "seed": 0,
+         "scores": {"shards": 0.5, "light": 0.5, "lightest": 0.4}},
+    ]  # fmt: skip
+    for number, record in enumerate([*records({PLAIN: [0.4], DEFAULT: [0.5]}), *others]):
         (tmp_path / "ledger" / f"{number}.json").write_text(json.dumps(record))
     told: list[Table] = []
     place = SimpleNamespace(facts={}, add=lambda *tables: told.extend(tables), path=lambda suffix: tmp_path / "p.jpg")
     report(tmp_path / "ledger", place)  # type: ignore[arg-type]
-    assert [table.title for table in told] == ["cifar10: top-1 at the end of training", "cifar10: at equal compute"]
+    assert [table.title for table in told] == [
+        "cifar10: top-1 at the end of training", "cifar10: at equal compute", "cifar10: the joint claim"
+    ]  # fmt: skip
     assert Image.open(tmp_path / "p.jpg").width > 1000 and place.facts["records"] == 2
 
 
@@ -272,6 +281,37 @@ def test_no_record_of_speed_is_written_over(tmp_path: Path) -> None:
         (tmp_path / f"speed-{name}.json").touch()
     assert new_record(tmp_path, "tiny-imagenet-40").name == "speed-tiny-imagenet-40-4.json"
     assert new_record(tmp_path, "cifar10").name == "speed-cifar10-1.json"
+
+
+def test_a_kept_model_is_asked_with_lighter_superpixels(shards: Path, tmp_path: Path) -> None:
+    """Its score with the maps of the shards is that of its training, and a model without maps is not asked."""
+    config = config_of(shards, tmp_path, checkpoints=str(tmp_path / "kept"))
+    ledger = Path(config.ledger)
+    rates_tried(ledger, core_rows(SETS["tiny-imagenet-40"]))
+    runs = [run for run in study.planned(config) if run.row in (DEFAULT, "control: uniform grid")]
+    scores = {run.row: study.fill(run, config, FACTS)["scores"] for run in runs}
+    asked = (config.data, ("tiny-imagenet-40",), 1, config.checkpoints, study.arrays, ledger, FACTS)
+    (found,) = lighter.lighter_records(*asked)
+    assert found["scores"].keys() == {"shards", *LIGHTER} and found["row"] == DEFAULT
+    assert found["scores"]["shards"] == pytest.approx(scores[DEFAULT]["top1"], abs=0.021)  # bfloat16: one image
+    assert json.loads((ledger / "lighter-tiny-imagenet-40-focusvit-0.json").read_text()) == found
+    assert study.recorded(ledger) >= {(run.key(), 0) for run in runs}
+    with pytest.raises(UsageError, match="'/nowhere' holds no trained model that takes maps"):
+        list(lighter.lighter_records(*asked[:3], "/nowhere", *asked[4:]))
+
+
+def test_lighter_superpixels_are_rows_of_the_joint_claim() -> None:
+    """Faster by their own time, with the score that the model has with them."""
+    cost = {"forward_s": [2.0], "superpixels_s": 0.0, "peak_bytes": 100}
+    ours = {"forward_s": [0.5], "superpixels_s": 0.5, "peak_bytes": 50, "lighter_s": {"light": 0.3, "lightest": 0.0}}
+    speed = {"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}}
+    asked = {"row": DEFAULT, "seed": 0, "scores": {"shards": 0.5, "light": 0.5, "lightest": 0.3}}
+    core = records({PLAIN: [0.4], DEFAULT: [0.5]})
+    told = {row[0]: row for row in joint_table([speed], core, [asked]).rows}
+    assert list(told) == [PLAIN, DEFAULT, with_lighter(DEFAULT, "light"), with_lighter(DEFAULT, "lightest")]
+    assert told["FocusViT, light superpixels"][1:] == ("4.00x", "2.50x", "-", "50%", "+10.00", "met (1 seed)")
+    assert told["FocusViT, lightest superpixels"][2:] == ("4.00x", "-", "50%", "-10.00", "missed: accuracy")
+    assert list(told)[:2] == [row[0] for row in joint_table([speed], core).rows]
 
 
 def test_an_unknown_set_is_named() -> None:
