@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     from matplotlib import pyplot
 
     paths = [path for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in (*TUNED, *SPEEDS)]
-    tables = [table for path in paths for table in _told(path)]
+    tables = by_title([table for path in paths for table in _told(path)])
     parts = [table for name in TUNED for table in _told(RESULTS / f"{name}.json")]
     tables.append(together(parts, [table for name in SPEEDS for table in _tables(RESULTS / f"{name}.json")]))
     columns = min(2, len(tables))
@@ -105,6 +105,16 @@ def main(argv: list[str]) -> int:
     figure.savefig(RESULTS / "hosts.jpg", dpi=80)
     sys.stdout.write(f"hosts-picture: wrote {RESULTS / 'hosts.jpg'}\n")
     return 0
+
+
+def by_title(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tables of the same images, made by several runs, as one: each row from the first run that has it."""
+    found: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        into = found.setdefault(table["title"], {**table, "rows": []})
+        known = {row[0] for row in into["rows"]}
+        into["rows"] += [row for row in table["rows"] if row[0] not in known]
+    return list(found.values())
 
 
 def _tables(path: Path) -> list[dict[str, Any]]:

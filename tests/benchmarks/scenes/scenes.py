@@ -17,6 +17,7 @@ from tests.benchmarks.hosts.images import Sample, frames
 from tests.benchmarks.record import RecordConfig, begin, data_folder
 from tests.benchmarks.report import Table
 from tests.benchmarks.scenes.learn import Learning, frame_of, learned
+from tests.benchmarks.scenes.picture import draw
 from tests.benchmarks.scenes.rows import Row, features, read_too, rows, view
 
 UNSEEN, WHOLE = "each drive of train once as the test", "train to val"
@@ -87,6 +88,7 @@ def main(argv: list[str]) -> int:
         for each in record.tables:
             record.say(f"{each.title}: {', '.join(map(str, each.rows[-1]))}")
         record.save()
+    draw(record.tables, record.path(".jpg"))
     return record.end()
 
 

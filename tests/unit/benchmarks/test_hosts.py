@@ -17,7 +17,7 @@ from tests.benchmarks.hosts.dense import Scores, confusion, head_of
 from tests.benchmarks.hosts.frozen import probes
 from tests.benchmarks.hosts.hosts import BenchHostsConfig
 from tests.benchmarks.hosts.images import Sample
-from tests.benchmarks.hosts.pictures import points, together
+from tests.benchmarks.hosts.pictures import by_title, points, together
 from tests.benchmarks.hosts.readings import Reading, read
 from tests.benchmarks.hosts.shapes import shape_table
 from tests.benchmarks.hosts.states import Views, outputs, views_of
@@ -183,6 +183,14 @@ def test_points_of_the_picture_are_the_rows_of_the_table():
     first, second = points(table)
     assert (first["speed"], first["score"], first["mark"]) == (2.5, 33.3, "^")
     assert (second["score"], second["mark"]) == (36.0, "o") and first["colour"] != second["colour"]
+
+
+def test_tables_of_the_same_images_are_drawn_as_one():
+    first = {"title": "a", "score": "kNN", "columns": ["way", "kNN"], "rows": [["all", "1"], ["grid", "2"]]}
+    more = {**first, "rows": [["all", "9"], ["token merging", "3"]]}
+    found = by_title([first, {**first, "title": "b"}, more])
+    assert [table["title"] for table in found] == ["a", "b"] and found[1]["rows"] == first["rows"]
+    assert found[0]["rows"] == [["all", "1"], ["grid", "2"], ["token merging", "3"]] and len(first["rows"]) == 2
 
 
 def test_fine_tuned_rows_are_drawn_together_at_the_speeds_of_the_runs_that_only_time():

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from focusvit.model.model import FocusViT
 from pipeline.errors import UsageError
@@ -113,6 +114,7 @@ def test_the_bench_tells_both_questions(camvid: Path, monkeypatch: pytest.Monkey
     toy = ["--height", "32", "--width-px", "64", "--width", "32", "--epochs", "1", "--rounds", "1", "--batch", "2"]
     toy += ["--rates", "0.001"]
     assert main([*toy, "--only", "0", "3"]) == 0
+    assert Image.open(results / "scenes.jpg").width > 800
     told = (results / "scenes.md").read_text()
     assert (
         told.count("| FocusViT | 8 | 0.00")
