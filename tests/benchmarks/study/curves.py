@@ -83,9 +83,7 @@ def _speeds(
             speeds = [each[with_lighter(row, name)].whole for each in found if with_lighter(row, name) in each]
             if scores and speeds:
                 axes.plot(statistics.median(speeds), statistics.mean(scores), "^", color=colours[row], markersize=5)
-    axes.set(
-        xlabel=f"throughput relative to {PLAIN} (filled: superpixels included; triangles: lighter ones)",
-        ylabel="top-1, %",
-    )
+    told = "filled: with superpixels; triangles: lighter ones"
+    axes.set(xlabel=f"throughput relative to {PLAIN}\n{told}", ylabel="top-1, %")
     axes.axvline(2.1, color="black", linestyle=":", linewidth=0.8)
     axes.grid(alpha=0.3)
