@@ -60,6 +60,8 @@ class BenchHostsConfig(RecordConfig):
         counts = (self.per_class, self.per_class_test, self.frames, self.epochs, self.rounds, self.batch)
         if min(counts) < 1:
             raise ValueError(f"the numbers are {counts}; each must be at least 1")
+        if self.seed and "tuned" not in self.section:
+            raise ValueError(f"--seed orders the batches of fine-tuning; section {self.section} trains nothing")
         if self.only and self.section not in _CHOOSES:
             raise ValueError(
                 f"--only chooses ways of {', '.join(_CHOOSES)}; section {self.section} runs all of its own"

@@ -75,7 +75,11 @@ def main(argv: list[str]) -> int:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    paths = [path for path in sorted(RESULTS.glob("hosts-*.json")) if path.stem not in (*TUNED, *SPEEDS)]
+    paths = [
+        path
+        for path in sorted(RESULTS.glob("hosts-*.json"))
+        if path.stem not in (*TUNED, *SPEEDS) and "-seed-" not in path.stem
+    ]
     tables = by_title([table for path in paths for table in _told(path)])
     parts = [table for name in TUNED for table in _told(RESULTS / f"{name}.json")]
     tables.append(together(parts, [table for name in SPEEDS for table in _tables(RESULTS / f"{name}.json")]))
@@ -112,6 +116,8 @@ def by_title(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for table in tables:
         into = found.setdefault(table["title"], {**table, "rows": []})
+        if table["columns"] != into["columns"]:
+            raise ValueError(f"two records of '{table['title']}' have other columns: measure them anew")
         known = {row[0] for row in into["rows"]}
         into["rows"] += [row for row in table["rows"] if row[0] not in known]
     return list(found.values())

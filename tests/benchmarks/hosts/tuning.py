@@ -46,6 +46,11 @@ class Tuning:
         return self.lr * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup))) / 2
 
     @property
+    def told(self) -> str:
+        """In titles: tables of other seeds are others."""
+        return f", seed {self.seed}" if self.seed else ""
+
+    @property
     def note(self) -> str:
         return (
             f"{self.epochs} epochs, AdamW, learning rate {self.lr:g} warmed up over {self.warmup:.0%}, with a cosine "
@@ -124,7 +129,7 @@ def tuned_scenes(
             cells = scores[one].cells(scores[chosen[0]])
             rows.append([one.name, one.tokens, *cells, f"{cost[0]:.0f}", f"{cost[1]:.2f}x"])
         yield Table(
-            title=f"CamVid, {where}: {size[0]}x{size[1]} px, after fine-tuning",
+            title=f"CamVid, {where}: {size[0]}x{size[1]} px, after fine-tuning{tuning.told}",
             columns=["way", "tokens", *COLUMNS, "CPU ms a frame", "speed"],
             rows=list(rows),
             note=tuning.note + SCORE_NOTE + SPEED_NOTE,
@@ -183,7 +188,8 @@ def tuned_images(
         told = f"{count / len(test):.1%} ({low:.1%} - {high:.1%})"
         rows.append([way.name, way.tokens, f"{before:.1%}", told, f"{costs[way][0]:.0f}", f"{costs[way][1]:.2f}x"])
         yield Table(
-            title=f"{name}, {len(train)} images to learn from, {len(test)} to test: 224 px, after fine-tuning",
+            title=f"{name}, {len(train)} images to learn from, {len(test)} to test: 224 px, after fine-tuning"
+            + tuning.told,
             columns=["way", "tokens", "frozen, linear head", "fine-tuned", "CPU ms an image", "speed"],
             rows=list(rows),
             note=tuning.note + "Top-1 with its 95 % interval (Wilson). " + SPEED_NOTE,

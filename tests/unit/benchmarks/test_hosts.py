@@ -56,6 +56,8 @@ def test_some_ways_are_taken_by_their_numbers():
         some(every, (0, 3))
     with pytest.raises(ValueError, match="--only chooses ways of images, scenes-tuned, speed; section borders runs"):
         BenchHostsConfig(host="x", section="borders", only=(1,))
+    with pytest.raises(ValueError, match="--seed orders the batches of fine-tuning; section images trains nothing"):
+        BenchHostsConfig(host="x", section="images", seed=1)
 
 
 def test_the_speed_table_of_a_shape_has_every_source_of_superpixels():
@@ -191,6 +193,8 @@ def test_tables_of_the_same_images_are_drawn_as_one():
     found = by_title([first, {**first, "title": "b"}, more])
     assert [table["title"] for table in found] == ["a", "b"] and found[1]["rows"] == first["rows"]
     assert found[0]["rows"] == [["all", "1"], ["grid", "2"], ["token merging", "3"]] and len(first["rows"]) == 2
+    with pytest.raises(ValueError, match="two records of 'a' have other columns"):
+        by_title([first, {**first, "columns": ["way", "speed"]}])
 
 
 def test_fine_tuned_rows_are_drawn_together_at_the_speeds_of_the_runs_that_only_time():
