@@ -112,18 +112,19 @@ transfer-box-%: $(VENV)/.ok-test $(SETS)/.ok
 	for model in $(MODELS); do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $* $(foreach task,$(TASKS_$*),--task $(task)=$(SETS)/$(task)) \
 	    --max-samples 2000 --precision bf16 --out build/transfer-box/$*/$$(basename "$$model") \
-	    --tracking-uri sqlite:///build/transfer-box.db; \
+	    --tracking-uri sqlite:///build/transfer-box.db || exit; \
 	done
 	$(BIN)/focusvit report build/transfer-box/$* --out tests/benchmarks/results/transfer-box/$*
 
 # Models of CIFAR-10 that the study kept (`study --checkpoints build/study-models`), frozen, on sets that they did not see.
 STUDIED ?= build/study-models
 transfer-study: $(VENV)/.ok-test $(SETS)/.ok
+	@test -d $(STUDIED)/cifar10 || { echo "make transfer-study: $(STUDIED) holds no models; STUDIED=FOLDER names another"; exit 2; }
 	for model in $(STUDIED)/cifar10/*; do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite quick \
 	    $(foreach task,flowers17 tiny-imagenet-40 digits,--task $(task)=$(SETS)/$(task)) \
 	    --max-samples 2000 --precision bf16 --out build/transfer-study/$$(basename "$$model") \
-	    --tracking-uri sqlite:///build/transfer-study.db; \
+	    --tracking-uri sqlite:///build/transfer-study.db || exit; \
 	done
 	$(BIN)/focusvit report build/transfer-study --out tests/benchmarks/results/transfer-study
 

@@ -125,12 +125,15 @@ def plane_places(regions: Regions, height: int, width: int) -> Tensor:
     return torch.stack([y * (height / width), x], -1)
 
 
-def raster_places(regions: Regions) -> Tensor:
-    """Each centre's number in raster order, line by line (B, K, 1); regions that are nowhere come last."""
-    y, x = regions.centre.unbind(-1)
-    # Lines are told apart to a 4096th of the height: centres of one line of a grid differ by rounding alone.
-    key = ((y * 4096).round() * 2 + x).masked_fill(regions.area <= 0, float("inf"))
-    return (key[:, :, None] > key[:, None, :]).to(y.dtype).sum(-1, keepdim=True)
+def raster_places(regions: Regions, height: int, width: int) -> Tensor:
+    """Each region's number in raster order (B, K, 1): centres from line to line, as many lines as a grid of as many
+    cells has, and from left to right in a line; regions that are nowhere come last.
+    """
+    y, x = regions.centre.float().unbind(-1)  # also in a model of bfloat16, which cannot count them
+    present = regions.area > 0
+    lines = (present.sum(1, keepdim=True) * (height / width)).sqrt().round().clamp(min=1)
+    key = ((y * lines).floor() * 2 + x).masked_fill(~present, float("inf"))
+    return (key[:, :, None] > key[:, None, :]).float().sum(-1, keepdim=True)
 
 
 def window_bias(places: Tensor, regions: Regions, window: int, readout: str) -> Tensor:

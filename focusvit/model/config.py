@@ -60,9 +60,9 @@ class FocusViTConfig:
     num_reads: int = 2
     """Cross-attentions from latents to tokens in trunks latent and hybrid."""
     window: int = 9
-    """Trunk window: a token attends to this many nearest centres, itself included."""
+    """Trunk window: a token attends to this many nearest tokens, itself included."""
     window_over: WindowOver = "centres"
-    """Trunk window: nearest in the image plane, or in raster order of the centres, as in the original repository."""
+    """Trunk window: nearest centres in the image plane, or in their raster order, as the original repository has it."""
     window_projection: bool = False
     """Trunk window: one extra head_dim x head_dim map on keys and on values, shared by the heads, identity at start."""
     area_bias: bool = False

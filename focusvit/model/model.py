@@ -219,8 +219,7 @@ class FocusViT(nn.Module):
         """What attention in token blocks knows of the regions."""
         config = self.config
         if config.trunk == "window":
-            raster = config.window_over == "raster"
-            places = raster_places(regions) if raster else plane_places(regions, *config.image_size)
+            places = (raster_places if config.window_over == "raster" else plane_places)(regions, *config.image_size)
             return AttentionContext(window_bias(places, regions, config.window, config.readout))
         bias = self._key_bias(regions)
         if self.latent_start is None or self.reads is not None:

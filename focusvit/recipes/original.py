@@ -8,7 +8,8 @@ end.
 
 Its "cross attention" has queries, keys and values from the same tokens, so it is self-attention with one head or
 several; its "multi-head latent attention" is a sliding window with one extra map on keys and values. What its code did
-otherwise by mistake (window over raster order, hard regions that vanish, positions that hardly differ) is not kept.
+otherwise by mistake (hard regions that vanish, positions that hardly differ) is not kept, and its window over raster
+order is one over centres here (`--model.window-over raster` is near to it).
 """
 
 from dataclasses import replace

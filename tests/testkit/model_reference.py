@@ -52,6 +52,7 @@ CONTROL_VARIANTS: dict[str, dict[str, object]] = {
     "plain_both": {"tokens": None, "readout": "mean"},
     "plain_latent": {"tokens": None, "trunk": "latent"},
     "plain_window": {"tokens": None, "trunk": "window", "grid_depth": 0},
+    "plain_window_raster": {"tokens": None, "trunk": "window", "window_over": "raster"},
     "plain_gather": {"tokens": None, "trunk": "gather"},
     "grid_cells": {"partition": "grid"},
     "random_cells": {"partition": "random"},

@@ -36,13 +36,17 @@ class Learning:
 
     @property
     def note(self) -> str:
+        rate = f"learning rate {self.rates[0]:g}"
+        if len(self.rates) > 1:
+            rate = (
+                f"learning rate {', '.join(f'{rate:g}' for rate in self.rates)}, for each row and split the best after "
+                f"{self.rate_epochs} epochs on every eighth frame to learn from, held out"
+            )
         return (
-            f"{self.epochs} epochs from scratch, AdamW, learning rate "
-            f"{' or '.join(f'{rate:g}' for rate in self.rates)}, for each row and split the better one after "
-            f"{self.rate_epochs} epochs on every eighth frame to learn from, held out; warmed up over "
-            f"{self.warmup:.0%}, with a cosine to 1 %, decay {self.weight_decay:g}, batches of {self.batch}, bfloat16, "
-            f"crops of {self.least:.0%} to 100 % of a frame, mirrored, seed {self.seed}, the same for all. Targets are "
-            "the shares of the classes in a region's pixels (a patch, a cell, a superpixel). "
+            f"{self.epochs} epochs from scratch, AdamW, {rate}; warmed up over {self.warmup:.0%}, with a cosine to "
+            f"1 %, decay {self.weight_decay:g}, batches of {self.batch}, bfloat16, crops of {self.least:.0%} to 100 % of a "
+            f"frame, mirrored, seed {self.seed}, the same for all. Targets are the shares of the classes in a region's "
+            "pixels (a patch, a cell, a superpixel). "
         )
 
 
@@ -56,7 +60,8 @@ def best_rate(row: Row, samples: Sequence[Sample], count: int, learning: Learnin
     """The rate that is best on every eighth of `samples` after a short training on the others."""
     if len(learning.rates) == 1:
         return learning.rates[0]
-    held, others = samples[4::8], [sample for at, sample in enumerate(samples) if at % 8 != 4]
+    held = samples[4::8] or samples[-1:]
+    others = [sample for sample in samples if sample not in held]
     short = replace(learning, epochs=learning.rate_epochs)
     found = {
         rate: scored(trained(row, others, count, short, rate), row, held, count).miou for rate in learning.rates

@@ -50,6 +50,11 @@ class BenchScenesConfig(RecordConfig):
             raise ValueError(f"height {self.height} and width_px {self.width_px} must be multiples of 32")
         if self.width % 32 or min(self.width, self.epochs, self.frames, self.rounds, self.batch) < 1:
             raise ValueError("width must be a multiple of 32; epochs, frames, rounds and batch at least 1")
+        if self.height * self.width_px > 256 * 256:
+            raise ValueError(
+                f"{self.height}x{self.width_px} px have more than 1,024 patches: one superpixel for four of them "
+                "would be more than the 256 of a map"
+            )
         if not self.rates or min(self.rates) <= 0 or self.rate_epochs < 1:
             raise ValueError("rates must hold positive numbers, rate_epochs must be at least 1")
 
@@ -109,8 +114,9 @@ def table(
         note=learning.note
         + "mIoU at full size over all test frames; differences with their 95 % interval (paired bootstrap over "
         "frames); small things: pole, sign, pedestrian, bicyclist. Scores of patches and cells are enlarged "
-        "bilinearly, those of superpixels painted. CPU time of superpixels (fast-slic), forward and reading in "
-        "float32, all rows in turns; speed is the median of paired ratios to the first row.",
+        "bilinearly, those of superpixels painted. CPU time of resizing, superpixels (fast-slic), forward and means "
+        "over superpixels in float32, all rows in turns; the head, enlarging and painting are left out. Speed is the "
+        "median of paired ratios to the first row.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from focusvit.predict.pictures import figure_pixels
-from tests.benchmarks.study.ledger import by_row
+from tests.benchmarks.study.ledger import by_row, lighter_scores, of_one_commit
 from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, with_lighter
 from tests.benchmarks.study.speed import speedups
 
@@ -67,8 +67,9 @@ def _speeds(
 ) -> None:
     """Top-1 at the end against throughput relative to the plain ViT: filled with superpixels, hollow without, triangles
     with lighter ones."""
-    found = [speedups(record) for record in records if record["stage"] == "speed"]
-    lighter = [record for record in records if record["stage"] == "lighter"]
+    stages = {name: [record for record in records if record["stage"] == name] for name in ("core", "speed", "lighter")}
+    found = [speedups(record) for record in of_one_commit(stages["speed"])]
+    lighter = lighter_scores(stages["core"], stages["lighter"])
     for row, records in rows.items():
         costs = [speeds[row] for speeds in found if row in speeds]
         if not costs:
@@ -78,11 +79,11 @@ def _speeds(
         axes.plot([whole, bare], [top1, top1], color=colours[row], linewidth=0.8)
         axes.plot(bare, top1, "o", color=colours[row], markerfacecolor="white")
         axes.plot(whole, top1, "o", color=colours[row])
-        for name in LIGHTER:
-            scores = [100 * record["scores"][name] for record in lighter if record["row"] == row]
-            speeds = [each[with_lighter(row, name)].whole for each in found if with_lighter(row, name) in each]
-            if scores and speeds:
-                axes.plot(statistics.median(speeds), statistics.mean(scores), "^", color=colours[row], markersize=5)
+        for name in (with_lighter(row, told) for told in LIGHTER):
+            speeds = [each[name].whole for each in found if name in each]
+            if name in lighter and speeds:
+                score = 100 * statistics.mean(lighter[name].values())
+                axes.plot(statistics.median(speeds), score, "^", color=colours[row], markersize=5)
     told = "filled: with superpixels; triangles: lighter ones"
     axes.set(xlabel=f"throughput relative to {PLAIN}\n{told}", ylabel="top-1, %")
     axes.axvline(2.1, color="black", linestyle=":", linewidth=0.8)

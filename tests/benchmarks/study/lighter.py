@@ -1,6 +1,5 @@
 """Trained models asked with superpixels that take less time than those they learned with."""
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,36 +11,38 @@ import torch
 from torch import Tensor
 
 from focusvit.model.model import FocusViT
-from focusvit.runs.checkpoint import load_model
+from focusvit.runs.checkpoint import load_model, record_at
 from pipeline.errors import UsageError
 from pipeline.superpixels.hierarchy import fit
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 from tests.benchmarks.study.arrays import ArrayData
 from tests.benchmarks.study.ledger import kept_at
-from tests.benchmarks.study.matrix import LIGHTER, SETS, StudySet, core_rows
+from tests.benchmarks.study.matrix import LIGHTER, SETS, StudySet, core_rows, lighter_settings
 
 _AT_ONCE = 250
 
 
 def lighter_records(
-    root: str, sets: Sequence[str], seeds: int, checkpoints: str, arrays: Any, ledger: Path, facts: dict[str, Any]
+    root: str, sets: Sequence[str], rows: Sequence[str], seeds: int, checkpoints: str, arrays: Any, ledger: Path,
+    facts: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Top-1 of every kept model that takes maps, with those of the shards and with each of `LIGHTER`; a record of the
-    ledger each. No setting was chosen by these scores. Raises `UsageError` where there is no such model.
+    ledger each, which says what the model scored at the end of its training. No setting was chosen by these scores.
+    Raises `UsageError` where there is no such model.
 
-    `root` and `arrays` are those of `speed.measure_speed`.
+    `root` and `arrays` are those of `speed.measure_speed`; `rows` are all where that is empty.
     """
     asked = 0
     for set_name, seed in itertools.product(sets, range(seeds)):
         of = SETS[set_name]
         for row, model in core_rows(of).items():
             kept = kept_at(checkpoints, set_name, row, seed)
-            if not model.needs_maps or not Path(kept, "checkpoint.json").exists():
+            if (rows and row not in rows) or not model.needs_maps or not Path(kept, "checkpoint.json").exists():
                 continue
             test = arrays(f"{root}/{of.folder}", of.test_split, model.image_size[0], of.map_px, model.tokens)
             record = {
                 "set": set_name, "row": row, "stage": "lighter", "seed": seed, "scores": _scores(kept, test, of),
-                "settings": {name: dataclasses.asdict(settings) for name, settings in LIGHTER.items()},
+                "settings": lighter_settings(), "trained_top1": record_at(kept).metrics["val/top1"],
                 "test_samples": len(test), **facts,
             }  # fmt: skip
             place = ledger / f"lighter-{set_name}-{Path(kept).name}.json"
@@ -49,7 +50,7 @@ def lighter_records(
             asked += 1
             yield record
     if not asked:
-        raise UsageError(f"--checkpoints '{checkpoints}' holds no trained model that takes maps.")
+        raise UsageError(f"--checkpoints '{checkpoints}' holds no trained model of these rows that takes maps.")
 
 
 def _scores(kept: str, test: ArrayData, of: StudySet) -> dict[str, float]:

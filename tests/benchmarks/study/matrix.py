@@ -1,6 +1,6 @@
 """What the accuracy study compares: a few data sets, the same recipe and budget for every row of one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from focusvit.model.config import FocusViTConfig
@@ -14,6 +14,17 @@ LIGHTER = {
     "lightest": SuperpixelConfig(fine_regions=64, seed_regions=64, pixels_per_region=16, iterations=5),
 }
 """Superpixels of small images that take less time: a model trained with those of the shards is asked with them too."""
+
+
+def lighter_settings() -> dict[str, dict[str, Any]]:
+    """As a record keeps them."""
+    return {name: asdict(settings) for name, settings in LIGHTER.items()}
+
+
+def lighter_in(record: dict[str, Any]) -> list[str]:
+    """The names of `LIGHTER` that meant in a record what they mean today."""
+    today, then = lighter_settings(), record.get("settings", {})
+    return [name for name in LIGHTER if then.get(name) == today[name]]
 
 
 def with_lighter(row: str, name: str) -> str:
@@ -65,8 +76,9 @@ def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
 
 def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
     """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens. The last
-    two are as the paper and its repository have it (arXiv 2506.18791): patch embeddings pooled at once, which is the
-    fastest FocusViT, and attention in a window of 7 over raster order with an extra map on keys and values.
+    two take one idea each of the paper and its repository (arXiv 2506.18791), all else as in FocusViT: linear patch
+    embeddings pooled at once, which is the fastest; attention in a window of 7 in raster order with an extra map on
+    keys and values.
     """
     model = default_model(of)
     tokens, latents = of.lla

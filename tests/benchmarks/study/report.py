@@ -9,7 +9,7 @@ from focusvit.score.intervals import of_mean, over_draws, wilson
 from tests.benchmarks.record import Record as BenchRecord
 from tests.benchmarks.report import Table
 from tests.benchmarks.study.curves import picture
-from tests.benchmarks.study.ledger import by_row, rate_scores, read_ledger
+from tests.benchmarks.study.ledger import by_row, lighter_scores, of_one_commit, rate_scores, read_ledger
 from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, with_lighter
 from tests.benchmarks.study.recipe import RATES
 from tests.benchmarks.study.speed import speedups, training_costs
@@ -23,15 +23,17 @@ def report(ledger: Path, into: BenchRecord) -> None:
     """Put the tables of what the ledger holds into a record, and draw its picture."""
     everything = read_ledger(ledger)
     records = [record for record in everything if record["stage"] in ("rates", "core")]
+    measured = [record for record in everything if record["stage"] in ("speed", "lighter")]
     into.facts |= {
         "records": len(records),
         "commits_of_the_runs": ", ".join(sorted({record["commit"] for record in records})),
+        "commits_of_the_speeds": ", ".join(sorted({record["commit"] for record in measured})),
         "devices": ", ".join(sorted({record["device"] for record in records})),
     }
     for set_name in SETS:
         of_set = [record for record in everything if record["set"] == set_name]
         core = [record for record in of_set if record["stage"] == "core"]
-        sittings = [record for record in of_set if record["stage"] == "speed"]
+        sittings = of_one_commit([record for record in of_set if record["stage"] == "speed"])
         if core:
             into.add(score_table(core, set_name), compute_table(core, sittings))
         if sittings:
@@ -159,17 +161,11 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: 
     `lighter`: what models score with other superpixels; a row of its own each.
     """
     set_name = sittings[0]["set"]
-    scores = scores_of(records)
-    for record in lighter:
-        for name in LIGHTER:
-            scores.setdefault(with_lighter(record["row"], name), {})[record["seed"]] = record["scores"][name]
+    scores = scores_of(records) | lighter_scores(records, lighter)
     found = [speedups(record) for record in sittings]
-    asked = {record["row"] for record in lighter}
-    names = [
-        name
-        for row in core_rows(SETS[set_name])
-        for name in (row, *(with_lighter(row, name) for name in LIGHTER if row in asked))
-    ]
+    every = core_rows(SETS[set_name])
+    others = {row: [name for name in (with_lighter(row, told) for told in LIGHTER) if name in scores] for row in every}
+    names = [name for row in every for name in (row, *others[row])]
     rows = []
     for row in names:
         costs = [speeds[row] for speeds in found if row in speeds]

@@ -16,7 +16,7 @@ from focusvit.recipes.cost import superpixel_seconds
 from focusvit.train.compiling import lead_around_spaces
 from pipeline.shards.dataset import open_dataset
 from tests.benchmarks.study.arrays import ArrayData
-from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, with_lighter
+from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, lighter_in, lighter_settings, with_lighter
 
 BATCH = 64
 
@@ -66,7 +66,7 @@ def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: di
         }
     record = {
         "set": set_name, "stage": "speed", "batch": BATCH, "clock": "cpu seconds of all threads", "rows": rows,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(), "settings": lighter_settings(),
         **facts,
     }  # fmt: skip
     ledger.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def speedups(record: dict[str, Any]) -> dict[str, Speedup]:
     found = {}
     for row, cost in rows.items():
         found[row] = _speedup(plain, cost, cost["superpixels_s"])
-        for name, seconds in cost.get("lighter_s", {}).items():
-            found[with_lighter(row, name)] = _speedup(plain, cost, seconds)
+        for name in lighter_in(record) if cost.get("lighter_s") else ():
+            found[with_lighter(row, name)] = _speedup(plain, cost, cost["lighter_s"][name])
     return found
 
 

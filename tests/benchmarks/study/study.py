@@ -1,9 +1,10 @@
 """`bench study`: accuracy of FocusViT beside a plain ViT and the controls, from scratch, on real images.
 
-Two stages. `rates` trains every row a few epochs at each learning rate of a fixed grid on nine tenths of train and
-scores the tenth that was held out; `core` trains it to the end at the rate that was best there, and scores the test
+Two stages train: `rates` trains every row a few epochs at each learning rate of a fixed grid on nine tenths of train
+and scores the tenth that was held out; `core` trains it to the end at the rate that was best there, and scores the test
 split, which chose nothing. One record per (config hash, seed) lies in the ledger; a run fills what is missing and goes
-on with what was stopped, so several sittings add up, and the same command prints the tables of what is there.
+on with what was stopped, so several sittings add up, and the same command prints the tables of what is there. Two more
+stages measure: `speed` what rows cost, `lighter` what trained models answer with superpixels that take less time.
 """
 
 import hashlib
@@ -46,6 +47,9 @@ from tests.benchmarks.study.training import train_on_arrays, whole_steps
 LEDGER = RESULTS / "study"
 RATE_EPOCHS = 2.0
 POINTS_OF_A_CURVE = 25
+_IGNORED = {
+    "rates": ("seeds", "epochs"), "speed": ("rows", "seeds", "epochs", "device"), "lighter": ("epochs", "device"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,11 @@ class StudyConfig(RecordConfig):
             raise ValueError(f"sets holds '{unknown[0]}'; there are {', '.join(SETS)}")
         if self.seeds < 1 or self.epochs < 0:
             raise ValueError("seeds must be at least 1, epochs must not be negative")
+        told = {"rows": self.rows, "seeds": self.seeds - 1, "epochs": self.epochs, "device": self.device != "cpu"}
+        if ignored := [f"--{name}" for name in _IGNORED.get(self.stage, ()) if told[name]]:
+            raise ValueError(f"stage {self.stage} does not use {', '.join(ignored)}: leave it out")
+        if self.stage == "lighter" and not self.checkpoints:
+            raise ValueError("stage lighter asks trained models: name their folder by --checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +253,8 @@ def main(argv: list[str]) -> int:
     elif config.data and config.stage == "lighter":
         from tests.benchmarks.study.lighter import lighter_records
 
-        for found in lighter_records(
-            config.data, config.sets, config.seeds, config.checkpoints, arrays, ledger, record.facts
-        ):
+        asked = (config.data, config.sets, config.rows, config.seeds, config.checkpoints)
+        for found in lighter_records(*asked, arrays, ledger, record.facts):
             told = ", ".join(f"{name} {value:.2%}" for name, value in found["scores"].items())
             record.say(f"{found['set']}, {found['row']}, seed {found['seed']}: {told}")
     elif config.data:

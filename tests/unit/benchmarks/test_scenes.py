@@ -125,3 +125,5 @@ def test_the_bench_tells_both_questions(camvid: Path, monkeypatch: pytest.Monkey
         main([*toy, "--only", "9"])
     with pytest.raises(ValueError, match="height 100 and width_px 256 must be multiples of 32"):
         BenchScenesConfig(height=100)
+    with pytest.raises(ValueError, match=r"256x352 px have more than 1,024 patches"):
+        BenchScenesConfig(height=256, width_px=352)

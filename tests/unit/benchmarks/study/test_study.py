@@ -20,10 +20,10 @@ from focusvit.score.scoring import tally
 from pipeline.errors import UsageError
 from testkit.tiny_shards import make_dataset
 from tests.benchmarks.report import Table
-from tests.benchmarks.study import lighter, study
+from tests.benchmarks.study import lighter, speed, study
 from tests.benchmarks.study.arrays import ArrayEvalLoader, ArrayTrainLoader
 from tests.benchmarks.study.ledger import best_rate
-from tests.benchmarks.study.matrix import DEFAULT, LIGHTER, PLAIN, SETS, core_rows, with_lighter
+from tests.benchmarks.study.matrix import DEFAULT, LIGHTER, PLAIN, SETS, core_rows, lighter_settings, with_lighter
 from tests.benchmarks.study.report import (
     against,
     compute_table,
@@ -35,7 +35,6 @@ from tests.benchmarks.study.report import (
     score_table,
     verdict,
 )
-from tests.benchmarks.study.speed import new_record
 
 FACTS = {"commit": "abc1234"}
 
@@ -63,15 +62,15 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "sets" / "tiny-imagenet-40").mkdir(parents=True)
     make_dataset(tmp_path / "sets" / "tiny-imagenet-40")
     here = {"tiny-imagenet-40": replace(SETS["tiny-imagenet-40"], test_split="train", width=32)}
-    for module in (study, lighter):
+    for module in (study, lighter, speed):
         monkeypatch.setattr(module, "SETS", here)
     return tmp_path / "sets"
 
 
 def config_of(shards: Path, tmp_path: Path, **values: object) -> study.StudyConfig:
     given = {
-        "data": str(shards), "sets": ("tiny-imagenet-40",), "epochs": 3.0, "ledger": str(tmp_path / "ledger"),
-        "runs": str(tmp_path / "runs"), "precision": "fp32",
+        "data": str(shards), "sets": ("tiny-imagenet-40",), "epochs": 0.0 if "stage" in values else 3.0,
+        "ledger": str(tmp_path / "ledger"), "runs": str(tmp_path / "runs"), "precision": "fp32",
     }  # fmt: skip
     return study.StudyConfig(**{**given, **values})  # type: ignore[arg-type]
 
@@ -241,10 +240,12 @@ def test_the_picture_shows_every_set_that_was_trained(tmp_path: Path) -> None:
     (tmp_path / "ledger").mkdir()
     cost = {"forward_s": [2.0], "superpixels_s": 0.2, "peak_bytes": 100, "lighter_s": {"light": 0.1, "lightest": 0.0}}
     others = [
-        {"stage": "speed", "set": "cifar10", "batch": 64, "rows": {PLAIN: {**cost, "training_s": [1.0]},
+        {"stage": "speed", "set": "cifar10", "batch": 64, "commit": "abc", "settings": lighter_settings(),
+         "rows": {PLAIN: {**cost, "training_s": [1.0]},
          DEFAULT: {**cost, "training_s": [1.0]}}},
-        {"stage": "lighter", "set": "cifar10", "row": DEFAULT, "seed": 0,
-         "scores": {"shards": 0.5, "light": 0.5, "lightest": 0.4}},
+        {"stage": "lighter", "set": "cifar10", "row": DEFAULT, "seed": 0, "commit": "abc",
+         "settings": lighter_settings(),
+         "scores": {"shards": 0.5, "light": 0.5, "lightest": 0.4}, "trained_top1": 0.5},
     ]  # fmt: skip
     for number, record in enumerate([*records({PLAIN: [0.4], DEFAULT: [0.5]}), *others]):
         (tmp_path / "ledger" / f"{number}.json").write_text(json.dumps(record))
@@ -279,8 +280,8 @@ def test_no_record_of_speed_is_written_over(tmp_path: Path) -> None:
     """Neither after one was removed, nor that of a set whose name is the beginning of another's."""
     for name in ("tiny-imagenet-40-1", "tiny-imagenet-40-3", "tiny-imagenet-40-256-patches-7"):
         (tmp_path / f"speed-{name}.json").touch()
-    assert new_record(tmp_path, "tiny-imagenet-40").name == "speed-tiny-imagenet-40-4.json"
-    assert new_record(tmp_path, "cifar10").name == "speed-cifar10-1.json"
+    assert speed.new_record(tmp_path, "tiny-imagenet-40").name == "speed-tiny-imagenet-40-4.json"
+    assert speed.new_record(tmp_path, "cifar10").name == "speed-cifar10-1.json"
 
 
 def test_a_kept_model_is_asked_with_lighter_superpixels(shards: Path, tmp_path: Path) -> None:
@@ -290,28 +291,75 @@ def test_a_kept_model_is_asked_with_lighter_superpixels(shards: Path, tmp_path: 
     rates_tried(ledger, core_rows(SETS["tiny-imagenet-40"]))
     runs = [run for run in study.planned(config) if run.row in (DEFAULT, "control: uniform grid")]
     scores = {run.row: study.fill(run, config, FACTS)["scores"] for run in runs}
-    asked = (config.data, ("tiny-imagenet-40",), 1, config.checkpoints, study.arrays, ledger, FACTS)
+    asked = (config.data, config.sets, (), 1, config.checkpoints, study.arrays, ledger, FACTS)
     (found,) = lighter.lighter_records(*asked)
     assert found["scores"].keys() == {"shards", *LIGHTER} and found["row"] == DEFAULT
     assert found["scores"]["shards"] == pytest.approx(scores[DEFAULT]["top1"], abs=0.021)  # bfloat16: one image
     assert json.loads((ledger / "lighter-tiny-imagenet-40-focusvit-0.json").read_text()) == found
     assert study.recorded(ledger) >= {(run.key(), 0) for run in runs}
-    with pytest.raises(UsageError, match="'/nowhere' holds no trained model that takes maps"):
-        list(lighter.lighter_records(*asked[:3], "/nowhere", *asked[4:]))
+    assert found["trained_top1"] == scores[DEFAULT]["top1"] and found["settings"] == lighter_settings()
+    for other in ((*asked[:4], "/nowhere", *asked[5:]), (*asked[:2], ("control: uniform grid",), *asked[3:])):
+        with pytest.raises(UsageError, match="holds no trained model of these rows that takes maps"):
+            list(lighter.lighter_records(*other))
+
+
+def test_lighter_maps_lie_on_their_images() -> None:
+    """Two regions of an image that is dark on the left, and of one that is dark above."""
+    image = torch.full((3, 32, 32), 40, dtype=torch.uint8)
+    left, above = image.clone(), image.clone()
+    left[:, :, 16:] = 220
+    above[:, 16:] = 220
+    for settings in LIGHTER.values():
+        found = lighter.maps_of(torch.stack([left, above]), SETS["cifar10"], settings, 2).long()
+        for one, image in zip(found, (left, above)):
+            assert (one == (image[0] > 99).long()).float().mean() > 0.9  # a border may lie a pixel beside
+
+
+def test_speeds_have_every_row_and_what_the_tables_read(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler is left out; its forward is the model's own."""
+    monkeypatch.setattr(torch, "compile", lambda model, **how: model)
+    monkeypatch.setattr(speed, "BATCH", 4)
+    place = speed.measure_speed(str(shards), "tiny-imagenet-40", tmp_path, study.arrays, FACTS, rounds=1)
+    record = json.loads(place.read_text())
+    found = speed.speedups(record)
+    every = list(core_rows(SETS["tiny-imagenet-40"]))
+    assert list(record["rows"]) == every and found.keys() >= set(every)
+    assert {with_lighter(DEFAULT, name) for name in LIGHTER} <= found.keys()
+    assert with_lighter(PLAIN, "light") not in found
+    assert all(one.bare > 0 and one.compiled and one.memory > 0 for one in found.values())
+    assert found[PLAIN] == (1.0, 1.0, 1.0, 1.0) and speed.training_costs(record)[DEFAULT] > 0
+    del record["settings"]["light"]
+    assert with_lighter(DEFAULT, "light") not in speed.speedups(record)
+
+
+def test_stages_refuse_what_they_do_not_use() -> None:
+    for values, message in (
+        ({"stage": "speed", "rows": (PLAIN,)}, "stage speed does not use --rows: leave it out"),
+        ({"stage": "rates", "seeds": 3, "epochs": 2.0}, "stage rates does not use --seeds, --epochs"),
+        ({"stage": "lighter", "device": "cuda"}, "stage lighter does not use --device"),
+        ({"stage": "lighter"}, "name their folder by --checkpoints"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            study.StudyConfig(**values)  # type: ignore[arg-type]
 
 
 def test_lighter_superpixels_are_rows_of_the_joint_claim() -> None:
     """Faster by their own time, with the score that the model has with them."""
     cost = {"forward_s": [2.0], "superpixels_s": 0.0, "peak_bytes": 100}
     ours = {"forward_s": [0.5], "superpixels_s": 0.5, "peak_bytes": 50, "lighter_s": {"light": 0.3, "lightest": 0.0}}
-    speed = {"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}}
-    asked = {"row": DEFAULT, "seed": 0, "scores": {"shards": 0.5, "light": 0.5, "lightest": 0.3}}
+    told = {"settings": lighter_settings(), "commit": "abc"}
+    measured = {"set": "cifar10", "batch": 64, "rows": {PLAIN: cost, DEFAULT: ours}, **told}
+    asked = {"row": DEFAULT, "seed": 0, "scores": {"shards": 0.4, "light": 0.4, "lightest": 0.2}, **told}
     core = records({PLAIN: [0.4], DEFAULT: [0.5]})
-    told = {row[0]: row for row in joint_table([speed], core, [asked]).rows}
+    assert len(joint_table([measured], core, [{**asked, "trained_top1": 0.49}]).rows) == 2  # another model
+    asked["trained_top1"] = 0.5
+    told = {row[0]: row for row in joint_table([measured], core, [asked]).rows}
     assert list(told) == [PLAIN, DEFAULT, with_lighter(DEFAULT, "light"), with_lighter(DEFAULT, "lightest")]
     assert told["FocusViT, light superpixels"][1:] == ("4.00x", "2.50x", "-", "50%", "+10.00", "met (1 seed)")
     assert told["FocusViT, lightest superpixels"][2:] == ("4.00x", "-", "50%", "-10.00", "missed: accuracy")
-    assert list(told)[:2] == [row[0] for row in joint_table([speed], core).rows]
+    assert list(told)[:2] == [row[0] for row in joint_table([measured], core).rows]
 
 
 def test_an_unknown_set_is_named() -> None:

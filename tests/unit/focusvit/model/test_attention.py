@@ -126,13 +126,20 @@ def test_window_attention_sees_the_nearest_centres(window: int, projection: bool
 
 
 def test_raster_places_number_the_centres_line_by_line() -> None:
+    """On squares of whole lines they are the numbers of the squares, whatever the width and the kind of numbers."""
+    for rows, columns in ((4, 6), (14, 14), (1, 5)):
+        squares = measure_regions(torch.arange(rows * columns).view(1, rows, columns), rows * columns)
+        for kind in (torch.float32, torch.bfloat16):
+            found = raster_places(Regions(*(part.to(kind) for part in squares)), rows * 8, columns * 8)
+            assert found[0, :, 0].tolist() == list(range(rows * columns))
+
+
+def test_regions_that_are_nowhere_come_last_in_raster_order() -> None:
     regions = regions_of()
-    centre = [(round(float(y) * 4096), float(x)) for y, x in regions.centre[0]]
-    order = sorted(range(K), key=lambda at: centre[at])
-    places = raster_places(regions)[0, :, 0].tolist()
-    assert [places[at] for at in order] == list(range(K))
-    gone = regions._replace(area=regions.area.index_fill(1, torch.tensor(order[0]), 0.0))
-    assert raster_places(gone)[0, order, 0].tolist() == [K - 1, *range(K - 1)]
+    first = int(raster_places(regions, 16, 24)[0, :, 0].argmin())
+    gone = regions._replace(area=regions.area.index_fill(1, torch.tensor(first), 0.0))
+    found = raster_places(gone, 16, 24)[0, :, 0].tolist()
+    assert found[first] == K - 1 and sorted(found) == list(range(K))
 
 
 def pool_rows() -> Tensor:
