@@ -45,8 +45,8 @@ class Learning:
         return (
             f"{self.epochs} epochs from scratch, AdamW, {rate}; warmed up over {self.warmup:.0%}, with a cosine to "
             f"1 %, decay {self.weight_decay:g}, batches of {self.batch}, bfloat16, crops of {self.least:.0%} to 100 % "
-            f"of a frame, mirrored, seed {self.seed}, the same for all. Targets are the shares of the classes in a region's "
-            "pixels (a patch, a cell, a superpixel). "
+            f"of a frame, mirrored, seed {self.seed}, the same for all. Targets are the shares of the classes in a "
+            "region's pixels (a patch, a cell, a superpixel). "
         )
 
 
