@@ -34,5 +34,6 @@ def _panel(axes: Any, table: Table, score: str) -> None:
         painted = told.startswith("FocusViT") or "read over" in told
         colour = f"C{models.index(told.partition(', read over')[0])}"
         axes.plot(float(row[spent]), float(row[column]), "^" if painted else "o", color=colour, label=told)
-    axes.set(xlabel="CPU ms a frame, superpixels included", ylabel=score, xscale="log")
+    axes.set(xlabel="CPU ms a frame, superpixels included", ylabel=score)
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
