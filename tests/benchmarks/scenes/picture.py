@@ -35,5 +35,5 @@ def _panel(axes: Any, table: Table, score: str) -> None:
         colour = f"C{models.index(told.partition(', read over')[0])}"
         axes.plot(float(row[spent]), float(row[column]), "^" if painted else "o", color=colour, label=told)
     axes.set(xlabel="CPU ms a frame, superpixels included", ylabel=score)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * max(float(row[spent]) for row in table.rows))
     axes.grid(alpha=0.3)
