@@ -11,7 +11,7 @@ from .merge_order import ids_after, merge_order, renumber
 from .slic import slic
 
 LIGHT = SuperpixelConfig(fine_regions=128, seed_regions=160, pixels_per_region=32, iterations=5)
-"""For images of about 64 px, beside whose models the default costs too much: they are not enlarged, a third of the time
+"""For images of 32 to 64 px, beside whose models the default costs much: they are not enlarged, two fifths of the time
 (`python -m tests.benchmarks superpixels`)."""
 
 
