@@ -14,8 +14,9 @@ from tests.benchmarks.hosts.images import normalised
 from tests.benchmarks.hosts.ways import PATCH_PX, READOUT, Way, prepared, run, superpixels
 
 SPEED_NOTE = (
-    "CPU time of superpixels (fast-slic), forward and, where features are read over them, their means, in float32; head, "
-    "enlarging and painting left out; ways take turns, medians of rounds; speed is the median of paired ratios to the first row. Scores come from features in bfloat16."
+    "CPU time of superpixels (fast-slic), forward and, where features are read over them, their means, in float32; "
+    "head, enlarging and painting left out; ways take turns, medians of rounds; speed is the median of paired ratios "
+    "to the first row. Scores come from features in bfloat16."
 )
 Cost = tuple[float, float]
 """(ms an image, speed relative to the first way)"""
