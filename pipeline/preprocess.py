@@ -24,7 +24,7 @@ from pipeline.shards.commit import (
 )
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.description import describe, shard_specs
-from pipeline.shards.overlap import refuse_same_bytes, shared_images
+from pipeline.shards.overlap import probed, refuse_same_bytes, rotated, shared_images
 from pipeline.shards.sidecar import read_sidecar
 
 from .commandline import parse
@@ -95,8 +95,9 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     others = other_splits(out, plan.split)
-    refuse_same_bytes(out, plan, others, source.reader())
-    lines = source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None)
+    first = probed(plan, source.reader())
+    refuse_same_bytes(out, plan, others, first)
+    lines = source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None) + rotated(first)
     if config.dry_run:
         _say_plan(say, config, lines, plan, out, finished=0)
         workers = _num_workers(config)

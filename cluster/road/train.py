@@ -26,6 +26,7 @@ from .options import TrainFolderConfig
 
 BOX_START = "focusvit-tiny"
 FROM_SCRATCH = {"cpu": "tiny_imagenet_cpu", "gpu": "focusvit_small_in1k"}
+_REFUSED = 2  # the exit code of wrong usage
 LARGE = 50_000
 """images from which a GPU trains a larger model from nothing better than it fine-tunes a small one"""
 
@@ -57,11 +58,11 @@ def main(argv: list[str]) -> int:
     for split in ("train", "val"):
         argv = ["preprocess", "--source", source, "--out", str(out / "shards"), "--split", split, "--local"]
         argv += ["--on-error", config.on_error]
-        _run([*argv, *(["--val-share", f"{share:g}"] if share else [])])
+        _run([*argv, *(["--val-share", f"{share:g}"] if share else [])], out)
     plan = _planned(config, source, share, out)
     sys.stdout.write("".join(f"plan      {line}\n" for line in plan.why))
-    _run(_training(plan, out))
-    _run(["evaluate", "--checkpoint", str(out / "run"), "--data", str(out / "shards")])
+    _run(_training(plan, out), out)
+    _run(["evaluate", "--checkpoint", str(out / "run"), "--data", str(out / "shards")], out)
     from .train_page import write_page
 
     found = write_page(plan.source, plan.why, out, time.monotonic() - begun)
@@ -69,13 +70,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str], out: Path) -> None:
     """Run a verb, printed first. A verb that did not do its work ends this command with its exit code."""
     sys.stdout.write(f"\n$ focusvit {shlex.join(argv)}\n")
     sys.stdout.flush()
     code = cli.main(argv)
     if code:
-        sys.stderr.write(f"focusvit train stopped at `focusvit {argv[0]}`; the same command goes on from there\n")
+        how = (  # of a request that does not fit what an earlier one began, the verb's own advice is too narrow
+            f"where photos or options changed since the first start, name another --out or remove {out}"
+            if code == _REFUSED
+            else "the same command goes on from there"
+        )
+        sys.stderr.write(f"focusvit train stopped at `focusvit {argv[0]}`; {how}\n")
         raise SystemExit(code)
 
 

@@ -17,6 +17,7 @@ from focusvit.runs.pyfunc import Scored, log_model
 from focusvit.runs.run_dir import RunDir
 from focusvit.runs.shipper import Shipper
 from focusvit.runs.tracker import Tracker
+from focusvit.score.confusion import recall
 from focusvit.train.config import TrainConfig
 from pipeline.io import storage
 from pipeline.secrets import masked
@@ -137,9 +138,9 @@ def _send_results(tracker: Tracker, data: Dataset, summary: dict[str, Any]) -> N
 
             if len(counts) <= 100:
                 tracker.figure(confusion_figure(counts, data.classes), "scores/confusion_matrix")
-            totals = np.maximum(1, counts.sum(1))
-            table = {"class": list(data.classes), "samples": counts.sum(1).tolist()}
-            tracker.table({**table, "recall": (counts.diagonal() / totals).round(4).tolist()}, "scores/per_class")
+            shares = [None if share is None else round(share, 4) for share in recall(counts)]
+            table = {"class": list(data.classes), "samples": counts.sum(1).tolist(), "recall": shares}
+            tracker.table(table, "scores/per_class")
         if not record.classes:  # features alone answer nothing
             return
         split = record.config["data"]["eval_split"]

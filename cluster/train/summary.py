@@ -3,15 +3,16 @@
 import shlex
 from typing import Any
 
-from focusvit.runs.checkpoint import load_checkpoint
+from focusvit.runs.checkpoint import load_checkpoint, read_confusion
 from focusvit.runs.metrics_log import read_points
 from focusvit.runs.run_dir import RunDir
+from focusvit.score.confusion import chance
 
 
 def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
     """The summary of `--json`: `scores` are those of `checkpoint`, `last_scores` those at the end of the run."""
     record = load_checkpoint(run.uri)
-    known = run.info()
+    known, counts = run.info(), read_confusion(record)
     last: dict[str, float] = {}
     for point in read_points(run):
         last.update(point["values"])
@@ -24,6 +25,7 @@ def summarise(run: RunDir, seconds: float, unsent: int) -> dict[str, Any]:
         "metrics": {name: value for name, value in last.items() if not name.startswith("val/")},
         "samples_seen": run.latest(),
         "num_classes": len(record.classes),
+        "chance": None if counts is None else chance(counts),
         "seconds": round(seconds, 1),
         "run_id": known.get("run_id"),
         "tracking_uri": known.get("tracking_uri"),
@@ -69,4 +71,4 @@ def _score_name(summary: dict[str, Any]) -> str:
 
 
 def _chance(summary: dict[str, Any], form: str) -> str:
-    return f" (chance {form.format(1 / summary['num_classes'])})" if summary["num_classes"] else ""
+    return "" if summary["chance"] is None else f" (chance {form.format(summary['chance'])})"

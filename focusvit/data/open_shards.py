@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ class OpenShards:
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, tuple[int, float]] = OrderedDict()  # descriptor, when it was last looked at
+        weakref.finalize(self, _close, self._files)  # unlike __del__, before the interpreter takes its modules apart
 
     def read(self, place: str, start: int, length: int) -> bytes:
         """As `storage.read_bytes` of a local file, with the same errors."""
@@ -31,11 +33,7 @@ class OpenShards:
                 os.posix_fadvise(self._descriptor(place), start, length, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1][0])
-
-    def __del__(self) -> None:
-        self.close()
+        _close(self._files)
 
     def _descriptor(self, place: str) -> int:
         now = time.monotonic()
@@ -55,6 +53,11 @@ class OpenShards:
         if len(self._files) > _MOST_OPEN:
             os.close(self._files.popitem(last=False)[1][0])
         return descriptor
+
+
+def _close(files: OrderedDict[str, tuple[int, float]]) -> None:
+    while files:
+        os.close(files.popitem()[1][0])
 
 
 def _is_at(descriptor: int, place: str) -> bool:

@@ -31,6 +31,8 @@ class Host:
 
 def find_host(model: nn.Module) -> Host:
     """Raises TypeError, in one sentence with what to use instead, for a model that cannot be patched."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a torch model is wanted, not {type(model).__name__}")
     name = f"{type(model).__module__}.{type(model).__name__}"
     if hasattr(model, "text_model") and hasattr(model, "vision_model"):
         raise TypeError(f"{name} has a tower for text and one for images: patch its `vision_model`")

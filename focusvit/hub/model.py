@@ -182,8 +182,10 @@ def _view(looking: "ViewConfig", name: str, image: Any) -> "View":
 
     try:
         return looking.view(file_bytes(image))
-    except (BadImage, ValueError) as error:
+    except BadImage as error:
         raise DataError(f"{name} {error}.") from None
+    except ValueError as error:
+        raise DataError(f"{name}: {error}.") from None
 
 
 def _is_hub_id(text: str) -> bool:

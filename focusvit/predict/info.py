@@ -19,6 +19,8 @@ def main(argv: list[str]) -> int:
     config = parse(InfoConfig, argv, prog="focusvit info")
     uri = checkpoint_place(config.place)
     names = set(storage.list_names(uri))
+    if not names and storage.exists(uri):
+        raise UsageError(f"{uri} is a file. Name a data set folder, a run directory or a checkpoint.")
     if not names:
         raise UsageError(f"{uri} does not exist or is empty. Name a data set folder, a run directory or a checkpoint.")
     if DATASET_FILE in names or any(name.endswith(".tar") for name in names):

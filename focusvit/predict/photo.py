@@ -1,11 +1,13 @@
 """Images as Python has them: arrays, tensors, PIL images, places. `focusvit.superpixels` is the map of one of them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from pipeline.errors import UsageError
 from pipeline.io import storage
 from pipeline.superpixels import segment
 from pipeline.superpixels.hierarchy import fit
@@ -29,10 +31,14 @@ def superpixels(image: Any, tokens: int) -> np.ndarray:
 def given(images: Any) -> list[tuple[str, Any]]:
     """One image, a batch or a sequence of images -> (name for people, image) each; a place becomes its address.
 
-    Raises UsageError for a place that does not exist, and for a folder without an image.
+    Raises UsageError for a place that does not exist, for a folder without an image, and for what is no image at all.
     """
     if isinstance(images, (str, Path, bytes)) or hasattr(images, "getbands") or getattr(images, "ndim", 4) < 4:
         images = [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(
+            f"images are wanted (arrays, tensors, PIL images, places of files), not {type(images).__name__}."
+        )
     found: list[tuple[str, Any]] = []
     for number, image in enumerate(images):
         if isinstance(image, (str, Path)):
@@ -59,6 +65,8 @@ def as_rgb(image: Any) -> np.ndarray:
         if image.ndim == 3 and image.shape[0] in (1, 3):
             image = image.transpose(1, 2, 0)
     if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+            raise ValueError(f"an image must be uint8 or floats in [0, 1], not {image.dtype} {image.shape}")
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
             image = np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
         if np.issubdtype(image.dtype, np.floating):

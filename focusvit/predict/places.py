@@ -18,7 +18,8 @@ class Place(NamedTuple):
 
 
 def image_places(given: Iterable[str], passed: PassedOver | None = None) -> list[Place]:
-    """Files as named, folders as the images below them in the order of their names; `passed` counts the other files.
+    """Files as named, folders as the images below them in the order of their names, each image once; `passed` counts
+    the other files.
 
     Raises UsageError for a place that does not exist and for a folder without an image.
     """
@@ -42,7 +43,10 @@ def image_places(given: Iterable[str], passed: PassedOver | None = None) -> list
             places.append(Place(uri, text, storage.name_of(uri)))
         else:
             raise UsageError(f"the image {uri} does not exist. Check the path; blanks in a name need quotes.")
-    return places
+    first: dict[str, Place] = {}
+    for place in places:
+        first.setdefault(place.uri, place)
+    return list(first.values())
 
 
 def picture_names(places: list[Place]) -> list[str]:

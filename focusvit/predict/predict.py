@@ -97,7 +97,7 @@ def _line(config: PredictConfig, classes: tuple[str, ...], place: Place, found: 
 
 def _overlay(classes: tuple[str, ...], place: Place, found: Prediction) -> Any:
     """The crop with its region borders, the regions in their mean colours, and the best classes as text."""
-    view, name = found.view, place.inside
+    view, name = found.view, place.name
     best = ", ".join(f"{classes[i]} {found.shares[i]:.1%}" for i in found.top(3))
     cells = [(name, view.image)]
     if view.map is not None:

@@ -40,6 +40,9 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(ImageClassifier())
 """
+_NO_STEP = -1
+"""MLflow copies to a logged model what its run has at the model's step, without naming the data that it was measured
+on, and then refuses the same points with it. No point has this step."""
 # One pixel, as PNG in base64: the form that a request over the network has.
 _EXAMPLE = [
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVQIHWNgAAAAAgABz8g15QAAAABJRU5ErkJggg==",
@@ -105,6 +108,7 @@ def log_model(tracker: Tracker, checkpoint_uri: str, scored: Sequence[Scored] = 
                 code_paths=[_sources(package, Path(folder, "sources")) for package in (focusvit, pipeline)],
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in packages],
                 model_config={"images_folder": ""},
+                step=_NO_STEP,
             )
         tracker.running()
     for one in scored:

@@ -13,7 +13,7 @@ from pipeline.plan.plan import read_shard_rows
 from pipeline.shards.build import Members, ShardSpec, columns_of, index_row, prove_machine
 from pipeline.shards.dataset import plan_uri, sidecar_uri
 from pipeline.shards.interop import dali_index, dali_name
-from pipeline.shards.sample import FORMAT_VERSION, Sample, decode
+from pipeline.shards.sample import FORMAT_VERSION, Sample, sample_of
 from pipeline.shards.sidecar import read_sidecar, sidecar_bytes
 from pipeline.superpixels.connected import connected_regions
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
@@ -121,9 +121,9 @@ def read_samples(data: bytes, place: str) -> list[tuple[str, int, Members]]:
 def check_sample(key: str, members: Members, row: dict[str, Any], again: SuperpixelConfig | None) -> list[str]:
     """What is wrong with one sample. With `again` its map is also made from the stored image and compared."""
     try:
-        sample = decode(key, members)
+        sample = sample_of(key, members)
         rgb = decode_image(sample.image)
-    except (DataError, BadImage) as error:
+    except (ValueError, BadImage) as error:
         return [str(error)]
     problems = []
     class_id = row["class_id"] if row["class_id"] >= 0 else None

@@ -16,6 +16,7 @@ class Header:
     format: str
     width: int
     height: int
+    upright: bool = True  # False: it states a rotation (EXIF), which is not applied
     plain: bool  # 8-bit RGB or gray, upright, JPEG or PNG: every reader gives the same pixels of a sound file
     largest: int = 255  # the value that is white in such a file
     inverted: bool = False  # 0 is white

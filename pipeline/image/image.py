@@ -43,6 +43,7 @@ def read_header(data: bytes) -> Header:
                 format=image.format or "",
                 width=image.width,
                 height=image.height,
+                upright=upright,
                 plain=plain,
                 largest=depth.largest_value(image, data),
                 inverted=depth.white_is_zero(image),

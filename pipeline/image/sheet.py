@@ -1,6 +1,9 @@
 """One sheet of labelled pictures, and the file of a picture."""
 
+import importlib.util
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -36,11 +39,19 @@ def labelled_sheet(
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width_px: int, size: int) -> None:
     """Text from `place` to the right, shortened in its middle to `width_px`."""
-    font = ImageFont.load_default(size=size)
+    font = _font(size)
     keep = min(len(text), width_px // 3)  # no letter is narrower than 3 px
     while keep > 4 and draw.textlength(_shortened(text, keep), font=font) > width_px:
         keep -= 1
     draw.text(place, _shortened(text, keep), fill=_INK, font=font, anchor="lm")
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own: PIL's has no letters but those of English."""
+    found = importlib.util.find_spec("matplotlib")  # without its import, which takes long
+    assert found and found.origin
+    return ImageFont.truetype(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _shortened(text: str, keep: int) -> str:

@@ -7,12 +7,15 @@ their sha256, which sidecars hold: half of a split or more is refused, less is s
 import contextlib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import DataError, UsageError, shorten
+from pipeline.image.image import BadImage, read_header
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
 from pipeline.plan.plan import Plan, read_places, read_shard_rows
@@ -40,18 +43,46 @@ def refuse_same_places(out: str, plan: Plan, other: str) -> None:
         )
 
 
-def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], reader: Reader) -> None:
-    """Look at the first images of a plan (a random draw of all): refuse when half of them or more have the bytes of
-    images in another split. Raises UsageError.
-    """
-    known = {other: np.unique(_content_ids(out, other)[0]) for other in others}
-    if not any(map(len, known.values())):
-        return
-    found: dict[str, int] = {}
+@dataclass(frozen=True)
+class Probed:
+    """One of the first images of a plan, which are a random draw of all, before anything is built."""
+
+    content_id: int
+    upright: bool
+
+
+def probed(plan: Plan, reader: Reader) -> dict[str, Probed]:
+    """Source id -> what was found; images that cannot be read are left to the build, which says what is wrong."""
+    found: dict[str, Probed] = {}
     for row in plan.table.slice(0, _PROBED).to_pylist():
-        with contextlib.suppress(OSError, DataError):  # the build says what is wrong with an image
+        with contextlib.suppress(OSError, DataError):
             data = reader.read(row["file"], row["offset"], row["length"])
-            found[row["source"]] = content_id(hashlib.sha256(data).hexdigest())
+            found[row["source"]] = Probed(content_id(hashlib.sha256(data).hexdigest()), _is_upright(data))
+    return found
+
+
+def _is_upright(data: bytes) -> bool:
+    try:
+        return read_header(data).upright
+    except BadImage:
+        return True
+
+
+def rotated(found: Mapping[str, Probed]) -> list[str]:
+    """A line of the plan when images state a rotation, as those of phones do."""
+    names = sorted(name for name, one in found.items() if not one.upright)
+    if not names:
+        return []
+    return [
+        f"note     {len(names)} of the {len(found)} images looked at state a rotation (EXIF), which is not applied, as "
+        f"in published ImageNet numbers: they lie as they are stored ({shorten(names, 2)})"
+    ]
+
+
+def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], first: Mapping[str, Probed]) -> None:
+    """Refuse when half of the first images or more have the bytes of images in another split. Raises UsageError."""
+    known = {other: np.unique(_stored(out, other).ids) for other in others}
+    found = {name: one.content_id for name, one in first.items()}
     for other, ids in known.items():
         shared = sorted(name for name, number in found.items() if number in ids)
         if shared and 2 * len(shared) >= len(found):
@@ -62,38 +93,66 @@ def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], reader: Reade
 
 
 def shared_images(uri: str, splits: Sequence[str]) -> list[str]:
-    """A sentence for each two splits that hold images of the same bytes, from their sidecars; nothing is decoded. Data
-    sets of before this was recorded give none.
+    """A sentence for each two splits that hold images of the same bytes, and for each split that holds them in several
+    classes, from their sidecars; nothing is decoded. Data sets of before this was recorded give none.
     """
-    ids = {split: _content_ids(uri, split) for split in splits}
+    stored = {split: _stored(uri, split) for split in splits}
     sentences = []
-    for first, second in combinations(sorted(splits, key=lambda split: -len(ids[split][0])), 2):
-        shared = np.flatnonzero(np.isin(ids[second][0], ids[first][0]))
-        if len(shared):
-            names = _names(uri, second, ids[second][1], shared[:3])
+    for split, one in stored.items():
+        unsure = _of_several_classes(one.ids, one.class_ids)
+        if len(unsure):
             sentences.append(
-                f"{len(shared)} of the {len(ids[second][0])} images of split '{second}' have the bytes of images in "
-                f"split '{first}'{f', for example {names}' if names else ''}: what is trained on is tested on"
+                f"{len(unsure)} images of split '{split}' have the bytes of others of another class"
+                f"{_example(uri, split, one, unsure)}: one of their labels is wrong"
+            )
+    for first, second in combinations(sorted(splits, key=lambda split: -len(stored[split].ids)), 2):
+        one = stored[second]
+        shared = np.flatnonzero(np.isin(one.ids, stored[first].ids))
+        if len(shared):
+            sentences.append(
+                f"{len(shared)} of the {len(one.ids)} images of split '{second}' have the bytes of images in "
+                f"split '{first}'{_example(uri, second, one, shared)}: what is trained on is tested on"
             )
     return sentences
 
 
-def _content_ids(uri: str, split: str) -> tuple[np.ndarray, list[tuple[int, set[str]]]]:
-    """(int64 content ids of all samples in shard order, for each shard: count, skipped keys)."""
+def _of_several_classes(ids: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+    """Numbers of the samples whose content stands in several classes; samples without one (-1) do not count."""
+    labelled = np.flatnonzero(class_ids >= 0)
+    labelled = labelled[np.lexsort((class_ids[labelled], ids[labelled]))]
+    found, classes = ids[labelled], class_ids[labelled]
+    unsure = found[1:][(found[1:] == found[:-1]) & (classes[1:] != classes[:-1])]
+    return np.sort(labelled[np.isin(found, unsure)])
+
+
+class _Stored(NamedTuple):
+    """What the sidecars of a split say of its samples, in shard order."""
+
+    ids: np.ndarray  # int64, of content
+    class_ids: np.ndarray
+    shards: list[tuple[int, set[str]]]  # of each: count, skipped keys
+
+
+def _stored(uri: str, split: str) -> _Stored:
     names = storage.list_names(storage.join(uri, STATE_FOLDER, "shards"))
     shards = [int(found[1]) for name in names if (found := re.fullmatch(rf"{split}-(\d+)\.json", name))]
 
-    def read(shard: int) -> tuple[np.ndarray, set[str]]:
+    def read(shard: int) -> tuple[list[int], list[int], set[str]]:
         try:
             sidecar = load_sidecar(uri, split, shard) or {}
         except OSError:  # of a store; whoever needs the shard says it
             sidecar = {}
-        ids = np.array(sidecar.get("content_ids", ()), np.int64)
-        return ids, {sample["key"] for sample in sidecar.get("skipped", ())}
+        ids = sidecar.get("content_ids", [])
+        return ids, sidecar.get("class_ids", [])[: len(ids)], {one["key"] for one in sidecar.get("skipped", ())}
 
     parts = list(in_parallel(read, shards))
-    ids = np.concatenate([part for part, _ in parts]) if parts else np.zeros(0, np.int64)
-    return ids, [(len(part), skipped) for part, skipped in parts]
+    ids, class_ids = (np.array([i for part in parts for i in part[at]], np.int64) for at in (0, 1))
+    return _Stored(ids, class_ids, [(len(part), skipped) for part, _, skipped in parts])
+
+
+def _example(uri: str, split: str, stored: _Stored, samples: np.ndarray) -> str:
+    names = _names(uri, split, stored.shards, samples[:3])
+    return f", for example {names}" if names else ""
 
 
 def _names(uri: str, split: str, shards: list[tuple[int, set[str]]], samples: np.ndarray) -> str:

@@ -86,13 +86,20 @@ def check_merges(merges: np.ndarray) -> None:
 
 def decode(key: str, members: dict[str, bytes]) -> Sample:
     """The sample that `encode` took apart. Raises DataError that names the key and the member that is wrong."""
+    try:
+        return sample_of(key, members)
+    except ValueError as error:
+        raise DataError(
+            f"sample {key}: {error}. `focusvit verify` finds the damaged shard, `--repair` rebuilds it."
+        ) from None
+
+
+def sample_of(key: str, members: dict[str, bytes]) -> Sample:
+    """As `decode`. Raises ValueError that names the member alone."""
     image_ext = next((name for name in IMAGE_EXTENSIONS if name in members), None)
     missing = [name for name in ("json", "spx.png", "merges.npy") if name not in members]
     if image_ext is None or missing:
-        raise DataError(
-            f"sample {key} has the members {sorted(members)}: it lacks {missing or 'its image (jpg or png)'}. "
-            f"`focusvit verify` finds the damaged shard, `--repair` rebuilds it."
-        )
+        raise ValueError(f"it has the members {sorted(members)}: it lacks {missing or 'its image (jpg or png)'}")
     name = "json"
     try:
         meta = json.loads(members[name])
@@ -108,10 +115,7 @@ def decode(key: str, members: dict[str, bytes]) -> Sample:
         name = "cls"
         class_id = int(members[name]) if name in members else None
     except (ValueError, EOFError) as error:
-        raise DataError(
-            f"sample {key}: its member {name} cannot be read ({error}). "
-            f"`focusvit verify` finds the damaged shard, `--repair` rebuilds it."
-        ) from None
+        raise ValueError(f"its member {name} cannot be read ({error})") from None
     return Sample(
         key=key,
         image=members[image_ext],

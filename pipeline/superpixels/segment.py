@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.image.depth import is_dark
+
 from .config import SuperpixelConfig
 from .connected import connected_regions
 from .merge_order import ids_after, merge_order, renumber
@@ -35,14 +37,26 @@ def segment_image(rgb: np.ndarray, config: SuperpixelConfig) -> Superpixels:
 
 
 def as_rgb(image: Any) -> np.ndarray:
-    """uint8 (H, W, 3) of such an array, or of a PIL image of any mode. Raises ValueError for anything else."""
+    """uint8 (H, W, 3) of such an array, or of a PIL image. Raises ValueError for anything else."""
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # PIL's, which need not be loaded to know
-        image = np.asarray(image.convert("RGB"))
+        image = _of_pil(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"an image must be an array uint8 (H, W, 3) or a PIL image, not {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"an image must be uint8 (H, W, 3) with at least one pixel, got {image.dtype} {image.shape}")
     return image
+
+
+def _of_pil(image: Any) -> np.ndarray:
+    """PIL itself cuts values above 255 off, which makes a photo of 16 bits white: here as a file of it is read."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"a PIL image of mode {image.mode} does not say which value is white: give floats in [0, 1]")
+    if not image.mode.startswith("I;16"):
+        return np.asarray(image.convert("RGB"))
+    gray = (np.asarray(image) >> 8).astype(np.uint8)
+    if is_dark(gray, inverted=False):
+        raise ValueError("a PIL image of 16 bits with values of at most 14 would come out dark: give floats in [0, 1]")
+    return np.repeat(gray[..., None], 3, 2)
 
 
 def scale_for_segmentation(rgb: np.ndarray, config: SuperpixelConfig) -> np.ndarray:

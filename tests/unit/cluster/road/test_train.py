@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.road import train
+from cluster.road import train, train_page
 from focusvit.recipes.small import debug
 from focusvit.runs.checkpoint import load_checkpoint
 from focusvit.runs.config_json import to_json
 from pipeline.errors import UsageError
 from pipeline.shards.dataset import open_dataset
 from pipeline.sources.embedded import draw_shape
+from testkit.image_sources import jpeg, write_folder
+from testkit.preprocessed import preprocessed
 from testkit.tiny_checkpoint import edit_checkpoint, make_checkpoint
 
 
@@ -90,9 +92,27 @@ def test_the_same_command_goes_on_and_another_folder_is_refused(
         with pytest.raises(UsageError, match=r"plan\.json is damaged"):
             train.main([str(folder), "--out", str(out), "--checkpoint", start])
     (out / "plan.json").write_bytes(plan)
-    other = photos(tmp_path / "other")
-    with pytest.raises((UsageError, SystemExit)):
-        train.main([str(other), "--out", str(out), "--checkpoint", start])
+    other = photos(tmp_path / "other", each=9)
+    for changed in (other, folder):
+        cv2.imwrite(str(changed / "disc" / "new.png"), np.zeros((48, 48, 3), np.uint8))
+        with pytest.raises((UsageError, SystemExit)):
+            train.main([str(changed), "--out", str(out), "--checkpoint", start])
+        said = capsys.readouterr().err
+        assert f"name another --out or remove {out}" in said and "goes on from there" not in said
+    (folder / "disc" / "new.png").unlink()
+
+
+def test_the_page_says_what_its_score_leaves_out(tmp_path: Path) -> None:
+    images = {"a": {"1.jpg": jpeg(1), "2.jpg": jpeg(2)}, "b": {"3.jpg": jpeg(3)}, "c": {"4.jpg": jpeg(4)}}
+    preprocessed(write_folder(tmp_path / "train", images), tmp_path / "out", "train")
+    left = {"a": {"5.jpg": jpeg(5), "6.jpg": b"torn"}, "b": {"7.jpg": jpeg(3)}, "c": {}}
+    preprocessed(write_folder(tmp_path / "val", left), tmp_path / "out", "val", on_error="skip")
+    data, counts = open_dataset(str(tmp_path / "out")), np.array([[0, 1, 0], [0, 1, 0], [0, 0, 0]])
+    notes = train_page._caveats(data, counts)
+    assert notes[0] == "1 of 3 classes have no validation image: c"
+    assert notes[1].startswith("1 images of split 'val' were left out: ") and notes[1].endswith("errors-val.json")
+    assert "have the bytes of images in split 'train'" in notes[2] and len(notes) == 3
+    assert train_page._by_class(data.classes, counts) == [("a", 1, "0%"), ("b", 1, "100%"), ("c", 0, "-")]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,12 @@ def test_a_replaced_file_is_read_and_few_stay_open(tmp_path: Path, monkeypatch: 
     for descriptor in descriptors:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+def test_a_program_that_ends_with_shards_open_says_nothing(tmp_path: Path) -> None:
+    code = f"import focusvit\nsamples = focusvit.ShardDataset({make_dataset(tmp_path)!r}, tokens=9)\nsamples[0]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_a_cache_keeps_the_mounted_shards_open_and_not_its_own(tmp_path: Path) -> None:

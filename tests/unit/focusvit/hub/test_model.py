@@ -103,7 +103,7 @@ def test_what_is_no_image_is_named(model: hub.FocusViT, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.jpg is not an image"):
         model.predict(tmp_path / "broken.jpg")
-    with pytest.raises(DataError, match="image 1 an image must be"):
+    with pytest.raises(DataError, match="image 1: an image must be"):
         model.predict([PHOTO, np.zeros((4, 4, 7), np.uint8)])
 
 

@@ -37,3 +37,5 @@ def test_other_places_are_named(tmp_path):
         main([str(tmp_path)])
     with pytest.raises(UsageError, match="does not exist or is empty"):
         main([str(tmp_path / "nowhere")])
+    with pytest.raises(UsageError, match="is a file"):
+        main([str(tmp_path / "file.txt")])

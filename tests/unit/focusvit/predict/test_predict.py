@@ -118,8 +118,8 @@ def test_names_of_places(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = places.image_places(["a", "b/", "./a/x.jpg", str(tmp_path / "b/x.jpg")])
-    assert [place.name for place in found] == ["a/x.jpg", "b/x.jpg", "b/x.png", "./a/x.jpg", f"{tmp_path}/b/x.jpg"]
-    assert places.picture_names(found) == ["x.png", "x-2.png", "x-3.png", "x-4.png", "x-5.png"]
+    assert [place.name for place in found] == ["a/x.jpg", "b/x.jpg", "b/x.png"]  # each once
+    assert places.picture_names(found) == ["x.png", "x-2.png", "x-3.png"]
     assert [place.name for place in places.image_places(["b"])] == ["x.jpg", "x.png"]
 
 

@@ -24,7 +24,8 @@ def test_the_logged_model_takes_bytes_and_base64_without_a_warning(tmp_path, mon
     text = base64.b64encode(data).decode()
     path = tmp_path / "image.jpg"
     path.write_bytes(data)
-    scored = Scored([("val/top1", 7, 0.5, 1000), ("val/loss", 7, 2.0, 1000)], "photos val", "f" * 64)
+    # step 0: the start of a fine-tuning, from where MLflow would copy the points by itself
+    scored = Scored([("val/top1", 0, 0.5, 1000), ("val/loss", 0, 2.0, 1000)], "photos val", "f" * 64)
     with Tracker.open(f"sqlite:///{tmp_path / 'mlflow.db'}", "e", "tiny: a/b 10%") as tracker:
         tracker.dataset("photos val", "f" * 64, "/data", context="eval")
         tracker.metrics(scored.points)
@@ -38,7 +39,7 @@ def test_the_logged_model_takes_bytes_and_base64_without_a_warning(tmp_path, mon
     assert "WARNING" not in capfd.readouterr().err
     assert found.name == "tiny a b 10"
     shown = {(one.key, one.value, one.step, one.dataset_name, one.dataset_digest) for one in found.metrics}
-    assert shown == {(name, value, 7, "photos val", "f" * 36) for name, _, value, _ in scored.points}
+    assert shown == {(name, value, 0, "photos val", "f" * 36) for name, _, value, _ in scored.points}
     assert len(history) == 1  # the run's curve has no second point
 
     code = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/code/**/*.py")}

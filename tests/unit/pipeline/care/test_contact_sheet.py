@@ -11,6 +11,7 @@ from pipeline.care import contact_sheet as module
 from pipeline.care.contact_sheet import SheetRow, ShowConfig, contact_sheet
 from pipeline.errors import UsageError
 from pipeline.image.borders import LINE, draw_borders, enlarge
+from pipeline.image.sheet import labelled_sheet
 from pipeline.superpixels.segment import SuperpixelConfig, segment_image
 from testkit.tiny_shards import make_dataset
 
@@ -24,6 +25,13 @@ def test_a_border_runs_where_two_regions_meet_and_nowhere_else() -> None:
     assert (np.abs(drawn[:, 47:49].astype(int) - LINE).sum(-1).min(1) < 60).all()  # a yellow line in the middle
     assert (drawn[:, :44] == 128).all() and (drawn[:, 52:] == 128).all()
     assert (draw_borders(gray, np.zeros((32, 48), np.uint8)) == 128).all()
+
+
+def test_names_in_other_alphabets_can_be_read() -> None:
+    """A letter that the font lacks is drawn as the box of one that no font has."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    drawn = {text: labelled_sheet([(text, picture)], "", columns=1).tobytes() for text in ("ä", "ж", "λ", "\ufffe")}
+    assert len(set(drawn.values())) == 4
 
 
 def test_enlarging_keeps_every_region_in_place_and_smooths_its_contour() -> None:

@@ -93,6 +93,18 @@ def test_bytes_that_change_no_value_are_found_too(out: Path, capsys: pytest.Capt
     assert _verify(capsys, out, "--repair")[0] == 0
 
 
+def test_a_damaged_member_is_named_once_and_without_advice_to_verify(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = out / "train-000000.tar"
+    data = place.read_bytes()
+    at = data.index(b"\x93NUMPY")
+    place.write_bytes(data[:at] + b"nothing" + data[at + 7 :])
+    texts = [problem["text"] for problem in _verify(capsys, out)[1]["problems"]]
+    (said,) = [text for text in texts if text.startswith("sample")]
+    assert said.count("sample") == 1 and "its member merges.npy cannot be read" in said and "verify" not in said
+
+
 def test_missing_cut_and_foreign_files_are_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / "train-000000.tar").unlink()
     (out / "train-000001.tar").write_bytes((out / "train-000001.tar").read_bytes()[:3000])

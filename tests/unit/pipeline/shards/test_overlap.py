@@ -1,9 +1,11 @@
 """No image is trained on and tested on unseen: the same place, the same bytes, a share of one source."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from focusvit.cli import main
 from pipeline.errors import UsageError
@@ -11,7 +13,7 @@ from pipeline.preprocess import PreprocessConfig
 from pipeline.shards import overlap
 from pipeline.shards.dataset import open_dataset
 from pipeline.shards.overlap import shared_images
-from testkit.image_sources import class_images, jpeg, tar_bytes, write_folder, write_parquet
+from testkit.image_sources import class_images, jpeg, photo, tar_bytes, write_folder, write_parquet
 from testkit.layout_trees import MASKS
 from testkit.preprocessed import preprocessed
 
@@ -114,6 +116,30 @@ def test_few_copies_are_said_at_the_end_by_verify_and_by_pretrain(
     assert sentence in capsys.readouterr().out
 
 
+def test_one_image_under_two_classes_is_said(tmp_path: Path) -> None:
+    lines = list[str]()
+    images = {name: dict(files) for name, files in IMAGES.items()}
+    images["n00000002"]["copy.jpg"] = IMAGES["n00000001"]["n00000001_0.JPEG"]
+    images["n00000001"]["again.jpg"] = IMAGES["n00000001"][
+        "n00000001_1.JPEG"
+    ]  # a copy of one class is no contradiction
+    preprocessed(write_folder(tmp_path / "a", images), tmp_path / "out", "train", lines.append)
+    (said,) = [line for line in lines if line.startswith("warning")]
+    assert "2 images of split 'train' have the bytes of others of another class" in said
+    assert "n00000002/copy.jpg" in said and "n00000001/n00000001_0.JPEG" in said
+
+
+def test_a_rotation_that_is_not_applied_is_said(tmp_path: Path) -> None:
+    lines, exif = list[str](), Image.Exif()
+    exif[0x0112] = 6
+    rotated = io.BytesIO()
+    Image.fromarray(photo(7)).save(rotated, "JPEG", exif=exif)
+    images = {**IMAGES, "n00000001": {**IMAGES["n00000001"], "phone.jpg": rotated.getvalue()}}
+    preprocessed(write_folder(tmp_path / "a", images), tmp_path / "out", "train", lines.append)
+    (said,) = [line for line in lines if "state a rotation" in line]
+    assert said.startswith("note     1 of the 11 images looked at state a rotation") and "phone.jpg" in said
+
+
 def test_data_sets_of_before_say_nothing(tmp_path: Path) -> None:
     import json
 
@@ -133,4 +159,4 @@ def test_a_damaged_sidecar_has_no_ids_to_share(tmp_path, ids):
     place = tmp_path / ".focusvit" / "shards"
     place.mkdir(parents=True)
     (place / "train-000000.json").write_text(f'{{"content_ids": {ids}, "skipped": []}}')
-    assert len(overlap._content_ids(str(tmp_path), "train")[0]) == 0
+    assert len(overlap._stored(str(tmp_path), "train").ids) == 0
