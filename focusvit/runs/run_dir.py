@@ -162,26 +162,24 @@ class RunDir:
         return complete[-1] if complete else None
 
     def best(self) -> int | None:
-        """The checkpoint with the highest score (val/top1, or val/cosine to a teacher); the newest among equals; the
-        newest of all without scores."""
+        """The checkpoint with the highest score (val/top1, or val/cosine to a teacher); among equals the one with the
+        lowest val/loss, then the newest; the newest of all without scores."""
         return next(iter(self.best_first()), None)
 
     def best_first(self) -> list[int]:
         """All complete checkpoints, those with the highest score first, then those without a score, newest first."""
+        return sorted(self.checkpoints(), key=lambda samples: (*self._score(samples), samples), reverse=True)
 
-        def rank(samples: int) -> tuple[float, int]:
-            score = self._score(samples)
-            return (-math.inf if score is None or math.isnan(score) else score, samples)
-
-        return sorted(self.checkpoints(), key=rank, reverse=True)
-
-    def _score(self, samples: int) -> float | None:
-        """None also for a record that cannot be read: whoever loads the checkpoint says so."""
+    def _score(self, samples: int) -> tuple[float, float]:
+        """(score, minus loss); what is not there or no number is worse than any, also of a record that cannot be read:
+        whoever loads the checkpoint says so."""
         try:
             metrics = read_sealed(storage.join(self.checkpoint_uri(samples), "checkpoint.json")).get("metrics", {})
-            return float(metrics["val/top1"] if "val/top1" in metrics else metrics["val/cosine"])
+            score = float(metrics["val/top1"] if "val/top1" in metrics else metrics["val/cosine"])
+            less = -float(metrics.get("val/loss", math.inf))
         except (DataError, FileNotFoundError, KeyError, TypeError, ValueError):
-            return None
+            return -math.inf, -math.inf
+        return _or_worst(score), _or_worst(less)
 
     def prune(self) -> None:
         """Keep the two newest checkpoints (if one is found damaged, the other is there) and the best; what a kill left
@@ -194,3 +192,7 @@ class RunDir:
                 uri = self.path("checkpoints", folder)
                 storage.remove(storage.join(uri, "checkpoint.json"))
                 storage.remove_folder(uri)
+
+
+def _or_worst(score: float) -> float:
+    return -math.inf if math.isnan(score) else score

@@ -62,6 +62,16 @@ def test_a_run_directory_means_its_best_checkpoint(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == kept
 
 
+def test_equal_scores_are_told_apart_by_their_loss_and_then_by_age(tmp_path: Path) -> None:
+    run, nan = RunDir(str(tmp_path)), float("nan")
+    losses = {10: 0.4, 20: 0.2, 30: 0.2, 40: 0.3, 50: nan, 60: None}
+    for samples, loss in losses.items():
+        metrics = {"val/top1": 1.0} | ({} if loss is None else {"val/loss": loss})
+        write(run.checkpoint_uri(samples), samples_seen=samples, metrics=metrics)
+    write(run.checkpoint_uri(70), samples_seen=70, metrics={"val/top1": 0.9, "val/loss": 0.1})
+    assert run.best_first() == [30, 20, 40, 10, 60, 70, 50]  # a loss that is no number: it diverged
+
+
 def test_a_half_written_checkpoint_does_not_exist(tmp_path: Path) -> None:
     run = RunDir(str(tmp_path))
     write(run.checkpoint_uri(10), samples_seen=10)
