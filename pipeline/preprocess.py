@@ -24,7 +24,8 @@ from pipeline.shards.commit import (
 )
 from pipeline.shards.dataset import STATE_FOLDER, errors_uri, plan_uri
 from pipeline.shards.description import describe, shard_specs
-from pipeline.shards.overlap import probed, refuse_same_bytes, rotated, shared_images
+from pipeline.shards.overlap import content_ids, refuse_same_bytes, shared_images
+from pipeline.shards.probe import probe, replaced, rotated
 from pipeline.shards.sidecar import read_sidecar
 
 from .commandline import parse
@@ -95,7 +96,7 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     description = describe(plan, config.image, config.superpixels, origin)
     plan_is_stored = check_out(out, plan, description)
     others = other_splits(out, plan.split)
-    first = probed(plan, source.reader())
+    first = probe(plan, source.reader())
     refuse_same_bytes(out, plan, others, first)
     lines = source_lines(reading, plan, whole=config.max_samples is None and config.val_share is None) + rotated(first)
     if config.dry_run:
@@ -105,6 +106,10 @@ def preprocess(config: PreprocessConfig, say: Say = lambda _: None) -> Summary |
     specs = shard_specs(out, plan, description, source.reader(), skip_bad=config.on_error == "skip")
     finished = _finished(specs, out)
     _say_plan(say, config, lines, plan, out, len(finished))
+    if len(finished) == len(specs):
+        skipped = {sample["source"] for samples in finished.values() for sample in samples}
+        for line in replaced(first, content_ids(out, plan.split), skipped):
+            say(line)
     if not plan_is_stored:
         save_plan(plan_uri(out, plan.split), plan, description)
     clear_leftovers(out, plan.split)

@@ -5,27 +5,22 @@ their sha256, which sidecars hold: half of a split or more is refused, less is s
 """
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import DataError, UsageError, shorten
-from pipeline.image.image import BadImage, read_header
 from pipeline.io import storage
 from pipeline.io.scan import in_parallel
 from pipeline.plan.plan import Plan, read_places, read_shard_rows
-from pipeline.sources.source import Reader
 
 from .dataset import STATE_FOLDER, plan_uri
-from .sample import content_id
+from .probe import Probed
 from .sidecar import load_sidecar
 
-_PROBED = 32
 _HINT = (
     "What is trained on would be tested on. Give this split a source of its own, or make both splits of one source "
     "with --val-share, for example 0.2."
@@ -43,45 +38,9 @@ def refuse_same_places(out: str, plan: Plan, other: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Probed:
-    """One of the first images of a plan, which are a random draw of all, before anything is built."""
-
-    content_id: int
-    upright: bool
-
-
-def probed(plan: Plan, reader: Reader) -> dict[str, Probed]:
-    """Source id -> what was found; images that cannot be read are left to the build, which says what is wrong."""
-    found: dict[str, Probed] = {}
-    for row in plan.table.slice(0, _PROBED).to_pylist():
-        with contextlib.suppress(OSError, DataError):
-            data = reader.read(row["file"], row["offset"], row["length"])
-            found[row["source"]] = Probed(content_id(hashlib.sha256(data).hexdigest()), _is_upright(data))
-    return found
-
-
-def _is_upright(data: bytes) -> bool:
-    try:
-        return read_header(data).upright
-    except BadImage:
-        return True
-
-
-def rotated(found: Mapping[str, Probed]) -> list[str]:
-    """A line of the plan when images state a rotation, as those of phones do."""
-    names = sorted(name for name, one in found.items() if not one.upright)
-    if not names:
-        return []
-    return [
-        f"note     {len(names)} of the {len(found)} images looked at state a rotation (EXIF), which is not applied, as "
-        f"in published ImageNet numbers: they lie as they are stored ({shorten(names, 2)})"
-    ]
-
-
 def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], first: Mapping[str, Probed]) -> None:
     """Refuse when half of the first images or more have the bytes of images in another split. Raises UsageError."""
-    known = {other: np.unique(_stored(out, other).ids) for other in others}
+    known = {other: content_ids(out, other) for other in others}
     found = {name: one.content_id for name, one in first.items()}
     for other, ids in known.items():
         shared = sorted(name for name, number in found.items() if number in ids)
@@ -90,6 +49,11 @@ def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], first: Mappin
                 f"{len(shared)} of the first {len(found)} images of split '{plan.split}' have the bytes of images in "
                 f"split '{other}' of {out}: {shorten(shared, 3)}. {_HINT}"
             )
+
+
+def content_ids(out: str, split: str) -> set[int]:
+    """Of all samples in the shards of a split; empty for data sets of before this was recorded."""
+    return set(_stored(out, split).ids.tolist())
 
 
 def shared_images(uri: str, splits: Sequence[str]) -> list[str]:

@@ -140,6 +140,18 @@ def test_a_rotation_that_is_not_applied_is_said(tmp_path: Path) -> None:
     assert said.startswith("note     1 of the 11 images looked at state a rotation") and "phone.jpg" in said
 
 
+def test_a_file_that_was_replaced_since_its_shard_was_built_is_said(tmp_path: Path) -> None:
+    images = {**IMAGES, "n00000001": {**IMAGES["n00000001"], "torn.jpg": b"no image"}}
+    source, out, lines = write_folder(tmp_path / "a", images), tmp_path / "out", list[str]()
+    for _ in range(2):
+        preprocessed(source, out, "train", lines.append, on_error="skip")
+    assert not [line for line in lines if "other bytes" in line]
+    (source / "n00000002" / "n00000002_0.JPEG").write_bytes(jpeg(77))
+    preprocessed(source, out, "train", lines.append, on_error="skip")
+    (said,) = [line for line in lines if "other bytes" in line]
+    assert said.startswith("warning  1 of the 11 images looked at") and "n00000002/n00000002_0.JPEG" in said
+
+
 def test_data_sets_of_before_say_nothing(tmp_path: Path) -> None:
     import json
 
