@@ -85,7 +85,7 @@ RECIPES: dict[str, Recipe] = {
         about="A small FocusViT on 64 px images (40 classes of Tiny ImageNet: 20,000 images for training), on CPU",
         hardware=_CPU,
         time="15 min at 230 images a second, which one core gave",
-        score="measured 37.95 % top-1 (chance 2.5 %): tests/benchmarks/results/training/report.md",
+        score="measured 37.95 % top-1 (chance 2.5 %): focusvit/TRAINING.md",
         config=TrainConfig(
             model=focusvit_64px(width=128, depth=6, heads=4),
             data=DataConfig(image_px=64, map_px=32, crop_scale=(0.35, 1.0), eval_crop_fraction=1.0),
@@ -130,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         about="A small FocusViT on CIFAR-10 at 32 px from scratch, on CPU",
         hardware=_CPU,
         time="0.5 h at 300 images a second",
-        score="not measured; 50 epochs, half of the superpixels, another recipe: tests/benchmarks/results/study.md",
+        score="not measured; the study trains half of the superpixels for 50 epochs by another recipe: `make study`",
         config=TrainConfig(
             model=focusvit_64px(image_px=32, patch_px=4, width=128, depth=6, heads=4),
             data=DataConfig(image_px=32, crop_scale=(0.4, 1.0), eval_crop_fraction=1.0),
