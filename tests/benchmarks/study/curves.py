@@ -9,7 +9,7 @@ from PIL import Image
 
 from focusvit.predict.pictures import figure_pixels
 from tests.benchmarks.study.ledger import by_row, lighter_scores, of_one_commit
-from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, with_lighter
+from tests.benchmarks.study.matrix import LIGHTER, PLAIN, SETS, core_rows, with_lighter
 from tests.benchmarks.study.speed import speedups
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def picture(records: Sequence[dict[str, Any]], place: Path) -> None:
     for line, name in zip(figure.subplots(len(sets), 3, squeeze=False), sets):
         of_set = [record for record in records if record["set"] == name]
         rows = by_row([record for record in of_set if record["stage"] == "core"])
-        colours = {row: _COLOURS[number % len(_COLOURS)] for number, row in enumerate(rows)}
+        colours = dict(zip(core_rows(SETS[name]), _COLOURS, strict=True))  # the same in every set
         _curves(line[0], rows, colours, against="samples")
         _curves(line[1], rows, colours, against="compute")
         _speeds(line[2], rows, colours, of_set)
