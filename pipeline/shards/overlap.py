@@ -51,9 +51,9 @@ def refuse_same_bytes(out: str, plan: Plan, others: Sequence[str], first: Mappin
             )
 
 
-def content_ids(out: str, split: str) -> set[int]:
-    """Of all samples in the shards of a split; empty for data sets of before this was recorded."""
-    return set(_stored(out, split).ids.tolist())
+def content_ids(out: str, split: str) -> np.ndarray:
+    """int64, of all samples in the shards of a split; empty for data sets of before this was recorded."""
+    return _stored(out, split).ids
 
 
 def shared_images(uri: str, splits: Sequence[str]) -> list[str]:
@@ -101,16 +101,17 @@ def _stored(uri: str, split: str) -> _Stored:
     names = storage.list_names(storage.join(uri, STATE_FOLDER, "shards"))
     shards = [int(found[1]) for name in names if (found := re.fullmatch(rf"{split}-(\d+)\.json", name))]
 
-    def read(shard: int) -> tuple[list[int], list[int], set[str]]:
+    def read(shard: int) -> tuple[np.ndarray, np.ndarray, set[str]]:
         try:
             sidecar = load_sidecar(uri, split, shard) or {}
         except OSError:  # of a store; whoever needs the shard says it
             sidecar = {}
-        ids = sidecar.get("content_ids", [])
-        return ids, sidecar.get("class_ids", [])[: len(ids)], {one["key"] for one in sidecar.get("skipped", ())}
+        ids = np.array(sidecar.get("content_ids", ()), np.int64)
+        class_ids = np.array(sidecar.get("class_ids", ())[: len(ids)], np.int64)
+        return ids, class_ids, {one["key"] for one in sidecar.get("skipped", ())}
 
     parts = list(in_parallel(read, shards))
-    ids, class_ids = (np.array([i for part in parts for i in part[at]], np.int64) for at in (0, 1))
+    ids, class_ids = (np.concatenate([np.zeros(0, np.int64), *(part[at] for part in parts)]) for at in (0, 1))
     return _Stored(ids, class_ids, [(len(part), skipped) for part, _, skipped in parts])
 
 

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.errors import DataError, shorten
 from pipeline.image.image import BadImage, read_header
 from pipeline.plan.plan import Plan
@@ -51,11 +53,11 @@ def rotated(first: Mapping[str, Probed]) -> list[str]:
     ]
 
 
-def replaced(first: Mapping[str, Probed], stored: Collection[int], skipped: Collection[str]) -> list[str]:
-    """A line when images of a finished split have other bytes today than their shards, whose contents are `stored`; the
-    places `skipped` are in none."""
+def replaced(first: Mapping[str, Probed], stored: np.ndarray, skipped: Collection[str]) -> list[str]:
+    """A line when images of a finished split have other bytes today than in its shards, whose content ids are `stored`;
+    the images `skipped` are in none."""
     names = sorted(name for name, one in first.items() if name not in skipped and one.content_id not in stored)
-    if not names or not stored:  # shards of before this was recorded
+    if not names or not len(stored):  # shards of before this was recorded
         return []
     return [
         f"warning  {len(names)} of the {len(first)} images looked at have other bytes than when the shards were built, "
