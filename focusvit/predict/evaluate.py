@@ -78,7 +78,7 @@ def _show(
     config: EvaluateConfig, place: str, classes: tuple[str, ...], counted: list[tuple[Scored, Tally]], own: int | None
 ) -> None:
     first = counted[0][1]
-    least = chance(first.confusion)
+    by_chance = chance(first.confusion)
     rows: list[dict[str, Any]] = [
         {
             "superpixels": row.name,
@@ -95,7 +95,7 @@ def _show(
         save_png(storage.resolve(config.confusion), figure_pixels(confusion_figure(first.confusion, classes)))
     mine = next((row for row in rows if row["tokens"] == own and row["superpixels"] not in config.onnx), None)
     if config.json:
-        found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": least, "results": rows}
+        found = {"checkpoint": place, "data": config.data, "split": config.split, "chance": by_chance, "results": rows}
         sys.stdout.write(json_text({**found, "own_tokens": own, "score": mine}) + "\n")
         return
     columns = ("superpixels", "tokens", "top-1", "95 % interval", "top-5", "loss", "against the first", "same answers")
@@ -107,7 +107,7 @@ def _show(
     ]  # fmt: skip
     shown = None if len(rows) > 1 else -2  # a single row is compared with nothing
     sys.stdout.write("\n".join(aligned([line[:shown] for line in (columns, *cells)], right=True)) + "\n")
-    told = f"always answering the commonest class gives {least:.2%} (chance)"
+    told = f"always answering the commonest class gives {by_chance:.2%} (chance)"
     if mine is None:  # the best of a table is no score: it was chosen by the samples that it is measured on
         told = f"the checkpoint's own budget of {own} tokens was not scored; {told}"
     else:

@@ -77,7 +77,7 @@ def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
 def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
     """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens. The last
     two take one idea each of the paper and its repository (arXiv 2506.18791), all else as in FocusViT: linear patch
-    embeddings pooled at once, which is the fastest; attention in a window of 7 in raster order with an extra map on
+    embeddings pooled at once, the fastest FocusViT; attention in a window of 7 in raster order with an extra map on
     keys and values.
     """
     model = default_model(of)
