@@ -75,10 +75,10 @@ def default_model(of: StudySet, **overrides: Any) -> FocusViTConfig:
 
 
 def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
-    """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens. The last
-    two take one idea each of the paper and its repository (arXiv 2506.18791), all else as in FocusViT: linear patch
+    """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens. Two
+    take one idea each of the paper and its repository (arXiv 2506.18791), all else as in FocusViT: linear patch
     embeddings pooled at once, the fastest FocusViT; attention in a window of 7 in raster order with an extra map on
-    keys and values.
+    keys and values. The last leaves the grid block out but keeps the stem, which tells what each of the two gives.
     """
     model = default_model(of)
     tokens, latents = of.lla
@@ -97,6 +97,7 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
         "FocusViT, window over raster order": replace(
             model, trunk="window", window=7, window_over="raster", window_projection=True
         ),
+        "FocusViT, no grid block": replace(model, grid_depth=0),
     }
 
 
