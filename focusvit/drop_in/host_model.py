@@ -140,7 +140,8 @@ class HostModel(nn.Module):
         weight = find_host(self.host).patches.weight
         if images.is_floating_point():
             return images.to(weight.dtype)
-        return (images.to(weight.dtype) - self.pixel_mean.to(weight.dtype)) / self.pixel_std.to(weight.dtype)
+        exact = images.to(weight.dtype)  # a copy, so it is written over
+        return exact.sub_(self.pixel_mean.to(weight.dtype)).div_(self.pixel_std.to(weight.dtype))
 
 
 Model = FocusViT | HostModel

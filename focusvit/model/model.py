@@ -21,7 +21,7 @@ from .partitions import drawn_by_pixels, patch_regions, static_partition
 from .pooling import SuperpixelPooling
 from .position import DescriptorEncoding, RegionFeatures
 from .regions import EMPTY_BIAS, HeldRegions, Regions, measure_regions, overlap_matrix
-from .slices import images_at_once, in_slices
+from .slices import images_at_once, in_slices, stem_images_at_once
 from .stem import make_stem
 
 __all__ = ["FocusViT", "FocusViTConfig"]
@@ -146,11 +146,11 @@ class FocusViT(nn.Module):
             x = block(x, None, trace)
         _note(seen, grid=x)
         x = self._pooled(x, own, overlap, regions, position)
+        del own, overlap, position  # the trunk takes its own memory
         _note(seen, tokens=x)
 
         if config.merges and num_tokens is not None:
-            blocks = self.blocks[config.grid_depth :]
-            x, weight = merging_trunk(blocks, x, num_tokens, self.num_class_tokens, trace)
+            x, weight = merging_trunk(self.blocks[config.grid_depth :], x, num_tokens, self.num_class_tokens, trace)
         else:
             context, levels = self._context(x, regions, phi, seen), Levels(config, maps, self.num_class_tokens)
             for number in range(config.grid_depth, self._latents_from):
@@ -189,7 +189,7 @@ class FocusViT(nn.Module):
         """Stem, class token and position of patches: (B, first + N, D). With descriptors alone also the encodings of
         the patches' own squares, which pooling takes off again.
         """
-        x = self.patch_embed(self._normalized(images))
+        x = in_slices(lambda part: self.patch_embed(self._normalized(part)), images, most=stem_images_at_once(images))
         _note(seen, stem=x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
@@ -200,8 +200,9 @@ class FocusViT(nn.Module):
         return x + own, own
 
     def _normalized(self, images: Tensor) -> Tensor:
+        """In the model's precision; in place, as three copies of the pixels can be the peak of a whole forward."""
         exact, raw = images.to(self.norm.weight.dtype), not images.is_floating_point()
-        return (exact - self.pixel_mean.to(exact.dtype)) / self.pixel_std.to(exact.dtype) if raw else exact
+        return exact.sub_(self.pixel_mean.to(exact.dtype)).div_(self.pixel_std.to(exact.dtype)) if raw else exact
 
     def _pooled(
         self, x: Tensor, own: Tensor | None, overlap: Tensor | None, regions: Regions, position: Tensor | None

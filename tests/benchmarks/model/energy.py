@@ -103,13 +103,15 @@ def preprocessing(config: BenchEnergyConfig, folder: str) -> Table:
 
 
 def models(config: BenchEnergyConfig) -> dict[str, Variant]:
-    size = config.size[0].upper()
-    wanted = (PEER, DEFAULT, "LLA hybrid", "uniform grid", "128 px")
-    return {
-        name: variant
-        for name, variant in main_variants(config.size).items()
-        if any(part.replace("-S", f"-{size}") in name for part in wanted) and "linear stem" not in name
-    }
+    wanted = (
+        PEER,
+        DEFAULT,
+        f"{DEFAULT}, LLA hybrid, K = 100",
+        "control: uniform grid, K = 64",
+        "control: 128 px image",
+    )
+    variants = main_variants(config.size)
+    return {name: variants[name] for name in (row.replace("-S", f"-{config.size[0].upper()}") for row in wanted)}
 
 
 def model_tables(config: BenchEnergyConfig, segment_s: float) -> list[Table]:

@@ -25,7 +25,7 @@ from focusvit.model.model import FocusViT
 from focusvit.model.pooling import SuperpixelPooling
 from focusvit.model.presets import SIZES
 from focusvit.model.regions import measure_regions, overlap_matrix
-from focusvit.model.slices import CPU_IMAGES, in_slices
+from focusvit.model.slices import CPU_IMAGES, STEM_IMAGES, in_slices
 from focusvit.train.compiling import lead_around_spaces
 from tests.benchmarks.model.config import BenchConfig
 from tests.benchmarks.model.variants import PEER, Variant, large_image_variants, main_variants, sweep_variants
@@ -197,7 +197,7 @@ def _train_step(model: nn.Module, inputs: Sequence[torch.Tensor], optimizer: tor
 
 
 def training_table(config: BenchConfig) -> Table:
-    wanted = config.wanted(main_variants(config.size), 6)
+    wanted = config.wanted(main_variants(config.size), 7)
     models = build(wanted, config)
     batch = max(config.batch_sizes)
     calls: dict[str, Callable[[], object]] = {}
@@ -254,7 +254,8 @@ def memory_table(config: BenchConfig) -> Table:
     how = "the profiler's record of every tensor" if config.device == "cpu" else "the allocator's peak"
     note = (
         f"Weights, inputs, activations, in training gradients and AdamW too; all with the whole batch at a time, but "
-        f"for 'sliced': inference {CPU_IMAGES} images at a time, every model alike. Fresh process each, {how}."
+        f"for 'sliced': inference {CPU_IMAGES} images at a time, every model alike. On a CPU stems of ours, the plain "
+        f"ViT's too, take {STEM_IMAGES} at a time at inference. Fresh process each, {how}."
     )
     title = f"Peak memory, MiB (share of the first), fp32, batch {batch}, 224 px"
     return Table(title=title, columns=("model", *columns), rows=rows, note=note)

@@ -1,11 +1,13 @@
 """Costs: counted, not estimated from ratios."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
+from focusvit.model import slices
 from focusvit.model.cost import (
     count_multiply_adds,
     example_inputs,
@@ -16,7 +18,7 @@ from focusvit.model.cost import (
     time_calls,
 )
 from focusvit.model.model import FocusViT
-from focusvit.model.presets import focusvit, vit
+from focusvit.model.presets import focusvit, focusvit_64px, plain_vit_of, vit
 from testkit import model_reference as reference
 
 
@@ -76,7 +78,7 @@ def test_both_models_are_measured_whole_and_both_in_slices(name: str) -> None:
 def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
     model = FocusViT(reference.tiny_config()).eval()
     sizes: list[int] = []
-    noted = model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    noted = model.norm.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     images, maps = example_inputs(model.config, 40)
     with torch.no_grad():
         for setting, expected in ((None, [13, 13, 14]), (40, [40]), (25, [20, 20])):
@@ -91,6 +93,35 @@ def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
     with torch.no_grad():
         program = torch.export.export(model, (images, maps), strict=False)
     assert sum("aten.conv2d" in str(node.target) for node in program.graph.nodes) == 3  # one stem: a graph is whole
+
+
+def test_the_stem_runs_in_slices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few pixels, but of four images at least; what comes out stays the same."""
+    model = FocusViT(reference.tiny_config()).eval()
+    images, maps = example_inputs(model.config, 12)
+    whole, sizes = model(images, maps), list[int]()
+    model.patch_embed.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    model.images_at_once = 12
+    for pixels, expected in ((2**16, [12]), (6 * images[0, 0].numel(), [6, 6]), (1, [4, 4, 4])):
+        monkeypatch.setattr(slices, "STEM_PIXELS", pixels)
+        sizes.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(model(images, maps), whole)
+        assert sizes == expected
+    sizes.clear()
+    model(images, maps)  # gradients are kept
+    assert sizes == [12]
+
+
+@pytest.mark.parametrize("stem", ["linear", "conv"])
+def test_pooling_early_needs_57_percent_of_the_memory_of_a_plain_vit(stem: Literal["linear", "conv"]) -> None:
+    """Whole batches, every stem cut alike: pixels, patches and overlaps are gone when the trunk takes its memory."""
+    model = focusvit_64px(tokens=16, width=128, heads=4, num_classes=10)
+    early, plain = (
+        inference_peak(FocusViT(config), *example_inputs(config, 64), images_at_once=64)
+        for config in (replace(model, stem=stem, grid_depth=0), plain_vit_of(model))
+    )
+    assert early <= 0.57 * plain
 
 
 def test_calls_take_turns() -> None:
