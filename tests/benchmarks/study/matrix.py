@@ -78,7 +78,8 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
     """The matrix, in order of worth. Every control has FocusViT's stem, so that a difference is one of tokens. Two
     take one idea each of the paper and its repository (arXiv 2506.18791), all else as in FocusViT: linear patch
     embeddings pooled at once, the fastest FocusViT; attention in a window of 7 in raster order with an extra map on
-    keys and values. The last leaves the grid block out but keeps the stem, which tells what each of the two gives.
+    keys and values. The last two leave the grid block out but keep the stem: what each of the two gives, and the least
+    time and memory; over superpixels, and over a grid.
     """
     model = default_model(of)
     tokens, latents = of.lla
@@ -98,6 +99,7 @@ def core_rows(of: StudySet) -> dict[str, FocusViTConfig]:
             model, trunk="window", window=7, window_over="raster", window_projection=True
         ),
         "FocusViT, no grid block": replace(model, grid_depth=0),
+        "control: uniform grid, no grid block": replace(_with_stem("uniform_grid", model), grid_depth=0),
     }
 
 
