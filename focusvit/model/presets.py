@@ -15,6 +15,9 @@ SIZES: dict[str, dict[str, int]] = {  # DeiT / ViT sizes (Touvron et al. 2021, t
 PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, "trunk": "full", "stem": "linear"}
 """What makes a ViT of any size of ours plain."""
 
+LEAN: dict[str, Any] = {"grid_depth": 0}
+"""Pooling right behind the stem: the fastest FocusViT whose accuracy stayed, and half of a plain ViT's memory."""
+
 LLA: dict[str, Any] = {"trunk": "hybrid", "tokens": 100, "num_latents": 32}
 """Light latent attention: 1 grid block and 3 blocks on 100 tokens, then 8 blocks on 32 latents that read them twice."""
 

@@ -73,7 +73,7 @@ def main_variants(size: str) -> dict[str, Variant]:
         "ViT-S/16, ours": presets.vit(size),
         DEFAULT: model,
         "FocusViT-S, LLA hybrid, K = 100": presets.focusvit(size, **presets.LLA),
-        "FocusViT-S, no grid block": replace(model, grid_depth=0),
+        "FocusViT-S, no grid block": replace(model, **presets.LEAN),
         "FocusViT-S, linear stem": replace(model, stem="linear"),
         "FocusViT-S, linear stem, no grid block": replace(model, stem="linear", grid_depth=0),
         "control: uniform grid, K = 64": control("uniform_grid", model),
