@@ -180,9 +180,9 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: 
         )  # fmt: skip
     note = (
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU seconds of "
-        f"all threads, batches of {sittings[0]['batch']} run whole by every row, fp32, eager, and compiled against "
-        "the compiled plain ViT; superpixels as in the shards, light and lightest where "
-        "the trained model was asked with those. "
+        f"all threads, batches of {sittings[0]['batch']} run whole by every row (its stem, the plain ViT's too, in "
+        "slices), fp32, eager, and compiled against the compiled plain ViT; superpixels as in the shards, light and "
+        "lightest where the trained model was asked with those. "
         f"Medians of up to {len(sittings)} processes, in brackets the least and the most."
     )
     columns = ("model", "throughput", "with superpixels", "compiled, with superpixels", "peak memory",
