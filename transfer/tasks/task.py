@@ -52,7 +52,9 @@ class Task:
         if not test:
             raise UsageError(
                 f"task {self.name}: the data set at {dataset.uri} has no split to test on besides '{self.train}' "
-                f"(it has {', '.join(sorted(others)) or 'no other'}). Add one with `focusvit preprocess --split test`."
+                f"(it has {', '.join(sorted(others)) or 'no other'}). Add one with `focusvit preprocess --split test`; "
+                "of images without splits make both anew, in another folder, with `--split train --val-share 0.2` and "
+                "`--split val --val-share 0.2`."
             )
         held_out = self.held_out or ("val" if test == "test" and "val" in names else "")
         parts = [part for part in (self.train, held_out, test) if part]
