@@ -30,11 +30,13 @@ def test_every_row_is_a_model_and_controls_have_as_many_tokens(set_name: str) ->
         with torch.no_grad():
             assert model(images, maps).shape == (2, 5), row
     equal = [row for row in core if row.startswith("control: ")]
-    assert len(equal) == 4
+    assert len(equal) == 5
     for row in equal:
         assert (core[row].tokens or core[row].num_patches) == core[DEFAULT].tokens
         assert core[row].stem == core[DEFAULT].stem
     assert core[PLAIN].stem == "linear" and core[PLAIN].tokens is None
+    for end in ("", ", no grid block"):  # a grid differs from superpixels in its regions alone
+        assert replace(core[f"control: uniform grid{end}"], partition="superpixel") == core[f"{DEFAULT}{end}"]
 
 
 def test_a_run_is_repeatable_and_its_record_is_found_again(shards: Path, tmp_path: Path) -> None:
