@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from focusvit.box.names import names
 from focusvit.runs.run_dir import RunDir
 from pipeline.commandline import parse
 from pipeline.errors import UsageError
+from pipeline.io.machine import usable_cpus
 
 MARK = "focusvit-demo.txt"  # stands in a folder that this command made and may therefore empty
 BOX = "focusvit-tiny"
@@ -47,7 +49,8 @@ class Step:
 
 
 def steps(out: Path) -> list[Step]:
-    """The road as data. Paths are absolute: workers run elsewhere."""
+    """The road as data. Paths are absolute: workers run elsewhere. On one CPU a single worker trains."""
+    workers = min(WORKERS, usable_cpus())
     images, shards, runs = out / "images", out / "shards", out / "runs"
     tracking = ["--tracking-uri", f"sqlite:///{out / 'mlflow.db'}"]
 
@@ -57,7 +60,7 @@ def steps(out: Path) -> list[Step]:
         return Step(f"{name}: images -> shards ({split})", ["preprocess", *place, *most])
 
     def train(recipe: str) -> list[str]:
-        place = ["--data", str(shards / "shapes"), "--run-dir", str(runs / recipe), "--workers", str(WORKERS)]
+        place = ["--data", str(shards / "shapes"), "--run-dir", str(runs / recipe), "--workers", str(workers)]
         return ["pretrain", recipe, *place, *tracking]
 
     start = start_of(out)
@@ -65,7 +68,7 @@ def steps(out: Path) -> list[Step]:
     transfer = ["transfer", "--checkpoint", start, "--suite", "quick", *tasks, "--out", str(runs / "transfer")]
     return [
         *(preprocess(name, split) for name in ("shapes", "scenes", "digits") for split in ("train", "val")),
-        Step("train a FocusViT on two workers, and lose the machine", train("demo"), killed=True),
+        Step(f"train a FocusViT, workers {workers}, and lose the machine", train("demo"), killed=True),
         Step("the same command goes on", train("demo")),
         Step("a plain ViT of the same size on the same images", train("demo_vit")),
         Step(f"what {Path(start).name} knows of other tasks", [*transfer, *tracking]),
@@ -129,7 +132,8 @@ def kill_after_checkpoint(argv: list[str], run_dir: Path, timeout_s: float = 600
                     raise UsageError(f"the training to be killed ended by itself; see {log.name}")
                 time.sleep(0.1)
         finally:
-            os.killpg(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself, and so have its children
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     return run.latest() or 0
 
