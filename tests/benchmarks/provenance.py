@@ -44,7 +44,7 @@ def checkout(root: Path = _ROOT, ignore: Path | None = None) -> Checkout:
         return Checkout("no git checkout")
     inside = ignore is not None and ignore.resolve().is_relative_to(root.resolve())
     leave_out = [f":(exclude){os.path.relpath(ignore, root)}"] if ignore and inside else []
-    commit = _git(root, "rev-parse", "--short", "HEAD")
+    commit = _git(root, "rev-parse", "--short=7", "HEAD")  # git's own choice grows with a repository
     changed = _git(root, "status", "--porcelain", "--", ".", *leave_out)
     if commit is None or changed is None:
         return Checkout("no git checkout")

@@ -183,7 +183,11 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: 
         f"all threads, batches of {sittings[0]['batch']} run whole by every row (its stem, the plain ViT's too, in "
         "slices), fp32, eager, and compiled against the compiled plain ViT; superpixels as in the shards, light and "
         "lightest where the trained model was asked with those. "
-        f"Medians of up to {len(sittings)} processes, in brackets the least and the most."
+        + (
+            "One process."
+            if len(sittings) == 1
+            else f"Medians of up to {len(sittings)} processes, in brackets the least and the most."
+        )
     )
     columns = ("model", "throughput", "with superpixels", "compiled, with superpixels", "peak memory",
                f"points against '{PLAIN}'", "all three")  # fmt: skip
