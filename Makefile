@@ -95,7 +95,7 @@ gpu-rehearsal:
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks and goes on with what was stopped, so several
 # sittings add up. SETS is made once. Then attention beside the masks of objects.
 SETS ?= build/sets
-STUDY := tests.benchmarks study --data $(SETS) --minutes 6000
+STUDY := tests.benchmarks study --data $(SETS) --sets cifar10 tiny-imagenet-40 imagenette --minutes 6000
 study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/python -m $(STUDY) --stage speed
 	$(BIN)/python -m $(STUDY) --stage rates
@@ -129,9 +129,9 @@ transfer-study: $(VENV)/.ok-test $(SETS)/.ok
 	$(BIN)/focusvit report build/transfer-study --out tests/benchmarks/results/transfer-study
 
 $(SETS)/.ok:
-	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10, tiny-imagenet-40, camvid and flowers17"; exit 2; }
-	for set in tiny-imagenet-40 cifar10 camvid flowers17; do for split in train val; do \
-	  $(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/$$set" --out $(SETS)/$$set \
+	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10, tiny-imagenet-40, imagenette-224, camvid and flowers17"; exit 2; }
+	for set in tiny-imagenet-40 cifar10 imagenette-224 camvid flowers17; do for split in train val; do \
+	  $(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/$$set" --out $(SETS)/$${set%-224} \
 	    --split $$(test $$set$$split = cifar10val && echo test || echo $$split) || exit; done; done
 	$(BIN)/python -c 'import pathlib, pipeline.sources.embedded; pipeline.sources.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
 	for split in train val; do \

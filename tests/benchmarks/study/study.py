@@ -57,7 +57,7 @@ class StudyConfig(RecordConfig):
     """One sitting of the study."""
 
     data: str = ""
-    """folder that holds the shards of the sets, as DATA/tiny-imagenet-40 and DATA/cifar10; "" prints the ledger only"""
+    """folder that holds the shards of the sets, as DATA/cifar10, DATA/imagenette; "" prints the ledger only"""
     sets: tuple[str, ...] = ("cifar10", "tiny-imagenet-40")
     """cifar10, tiny-imagenet-40, imagenette"""
     rows: tuple[str, ...] = ()
