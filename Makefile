@@ -95,8 +95,9 @@ gpu-rehearsal:
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks and goes on with what was stopped, so several
 # sittings add up. SETS is made once. Then attention beside the masks of objects.
 SETS ?= build/sets
-STUDY := tests.benchmarks study --data $(SETS) --sets cifar10 tiny-imagenet-40 imagenette --minutes 6000
-study: $(VENV)/.ok-test $(SETS)/.ok
+STUDY_SETS := cifar10 tiny-imagenet-40 imagenette
+STUDY := tests.benchmarks study --data $(SETS) --sets $(STUDY_SETS) --minutes 6000
+study: $(VENV)/.ok-test $(foreach set,$(STUDY_SETS) camvid,$(SETS)/.ok-$(set))
 	$(BIN)/python -m $(STUDY) --stage speed
 	$(BIN)/python -m $(STUDY) --stage rates
 	$(BIN)/python -m $(STUDY)
@@ -108,7 +109,7 @@ MODELS ?= focusvit-tiny
 TASKS_quick := flowers17 cifar10 tiny-imagenet-40 digits
 TASKS_dense := camvid
 transfer-box: transfer-box-quick transfer-box-dense
-transfer-box-%: $(VENV)/.ok-test $(SETS)/.ok
+transfer-box-%: $(VENV)/.ok-test $(foreach set,$(TASKS_quick) $(TASKS_dense),$(SETS)/.ok-$(set))
 	for model in $(MODELS); do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite $* $(foreach task,$(TASKS_$*),--task $(task)=$(SETS)/$(task)) \
 	    --max-samples 2000 --precision bf16 --out build/transfer-box/$*/$$(basename "$$model") \
@@ -118,7 +119,7 @@ transfer-box-%: $(VENV)/.ok-test $(SETS)/.ok
 
 # Models of CIFAR-10 that the study kept (`study --checkpoints build/study-models`), frozen, on sets that they did not see.
 STUDIED ?= build/study-models
-transfer-study: $(VENV)/.ok-test $(SETS)/.ok
+transfer-study: $(VENV)/.ok-test $(foreach set,flowers17 tiny-imagenet-40 digits,$(SETS)/.ok-$(set))
 	@test -d $(STUDIED)/cifar10 || { echo "make transfer-study: $(STUDIED) holds no models; STUDIED=FOLDER names another"; exit 2; }
 	for model in $(STUDIED)/cifar10/*; do \
 	  $(BIN)/focusvit transfer --checkpoint "$$model" --suite quick \
@@ -128,14 +129,17 @@ transfer-study: $(VENV)/.ok-test $(SETS)/.ok
 	done
 	$(BIN)/focusvit report build/transfer-study --out tests/benchmarks/results/transfer-study
 
-$(SETS)/.ok:
-	@test -n "$(FOCUSVIT_DATA)" || { echo "make study: set FOCUSVIT_DATA to the folder that holds cifar10, tiny-imagenet-40, imagenette-224, camvid and flowers17"; exit 2; }
-	for set in tiny-imagenet-40 cifar10 imagenette-224 camvid flowers17; do for split in train val; do \
-	  $(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/$$set" --out $(SETS)/$${set%-224} \
-	    --split $$(test $$set$$split = cifar10val && echo test || echo $$split) || exit; done; done
+$(SETS)/.ok-digits: $(VENV)/.ok-test
 	$(BIN)/python -c 'import pathlib, pipeline.sources.embedded; pipeline.sources.embedded.write_digits(pathlib.Path("$(SETS)/digits-images"))'
 	for split in train val; do \
 	  $(BIN)/focusvit preprocess --source $(SETS)/digits-images --out $(SETS)/digits --split $$split || exit; done
+	touch $@
+
+$(SETS)/.ok-%: $(VENV)/.ok-test
+	@test -n "$(FOCUSVIT_DATA)" || { echo "make: set FOCUSVIT_DATA to the folder that holds $*$(if $(filter imagenette,$*),-224)"; exit 2; }
+	for split in train $(if $(filter cifar10,$*),test,val); do \
+	  $(BIN)/focusvit preprocess --source "$(FOCUSVIT_DATA)/$*$(if $(filter imagenette,$*),-224)" --out $(SETS)/$* \
+	    --split $$split || exit; done
 	touch $@
 
 clean:

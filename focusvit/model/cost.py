@@ -36,7 +36,8 @@ class ModelProfile:
     """of inference on the batch as this device runs it (on a CPU in slices), median, synchronised"""
     images_per_s: float
     inference_peak_bytes: int
-    """weights, inputs and what the forward adds at its highest, with the whole batch at a time"""
+    """weights, inputs and what the forward adds at its highest, with the whole batch at a time; our stems take less
+    on a CPU (`slices.stem_images_at_once`)"""
     sliced_peak_bytes: int
     """the same in slices of `slices.CPU_IMAGES` images. Compare models whole with whole, sliced with sliced"""
     training_peak_bytes: int
@@ -127,6 +128,7 @@ def held_bytes(model: nn.Module, *others: Tensor | None) -> int:
 @contextmanager
 def cut_alike(model: nn.Module, images_at_once: int | None) -> Iterator[Callable[..., Tensor]]:
     """The model as a function from inputs to logits that runs `images_at_once` images at a time; None = all of them.
+    Our own stems take fewer on a CPU (`slices.stem_images_at_once`).
 
     A FocusViT would cut the batch as its device likes and a model of another library never does, so what is measured
     of two models is only comparable when both are cut alike.

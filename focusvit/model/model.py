@@ -41,7 +41,7 @@ class FocusViT(nn.Module):
         super().__init__()
         self.config = config
         self.images_at_once: int | None = None
-        """at inference, the most images that run at a time; None = as the device likes (`slices.images_at_once`)"""
+        """at inference, the most images that run at a time, in the stem fewer; None = as the device likes (`slices`)"""
         D, N = config.width, config.num_patches
         self.num_class_tokens = 1 if config.readout == "cls" else 0
         self.patch_embed = make_stem(config)
@@ -200,7 +200,7 @@ class FocusViT(nn.Module):
         return x + own, own
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """In the model's precision; in place, as three copies of the pixels can be the peak of a whole forward."""
+        """In the model's precision; in place, as where a stem runs whole three copies of the pixels can be the peak."""
         exact, raw = images.to(self.norm.weight.dtype), not images.is_floating_point()
         return exact.sub_(self.pixel_mean.to(exact.dtype)).div_(self.pixel_std.to(exact.dtype)) if raw else exact
 

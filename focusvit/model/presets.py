@@ -16,8 +16,9 @@ PLAIN: dict[str, Any] = {"tokens": None, "position": "pooled", "grid_depth": 0, 
 """What makes a ViT of any size of ours plain."""
 
 LEAN: dict[str, Any] = {"grid_depth": 0}
-"""Pooling right behind the stem: a fifth faster, half of a plain ViT's memory at batch 64 on a CPU (`bench model`), and
-the fastest whose accuracy stayed within a point of it on both sets of `bench study` (32 and 64 px, one seed)."""
+"""Pooling right behind the stem: a fifth faster, half of ViT-S/16's memory at batch 64 in training, at inference only
+where the stem runs in slices, on a CPU (`bench model`), and the fastest FocusViT whose accuracy stayed within a point
+of the plain ViT's on both sets of `bench study` (32 and 64 px, one seed)."""
 
 LLA: dict[str, Any] = {"trunk": "hybrid", "tokens": 100, "num_latents": 32}
 """Light latent attention: 1 grid block and 3 blocks on 100 tokens, then 8 blocks on 32 latents that read them twice."""

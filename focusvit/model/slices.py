@@ -12,36 +12,43 @@ from torch import Tensor
 
 CPU_IMAGES = 16
 STEM_PIXELS = 2**16
-"""of a slice of a stem, which works at full resolution: where tokens are few, its activations are the largest"""
+"""the most of a slice of a stem, which works at full resolution: with few tokens its activations are the largest"""
 STEM_IMAGES = 4
-"""the least of a slice, however large they are: for fewer a convolution takes longer"""
+"""the most of such a slice where images have more pixels than that"""
 
 
-def images_at_once(images: Tensor, wanted: int | None) -> int:
-    """The most images of this batch to run at a time: all of them where gradients are kept, else `wanted`, else what
-    the device likes.
+def images_at_once(images: Tensor, wanted: int | None) -> int | None:
+    """The most images of this batch to run at a time: all of them (None) where gradients are kept, else `wanted`, else
+    what the device likes.
     """
     if torch.is_grad_enabled():
-        return max(1, len(images))
-    return wanted or (CPU_IMAGES if _cuts(images) else max(1, len(images)))
+        return None
+    return wanted or (CPU_IMAGES if _cuts(images) else None)
 
 
-def stem_images_at_once(images: Tensor) -> int:
-    """As `images_at_once`, of (B, 3, H, W), for the stem alone: on a CPU a wide stem is also faster so."""
+def stem_images_at_once(images: Tensor) -> int | None:
+    """As `images_at_once`, of (B, 3, H, W), for the stem alone, whatever a model is set to: on a CPU a wide stem is
+    also faster so. A hook on a stem sees the slices there.
+    """
     if torch.is_grad_enabled() or not _cuts(images):
-        return max(1, len(images))
+        return None
     return max(STEM_IMAGES, STEM_PIXELS // (images.shape[2] * images.shape[3]))
 
 
 def _cuts(images: Tensor) -> bool:
-    return images.device.type == "cpu" and not torch.compiler.is_compiling()
+    """A graph that is captured takes other batches later: slices of this one must not stay in it."""
+    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return images.device.type == "cpu" and not captured
 
 
-def in_slices(model: Callable[..., Tensor], *inputs: Tensor | None, most: int) -> Tensor:
-    """What `model` gives for the rows of `inputs` (B, ...), run in as few equal slices of at most `most` as it takes.
+def in_slices(model: Callable[..., Tensor], *inputs: Tensor | None, most: int | None) -> Tensor:
+    """What `model` gives for the rows of `inputs` (B, ...), run in as few equal slices of at most `most` as it takes;
+    None = whole, whatever B is.
 
     An input that is None stays None. The model must treat each image by itself.
     """
+    if most is None:
+        return model(*inputs)
     num = max(len(x) for x in inputs if x is not None)
     count = max(1, -(-num // most))
     if count == 1:

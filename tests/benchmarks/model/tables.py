@@ -49,7 +49,7 @@ def _call(
 ) -> Callable[[], object]:
     inputs = [x.to(device) for x in inputs]
     without_gradients = torch.no_grad if compiled else torch.inference_mode  # the compiler freezes weights in no_grad
-    # Every model is cut alike: on a CPU as FocusViT cuts itself, compiled and on a GPU not at all.
+    # Every model is cut alike, but for our stems: on a CPU as FocusViT cuts itself, compiled and on a GPU not at all.
     most = CPU_IMAGES if device == "cpu" and not compiled else len(inputs[0])
 
     def call() -> object:
@@ -254,8 +254,8 @@ def memory_table(config: BenchConfig) -> Table:
     how = "the profiler's record of every tensor" if config.device == "cpu" else "the allocator's peak"
     note = (
         f"Weights, inputs, activations, in training gradients and AdamW too; all with the whole batch at a time, but "
-        f"for 'sliced': inference {CPU_IMAGES} images at a time, every model alike. On a CPU stems of ours, the plain "
-        f"ViT's too, take {STEM_IMAGES} at a time at inference. Fresh process each, {how}."
+        f"for 'sliced': inference {CPU_IMAGES} images at a time, every model alike. On a CPU our stems, that of "
+        f"'ViT-S/16, ours' too, take {STEM_IMAGES} at a time at inference. Fresh process each, {how}."
     )
     title = f"Peak memory, MiB (share of the first), fp32, batch {batch}, 224 px"
     return Table(title=title, columns=("model", *columns), rows=rows, note=note)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from focusvit.model.slices import STEM_PIXELS
 from focusvit.score.intervals import of_mean, over_draws, wilson
 from tests.benchmarks.record import Record as BenchRecord
 from tests.benchmarks.report import Table
@@ -180,8 +181,9 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: 
         )  # fmt: skip
     note = (
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU seconds of "
-        f"all threads, batches of {sittings[0]['batch']} run whole by every row (its stem, the plain ViT's too, in "
-        "slices), fp32, eager, and compiled against the compiled plain ViT; superpixels as in the shards, light and "
+        f"all threads, batches of {sittings[0]['batch']} run whole by every row, the plain ViT's too (stems in slices "
+        f"of {STEM_PIXELS} pixels), fp32, eager, and compiled against the compiled plain ViT; superpixels as in the "
+        "shards, light and "
         "lightest where the trained model was asked with those: its points are those of its own superpixels plus what "
         "the others changed in one more scoring. "
         + (

@@ -23,7 +23,7 @@ BATCH = 64
 
 def measure_speed(root: str, set_name: str, ledger: Path, arrays: Any, facts: dict[str, Any], rounds: int = 7) -> Path:
     """CPU seconds an image, superpixels included, of a forward, eager and compiled, and of a training step, and peak
-    bytes, at batch 64, of every row of the matrix. All rows run whole batches.
+    bytes, at batch 64, of every row of the matrix. All rows run whole batches, their stems slices of as many pixels.
 
     A new record at every call, so that the table can show how far sittings differ. `root` holds the shards of the sets,
     `arrays(uri, split, image_px, map_px, tokens)` gives the test images, `facts` say what makes the record. Superpixels

@@ -245,6 +245,8 @@ def main(argv: list[str]) -> int:
 
     config, record = begin("study", StudyConfig, argv, ("torch", "numpy", "fast-slic"))
     ledger = Path(config.ledger)
+    for set_name in config.sets if config.data else ():
+        open_dataset(f"{config.data}/{SETS[set_name].folder}")  # a set that is missing is told before hours of work
     if config.data and config.stage == "speed":
         from tests.benchmarks.study.speed import measure_speed
 

@@ -1,5 +1,6 @@
 """Costs: counted, not estimated from ratios."""
 
+import gc
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -95,6 +96,39 @@ def test_a_cpu_cuts_the_batch_by_itself_and_a_setting_overrides_it() -> None:
     assert sum("aten.conv2d" in str(node.target) for node in program.graph.nodes) == 3  # one stem: a graph is whole
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_captured_graph_takes_batches_of_other_sizes() -> None:
+    """No slice of the example's batch stays in what is traced or exported."""
+    focus = focusvit_64px(depth=2)
+    for config in (focus, replace(focus, partition="grid"), plain_vit_of(focus)):
+        model = FocusViT(config).eval()
+        shown, asked = (tuple(x for x in example_inputs(config, batch) if x is not None) for batch in (40, 50))
+        batch = torch.export.Dim("batch", min=2, max=64)
+        with torch.no_grad():
+            traced = torch.jit.trace(model, shown, check_trace=False)
+            exported = torch.export.export(
+                model, shown, dynamic_shapes=tuple({0: batch} for _ in shown), strict=False
+            ).module()
+            for captured in (traced, exported):
+                torch.testing.assert_close(captured(*asked), model(*asked), rtol=1e-4, atol=1e-5)
+
+
+def test_the_trunk_runs_without_what_only_the_way_to_tokens_needs() -> None:
+    """Patches, their own encodings and overlaps are gone when the first block behind the pooling begins."""
+    model = FocusViT(focusvit_64px(depth=3, grid_depth=0, tokens=16, num_classes=10)).eval()
+    images, maps = example_inputs(model.config, 5)
+    num_patches, left = model.config.num_patches, list[torch.Size]()
+
+    def look(*_: object) -> None:
+        alive = [x.shape for x in gc.get_objects() if type(x) is torch.Tensor]
+        left.extend(shape for shape in alive if len(shape) == 3 and shape[0] == 5 and num_patches in shape[1:])
+
+    model.blocks[0].register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(images, maps)
+    assert left == []
+
+
 def test_the_stem_runs_in_slices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of few pixels, but of four images at least; what comes out stays the same."""
     model = FocusViT(reference.tiny_config()).eval()
@@ -115,7 +149,7 @@ def test_the_stem_runs_in_slices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("stem", ["linear", "conv"])
 def test_pooling_early_needs_57_percent_of_the_memory_of_a_plain_vit(stem: Literal["linear", "conv"]) -> None:
-    """Whole batches, every stem cut alike: pixels, patches and overlaps are gone when the trunk takes its memory."""
+    """Whole batches, stems of both cut alike: whole, the convolutional one would need more than the plain ViT."""
     model = focusvit_64px(tokens=16, width=128, heads=4, num_classes=10)
     early, plain = (
         inference_peak(FocusViT(config), *example_inputs(config, 64), images_at_once=64)
