@@ -93,7 +93,7 @@ gpu-rehearsal:
 	$(GPU_PYTHON) -m tests.benchmarks gpu --rehearsal --minutes 3 --out build/gpu-rehearsal
 
 # Accuracy beside a plain ViT and the controls; fills what the ledger lacks and goes on with what was stopped, so several
-# sittings add up. SETS is made once. Then attention beside the masks of objects.
+# sittings add up. Each set is made once. Then attention beside the masks of objects.
 SETS ?= build/sets
 STUDY_SETS := cifar10 tiny-imagenet-40 imagenette
 STUDY := tests.benchmarks study --data $(SETS) --sets $(STUDY_SETS) --minutes 6000

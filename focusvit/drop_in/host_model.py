@@ -36,7 +36,7 @@ class HostModel(nn.Module):
         super().__init__()
         self.config = config
         self.images_at_once: int | None = None
-        """at inference, the most images that run at a time; None = as the device likes (`slices.images_at_once`)"""
+        """at eager inference, the most images that run at a time; None = as the device likes (`slices`)"""
         self.host: Any = build_host(config)
         self.head: nn.Module = nn.Identity()
         for name, values in (("pixel_mean", config.mean), ("pixel_std", config.std)):

@@ -41,7 +41,7 @@ class FocusViT(nn.Module):
         super().__init__()
         self.config = config
         self.images_at_once: int | None = None
-        """at inference, the most images that run at a time, in the stem fewer; None = as the device likes (`slices`)"""
+        """at eager inference, the most images that run at a time, in the stem fewer; None = as the device likes"""
         D, N = config.width, config.num_patches
         self.num_class_tokens = 1 if config.readout == "cls" else 0
         self.patch_embed = make_stem(config)

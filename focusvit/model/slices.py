@@ -18,27 +18,25 @@ STEM_IMAGES = 4
 
 
 def images_at_once(images: Tensor, wanted: int | None) -> int | None:
-    """The most images of this batch to run at a time: all of them (None) where gradients are kept, else `wanted`, else
-    what the device likes.
+    """The most images of this batch to run at a time: all of them (None) where gradients are kept or a graph is
+    captured, which takes other batches later; else `wanted`, else what the device likes.
     """
-    if torch.is_grad_enabled():
+    if _whole():
         return None
-    return wanted or (CPU_IMAGES if _cuts(images) else None)
+    return wanted or (CPU_IMAGES if images.device.type == "cpu" else None)
 
 
 def stem_images_at_once(images: Tensor) -> int | None:
     """As `images_at_once`, of (B, 3, H, W), for the stem alone, whatever a model is set to: on a CPU a wide stem is
     also faster so. A hook on a stem sees the slices there.
     """
-    if torch.is_grad_enabled() or not _cuts(images):
+    if _whole() or images.device.type != "cpu":
         return None
     return max(STEM_IMAGES, STEM_PIXELS // (images.shape[2] * images.shape[3]))
 
 
-def _cuts(images: Tensor) -> bool:
-    """A graph that is captured takes other batches later: slices of this one must not stay in it."""
-    captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return images.device.type == "cpu" and not captured
+def _whole() -> bool:
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def in_slices(model: Callable[..., Tensor], *inputs: Tensor | None, most: int | None) -> Tensor:

@@ -183,9 +183,8 @@ def joint_table(sittings: Sequence[Record], records: Sequence[Record], lighter: 
         "Goal: at least 2.10x with superpixels, at most 57 % of the peak memory, at most 1 point below. CPU seconds of "
         f"all threads, batches of {sittings[0]['batch']} run whole by every row, the plain ViT's too (stems in slices "
         f"of {STEM_PIXELS} pixels), fp32, eager, and compiled against the compiled plain ViT; superpixels as in the "
-        "shards, light and "
-        "lightest where the trained model was asked with those: its points are those of its own superpixels plus what "
-        "the others changed in one more scoring. "
+        "shards, light and lightest where the trained model was asked with those: its points are those of its own "
+        "superpixels plus what the others changed in one more scoring. "
         + (
             "One process."
             if len(sittings) == 1

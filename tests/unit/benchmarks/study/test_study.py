@@ -167,3 +167,16 @@ def test_stages_refuse_what_they_do_not_use() -> None:
 def test_an_unknown_set_is_named() -> None:
     with pytest.raises(ValueError, match="imagenet-22k"):
         study.StudyConfig(sets=("imagenet-22k",))
+
+
+def test_a_missing_set_is_told_before_anything_is_measured(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "SETS", {**study.SETS, "imagenette": SETS["imagenette"]})
+    monkeypatch.setattr(study, "begin", lambda name, config, argv, packages: (asked, None))
+    asked = study.StudyConfig(
+        data=str(shards), sets=("tiny-imagenet-40", "imagenette"), stage="speed", ledger=str(tmp_path / "ledger")
+    )
+    with pytest.raises(UsageError, match="imagenette"):
+        study.main([])
+    assert not (tmp_path / "ledger").exists()
